@@ -1,0 +1,31 @@
+"""mri_score: score-based MRI reconstruction, from k-space to an image with its uncertainty."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("mri-score")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0.0.0"
+
+# Names are resolved on first use, so that `mri-score --help` loads neither torch nor sigpy.
+_HOMES = {
+    "Acquisition": "mri_score.data.acquisition",
+    "FastMRI": "mri_score.data.fastmri",
+    "InputError": "mri_score.errors",
+    "load_prior": "mri_score.priors.store",
+    "phantom": "mri_score.data.phantom",
+    "reconstruct": "mri_score.reconstruction",
+    "undersample": "mri_score.data.masks",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"mri_score has no {name!r}; it has {', '.join(sorted(_HOMES))}")

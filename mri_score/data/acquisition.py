@@ -1,0 +1,51 @@
+"""What the scanner gave: k-space with all that is needed to make its forward operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mri_score.errors import InputError
+from mri_score.operators.base import LinearOperator
+from mri_score.operators.sense import Sense
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """One or several slices of one scan, or a batch of them; everything but the name is optional.
+
+    kspace, noise_std and image share one scale: the file's values times 1 / scale.
+    """
+
+    name: str
+    kspace: Tensor | None = None
+    """(B, C, H, W) complex, DC at N // 2, unsampled points zero."""
+    maps: Tensor | None = None
+    """(B, C, H, W) complex, sum over coils of |maps|^2 = 1 at every pixel."""
+    mask: Tensor | None = None
+    """Bool, broadcastable to kspace: (1, 1, 1, W), (1, 1, H, 1) or (B, 1, H, W)."""
+    noise_std: Tensor | None = None
+    """() or (B,): standard deviation of the real and of the imaginary part of one k-space sample."""
+    image: Tensor | None = None
+    """(B, H, W) complex: the truth, or a training image."""
+    scale: Tensor | None = None
+    """() or (B,): what a value of 1 here is in the file's units."""
+    whitening: Tensor | None = None
+    """(C, C): the whitening that was applied to the coils; its inverse leads back to the file's coils."""
+
+    def __post_init__(self) -> None:
+        if self.kspace is not None and self.kspace.ndim != 4:
+            raise InputError(f"{self.name}: kspace has {self.kspace.ndim} axes; it needs (slices, coils, rows, cols)")
+        if self.kspace is not None and self.maps is not None and self.maps.shape[-3:] != self.kspace.shape[-3:]:
+            raise InputError(
+                f"{self.name}: maps have shape {tuple(self.maps.shape)} but kspace has {tuple(self.kspace.shape)};"
+                " make maps for this file with: mri-score maps"
+            )
+
+    def operator(self) -> LinearOperator:
+        """The forward operator of these samples: SENSE with these maps and this mask."""
+        if self.maps is None or self.mask is None:
+            missing = "coil maps" if self.maps is None else "sampling mask"
+            raise InputError(f"{self.name} has no {missing}; run: mri-score maps {self.name}")
+        return Sense(self.maps, self.mask)

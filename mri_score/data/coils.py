@@ -1,0 +1,272 @@
+"""Coil maps of a scan: which k-space they come from, their files and cache, and the compression of coils."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from mri_score.data.espirit import espirit, whole_patches
+from mri_score.errors import InputError
+from mri_score.files import whole_file
+from mri_score.numerics.channels import squared_norm
+from mri_score.numerics.fourier import ifft, resize_kspace
+from mri_score.numerics.noise import generators
+from mri_score.operators.sense import Sense
+
+SIZES = (24, 20, 16, 12, 8)
+"""Calibration squares that are tried under two-dimensional masks."""
+HELD_OUT = 0.05
+"""The part of the samples outside the largest square that judges them."""
+VERSION = 1
+"""Raise it when the maps that this file makes change: older caches are then left alone."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the maps of a batch came from: for each slice the region (rows, columns) and, if tried, its misfit."""
+
+    source: str
+    shapes: tuple[tuple[int, int], ...]
+    misfit: tuple[float, ...] | None = None
+    """||held-out k-space - its reconstruction||^2 / ||held-out k-space||^2, a slice."""
+
+    def __str__(self) -> str:
+        regions = ", ".join(f"{rows} x {cols}" for rows, cols in dict.fromkeys(self.shapes))
+        return f"ESPIRiT maps from {self.source} ({regions})"
+
+
+def coil_maps(
+    kspace: Tensor,
+    mask: Tensor | None = None,
+    *,
+    calibration_lines: int = 32,
+    rows: int = 64,
+    kernel: int = 6,
+    threshold: float = 0.02,
+) -> tuple[Tensor, Tensor, Calibration]:
+    """ESPIRiT maps and eigenvalue of each slice, from the calibration region that the mask offers.
+
+    Without a mask, or with one that samples whole lines: the contiguous lines at the centre, at most
+    `calibration_lines`, times at most `rows` samples along them. With a two-dimensional mask: the centre square of 8
+    to 24, holes allowed, whose maps predict held-out samples best after ten CG-SENSE iterations.
+
+    Shapes: kspace (B, C, H, W); mask bool, broadcastable to (B, 1, H, W); maps (B, C, H, W), eigenvalue (B, H, W).
+    Errors: InputError for no or too small a calibration region, NaN, or a coil without signal.
+    """
+    if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
+        each = [
+            coil_maps(kspace[i : i + 1], mask[i : i + 1], calibration_lines=calibration_lines, rows=rows, kernel=kernel,
+                      threshold=threshold)
+            for i in range(len(kspace))
+        ]
+        return _join(each)
+    shape = kspace.shape[-2:]
+    flat = torch.ones(1, 1) if mask is None else mask.reshape(mask.shape[-2:])
+    sampled = flat.to(kspace.device).bool().expand(shape)
+    region = calibration_region(sampled, calibration_lines, rows)
+    if region is None:
+        return _best_square(kspace, sampled, kernel, threshold)
+    maps, eigenvalue = espirit(kspace[..., region[0], region[1]], shape, kernel, threshold)
+    source = "full k-space" if bool(sampled.all()) else "the calibration lines"
+    extent = (region[0].stop - region[0].start, region[1].stop - region[1].start)
+    return maps, eigenvalue, Calibration(source, (extent,) * len(kspace))
+
+
+def calibration_region(sampled: Tensor, lines: int = 32, rows: int = 64) -> tuple[slice, slice] | None:
+    """The rows and columns of the fully sampled centre of a mask (H, W) of whole lines; None for any other mask.
+
+    Columns run as far as they are contiguous around W // 2 (rows around H // 2 for masks along the other axis), but
+    at most `lines`, and `rows` the other way.
+    Errors: InputError where the centre line is not sampled.
+    """
+    height, width = sampled.shape
+    if bool((sampled == sampled[:1]).all()):
+        return _centre(torch.ones_like(sampled[:, 0]), rows), _centre(sampled[0], lines)
+    if bool((sampled == sampled[:, :1]).all()):
+        return _centre(sampled[:, 0], lines), _centre(torch.ones_like(sampled[0]), rows)
+    return None
+
+
+def _centre(line: Tensor, at_most: int) -> slice:
+    """The run of samples around the middle of a line, cut to `at_most` of them around the middle."""
+    size, flags = len(line), line.tolist()
+    if not flags[size // 2]:
+        raise InputError(
+            f"the mask does not sample line {size // 2}, the centre of k-space, so that there are no calibration lines;"
+            " choose a mask with centre lines, or give coil maps"
+        )
+    start, stop = size // 2, size // 2 + 1
+    while start > max(0, size // 2 - at_most // 2) and flags[start - 1]:
+        start -= 1
+    while stop < min(size, start + at_most) and flags[stop]:
+        stop += 1
+    return slice(start, stop)
+
+
+def _best_square(kspace: Tensor, sampled: Tensor, kernel: int, threshold: float) -> tuple[Tensor, Tensor, Calibration]:
+    """For each slice the maps from that centre square which predicts the held-out samples best."""
+    held_out = _held_out(sampled)
+    best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    for size in SIZES:
+        square = tuple(min(size, side) for side in sampled.shape)
+        holes = resize_kspace(sampled, square)
+        if not bool(whole_patches(holes, kernel).any()):
+            continue
+        maps, eigenvalue = espirit(resize_kspace(kspace, square), sampled.shape, kernel, threshold, holes)
+        misfit = _misfit(kspace, maps, sampled, held_out)
+        sizes = torch.full_like(misfit, size, dtype=torch.long)
+        now = (misfit, sizes, maps, eigenvalue)
+        best = now if best is None else tuple(_choose(misfit < best[0], a, b) for a, b in zip(now, best, strict=True))
+    if best is None:
+        raise InputError(
+            f"the mask samples no whole {kernel} x {kernel} patch within the centre {SIZES[0]} x {SIZES[0]}"
+            " of k-space, so that coil maps cannot be made from it; give coil maps"
+        )
+    misfit, sizes, maps, eigenvalue = best
+    shapes = tuple((size, size) for size in sizes.tolist())
+    return maps, eigenvalue, Calibration("the centre square", shapes, tuple(misfit.tolist()))
+
+
+def _held_out(sampled: Tensor) -> Tensor:
+    """(H, W) bool: some samples outside the largest square, the same for every slice and run."""
+    (random,) = generators(0, "held-out samples")
+    chosen = torch.rand(sampled.shape, generator=random).to(sampled.device) < HELD_OUT
+    square = resize_kspace(resize_kspace(torch.ones_like(sampled), [min(SIZES[0], n) for n in sampled.shape]), sampled.shape)
+    return sampled & chosen & ~square
+
+
+def _misfit(kspace: Tensor, maps: Tensor, sampled: Tensor, held_out: Tensor) -> Tensor:
+    """Relative squared error of the held-out samples after ten CG-SENSE iterations on the others: (B,)."""
+    kept = Sense(maps, sampled & ~held_out)
+    image = kept.solve(kept.adjoint(kspace), weight=1e-3, tolerance=1e-4, max_iterations=10)
+    expected = kspace * held_out
+    error = squared_norm(Sense(maps, held_out)(image) - expected)
+    return (error / squared_norm(expected).clamp_min(torch.finfo(error.dtype).tiny)).nan_to_num(torch.inf)
+
+
+def _choose(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def _join(each: Sequence[tuple[Tensor, Tensor, Calibration]]) -> tuple[Tensor, Tensor, Calibration]:
+    """One batch from slices that have a mask each."""
+    maps, eigenvalue, reports = zip(*each, strict=True)
+    shapes = tuple(shape for report in reports for shape in report.shapes)
+    misfit = tuple(value for report in reports for value in report.misfit or ())
+    return torch.cat(maps), torch.cat(eigenvalue), Calibration(reports[0].source, shapes, misfit or None)
+
+
+def truth_image(kspace: Tensor, maps: Tensor | None = None) -> Tensor:
+    """The truth of a fully sampled scan: sum_c conj(S_c) x_c, with maps from its full k-space unless given.
+
+    Shapes: kspace and maps (B, C, H, W), image (B, H, W).
+    """
+    if maps is None:
+        maps, _, _ = coil_maps(kspace)
+    return (maps.conj() * ifft(kspace)).sum(1)
+
+
+def compress_coils(kspace: Tensor, count: int, matrix: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mix C coils into the `count` virtual ones that keep most of the energy of the sampled k-space.
+
+    The rows of the matrix (count, C) are the leading singular vectors of the coils: orthonormal, so white noise stays
+    white and keeps its level. Make it from one batch and pass it on for the rest of a volume.
+
+    Shapes: kspace (B, C, H, W) -> (B, count, H, W).
+    Errors: InputError for a count that is not within 1 to C.
+    Reference: Buehrer et al., Array compression for MRI with large coil arrays, MRM 2007.
+    """
+    coils = kspace.shape[1]
+    if not 1 <= count <= coils:
+        raise InputError(f"cannot compress {coils} coils to {count}; choose a number from 1 to {coils}")
+    if matrix is None:
+        samples = kspace.movedim(1, 0).flatten(1).to(torch.complex128)
+        vectors = torch.linalg.eigh(samples @ samples.mH).eigenvectors
+        matrix = vectors.flip(1)[:, :count].mH.to(kspace.dtype)
+    return torch.einsum("dc,bchw->bdhw", matrix.to(kspace), kspace), matrix
+
+
+def normalise_maps(maps: Tensor) -> Tensor:
+    """Scale maps (..., C, H, W) to sum_c |S_c|^2 = 1 at every pixel; where all coils are zero, each gets 1 / sqrt(C)."""
+    norm = maps.abs().square().sum(-3, keepdim=True).sqrt()
+    even = torch.full_like(maps, maps.shape[-3] ** -0.5)
+    scaled = torch.where((norm - 1).abs() > 1e-5, maps / norm.clamp_min(torch.finfo(norm.dtype).tiny), maps)
+    return torch.where(norm > 0, scaled, even)
+
+
+def read_maps(path: str | Path, shape: Sequence[int]) -> Tensor:
+    """Read coil maps for k-space of `shape` (slices, C, H, W): from HDF5 (`maps` or `s_maps`) or from .npy.
+
+    One slice may come without its first axis. The maps are scaled to unit sum of squares at every pixel.
+    Errors: InputError for an unreadable file, no such data set, NaN, or another shape.
+    """
+    path, shape = Path(path), tuple(shape)
+    try:
+        array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_hdf5(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read coil maps from {path}: {error}; it must be HDF5 or .npy") from error
+    if array.ndim == 3 and shape[0] == 1:
+        array = array[None]
+    if array.shape != shape:
+        raise InputError(
+            f"{path}: coil maps have shape {array.shape}, but the k-space has {shape} (slices, coils, rows, columns);"
+            " make maps for this file with: mri-score maps"
+        )
+    maps = torch.from_numpy(np.ascontiguousarray(array, dtype=np.complex64))
+    if not torch.isfinite(torch.view_as_real(maps)).all():
+        raise InputError(f"{path}: coil maps hold NaN or infinity; make them anew with: mri-score maps")
+    return normalise_maps(maps)
+
+
+def _read_hdf5(path: Path) -> np.ndarray:
+    with h5py.File(path, "r") as file:
+        for name in ("maps", "s_maps"):
+            if name in file:
+                return file[name][()]
+        raise InputError(f"{path} has no coil maps: data sets `maps` or `s_maps` are known, it has {sorted(file)}")
+
+
+def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: Mapping[str, str | float]) -> None:
+    """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to HDF5, with attributes that say where from."""
+    with whole_file(path) as part, h5py.File(part, "w") as file:
+        file["maps"] = maps.cpu().numpy()
+        file["eigenvalue"] = eigenvalue.cpu().numpy()
+        file.attrs.update(attributes)
+
+
+def cache_key(path: str | Path, mask: Tensor | None, **parameters: str | float | bool | None) -> str:
+    """The name of the maps that come from this file, mask and parameters: `<stem>-<hash>`.
+
+    The file counts by its name, size and time of change; parameters in any order.
+    """
+    path = Path(path)
+    status = path.stat()
+    facts = [VERSION, path.name, status.st_size, status.st_mtime_ns, sorted(parameters.items())]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    if mask is not None:
+        digest.update(json.dumps(list(mask.shape)).encode() + mask.bool().cpu().numpy().tobytes())
+    return f"{path.stem}-{digest.hexdigest()[:16]}"
+
+
+def cached_maps(
+    folder: str | Path, key: str, make: Callable[[], tuple[Tensor, Tensor]], **attributes: str | float
+) -> tuple[Tensor, Tensor]:
+    """Maps and eigenvalue from `<folder>/<key>.h5`; made, and kept there, only where that file is absent or broken."""
+    path = Path(folder) / f"{key}.h5"
+    try:
+        with h5py.File(path, "r") as file:
+            return torch.from_numpy(file["maps"][()]), torch.from_numpy(file["eigenvalue"][()])
+    except (OSError, KeyError):
+        maps, eigenvalue = make()
+    write_maps(path, maps, eigenvalue, attributes)
+    return maps, eigenvalue

@@ -1,0 +1,131 @@
+"""ESPIRiT: coil maps as the eigenvectors of what the calibration data say about every pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mri_score.errors import InputError
+
+BLOCK = 2**22
+"""How many entries of the pixels' (C, C) matrices are held at once: 32 MiB of complex64."""
+
+
+def espirit(
+    calibration: Tensor,
+    shape: Sequence[int],
+    kernel: int = 6,
+    threshold: float = 0.02,
+    sampled: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Coil maps S with sum_c |S_c|^2 = 1 at every pixel, and the eigenvalue (about 1 where the object is).
+
+    The patches of the calibration region span a space with projector P, of which singular values above `threshold`
+    times the largest are kept. At pixel r, S is the top eigenvector of the (C, C) matrix
+    G_cd(r) = 1/kernel^2 sum_l R_cd(l) exp(2 pi i l.r / N),  R_cd(l) = sum of P[(c, i), (d, j)] over i - j = l.
+    Phase: that of the dominant virtual coil (the first singular vector of the coils) is zero, so that the maps stay
+    smooth where any single coil is dark.
+
+    Shapes: calibration (B, C, h, w), centred and of any proportions; shape (H, W) of the maps; `sampled` (h, w) bool
+    leaves out every patch with a hole; maps (B, C, H, W) complex, eigenvalue (B, H, W) real.
+    Errors: InputError for a region smaller than the kernel, without a whole patch, not finite, or with a zero coil.
+    Reference: Uecker et al., ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI, MRM 2014.
+    """
+    _check(calibration, kernel)
+    patches = _patches(calibration, kernel, sampled)
+    correlation = _autocorrelation(_projector(patches, threshold), calibration.shape[1], kernel)
+    reference = _virtual_coil(calibration)
+    (height, width), (items, coils) = shape, calibration.shape[:2]
+    rows, cols = _waves(height, kernel, calibration), _waves(width, kernel, calibration)
+    along_cols = (correlation / kernel**2).to(calibration.dtype) @ cols.T
+    maps = calibration.new_empty(items, coils, height, width)
+    eigenvalue = maps.real.new_empty(items, height, width)
+    step = max(1, BLOCK // (items * width * coils**2))
+    for start in range(0, height, step):
+        block = slice(start, start + step)
+        matrices = torch.einsum("yl,bcdlx->byxcd", rows[block], along_cols)
+        values, vectors = torch.linalg.eigh(matrices)
+        top = vectors[..., -1]
+        phase = torch.sgn(top @ reference[:, None, :, None].conj())
+        top = top * torch.where(phase == 0, 1, phase).conj()
+        maps[:, :, block] = top.movedim(-1, 1)
+        eigenvalue[:, block] = values[..., -1]
+    return maps, eigenvalue
+
+
+def _check(calibration: Tensor, kernel: int) -> None:
+    lines = min(calibration.shape[-2:])
+    if lines < kernel:
+        raise InputError(
+            f"coil maps: the calibration region is {calibration.shape[-2]} x {calibration.shape[-1]}, which is"
+            f" {lines} lines; a kernel of {kernel} needs at least {kernel}: sample more centre lines, or give maps"
+        )
+    if not torch.isfinite(torch.view_as_real(calibration)).all():
+        raise InputError("coil maps: the calibration region holds NaN or infinity; look at the file's k-space")
+    silent = (calibration == 0).flatten(2).all(2)
+    if bool(silent.any()):
+        item, coil = torch.nonzero(silent)[0].tolist()
+        what = "is zero in all coils" if bool(silent[item].all()) else f"is zero in coil {coil}: leave that coil out"
+        raise InputError(f"coil maps: the calibration region of slice {item} of {len(calibration)} {what}")
+
+
+def _patches(calibration: Tensor, kernel: int, sampled: Tensor | None) -> Tensor:
+    """(B, C, h, w) -> (B, C * kernel^2, patches) in double precision."""
+    patches = calibration.unfold(-2, kernel, 1).unfold(-2, kernel, 1)
+    patches = patches.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
+    if sampled is not None:
+        patches = patches[..., whole_patches(sampled, kernel).flatten()]
+    if patches.shape[-1] == 0:
+        raise InputError(
+            f"coil maps: the {calibration.shape[-2]} x {calibration.shape[-1]} calibration region has no fully"
+            f" sampled {kernel} x {kernel} patch; take a larger region, or give maps"
+        )
+    return patches.to(torch.complex128)
+
+
+def whole_patches(sampled: Tensor, kernel: int) -> Tensor:
+    """Which kernel x kernel patches of a region (h, w) have no hole: (h - kernel + 1, w - kernel + 1) bool."""
+    if min(sampled.shape) < kernel:
+        return sampled.new_zeros(0, 0)
+    return sampled.unfold(-2, kernel, 1).unfold(-2, kernel, 1).flatten(2).all(2)
+
+
+def _projector(patches: Tensor, threshold: float) -> Tensor:
+    """The projector onto the patches' span, without the singular values below `threshold` times the largest.
+
+    From the Gram matrix, which is small; in double precision that squares no accuracy away.
+    """
+    values, vectors = torch.linalg.eigh(patches @ patches.mH)
+    kept = values > threshold**2 * values[:, -1:]
+    return (vectors * kept[:, None]) @ vectors.mH
+
+
+def _autocorrelation(projector: Tensor, coils: int, kernel: int) -> Tensor:
+    """Sum the projector over equal displacements: (B, C k^2, C k^2) -> (B, C, C, 2 k - 1, 2 k - 1)."""
+    blocks = projector.reshape(-1, coils, kernel, kernel, coils, kernel, kernel).permute(0, 1, 4, 2, 3, 5, 6)
+    size = 2 * kernel - 1
+    total = projector.new_zeros(len(projector), coils, coils, size, size)
+    for row in range(kernel):
+        for col in range(kernel):
+            top, left = kernel - 1 - row, kernel - 1 - col
+            total[..., top : top + kernel, left : left + kernel] += blocks[..., row, col]
+    return total
+
+
+def _waves(size: int, kernel: int, like: Tensor) -> Tensor:
+    """exp(2 pi i l r / size) for centred pixels r and displacements l: (size, 2 kernel - 1)."""
+    pixels = torch.arange(size, device=like.device, dtype=torch.float64) - size // 2
+    shifts = torch.arange(1 - kernel, kernel, device=like.device, dtype=torch.float64)
+    angle = 2 * math.pi / size * pixels[:, None] * shifts
+    return torch.polar(torch.ones_like(angle), angle).to(like.dtype)
+
+
+def _virtual_coil(calibration: Tensor) -> Tensor:
+    """(B, C): the unit combination of the coils with the most energy, its largest part real and positive."""
+    samples = calibration.flatten(2).to(torch.complex128)
+    top = torch.linalg.eigh(samples @ samples.mH).eigenvectors[..., -1]
+    largest = top.gather(1, top.abs().argmax(1, keepdim=True))
+    return (top * torch.sgn(largest).conj()).to(calibration.dtype)

@@ -1,0 +1,125 @@
+"""Stacks of magnitude images as training data: HDF5 (`image`: slice, row, column) and NIfTI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from mri_score.data import transforms
+from mri_score.data.acquisition import Acquisition
+from mri_score.errors import InputError
+
+SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
+
+
+class ImageStacks:
+    """Slices of several files, drawn contrast by contrast, turned into complex images or patches of them.
+
+    `exclude` leaves slices out by their labels, e.g. {"patient": ["patient19"]}.
+    A file's `contrast` labels make the groups that are drawn equally often; a file without them is one group.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],              # files, or folders of them
+        patch: int | None = None,                 # side of the square that is cut out; None: the whole image
+        augment: bool = True,                     # False: magnitude with zero phase, nothing random but the choice
+        exclude: Mapping[str, Sequence[str]] | None = None,
+        least_resolution: float = 0.45,           # of the file's own; see transforms.coarsen
+    ) -> None:  # fmt: skip
+        self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
+        self.images: list[np.ndarray] = []
+        self.groups: dict[str, list[tuple[int, int]]] = {}
+        for path in (file for path in paths for file in _files(Path(path))):
+            stack, labels = read_stack(path)
+            keep = np.array([image.max() > 0 for image in stack])
+            for label, values in (exclude or {}).items():
+                keep &= ~np.isin(labels.get(label, np.full(len(stack), "")), list(values))
+            names = labels.get("contrast", np.full(len(stack), path.stem))
+            for index in np.flatnonzero(keep):
+                self.groups.setdefault(str(names[index]), []).append((len(self.images), int(index)))
+            self.images.append(stack)
+        if not self.groups:
+            raise InputError(f"{', '.join(map(str, paths))} hold no image that is not excluded or empty")
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups.values()))
+
+    def image(self, number: int) -> Tensor:
+        """Slice `number` of all that are kept, complex with zero phase, its 99th percentile at 1: (H, W)."""
+        places = [place for group in self.groups.values() for place in group]
+        return self._magnitude(places[number]).to(torch.complex64)
+
+    def sample(self, random: Generator) -> Acquisition:
+        """One training item, keyed by its generator alone: image (1, H, W)."""
+        names = sorted(self.groups)
+        group = self.groups[names[int(torch.randint(len(names), (), generator=random))]]
+        image = self._magnitude(group[int(torch.randint(len(group), (), generator=random))])
+        if self.augment:
+            image = transforms.shade(transforms.warp(image, random), random)
+            image = transforms.smooth_phase(image, random)
+            image = transforms.coarsen(image, random, least=self.least_resolution)
+            image = transforms.flip_and_turn(image, random)
+            image = image / transforms.percentile(image)
+        image = image.to(torch.complex64)
+        if self.patch is not None:
+            image = transforms.crop(image, random, (self.patch, self.patch))
+        if self.augment:
+            image = transforms.rescale(image, random)
+        return Acquisition(name="image", image=image[None])
+
+    def _magnitude(self, place: tuple[int, int]) -> Tensor:
+        file, index = place
+        image = torch.from_numpy(self.images[file][index].astype(np.float32))
+        return image / transforms.percentile(image).clamp_min(1e-3 * image.max())
+
+
+def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Images (slice, row, column) in the file's own type, and the labels of the slices."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        return _read_nifti(path), {}
+    try:
+        with h5py.File(path) as file:
+            if not isinstance(file.get("image", getlink=True), h5py.HardLink) or file["image"].ndim != 3:
+                raise InputError(f"{path} holds {sorted(file)}; an image stack needs `image` (slice, row, column)")
+            dataset = file["image"]
+            if dataset.external or dataset.is_virtual:
+                raise InputError(f"{path} keeps its images in other files, which are not followed; copy them in")
+            labels = {
+                key: value.asstr()[:] if value.dtype.kind in "SO" else value[:]
+                for key, value in file.items()
+                if value.ndim == 1 and len(value) == len(dataset)
+            }
+            return dataset[:], labels
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({error}); is the file complete?") from error
+
+
+def _read_nifti(path: Path) -> np.ndarray:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise InputError(f"{path} is NIfTI, which needs nibabel: pip install 'mri-score[nifti]'") from error
+    try:
+        volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+    except Exception as error:  # nibabel raises many kinds for a broken file
+        raise InputError(f"{path} cannot be read as NIfTI: {error}") from error
+    if volume.ndim != 3:
+        raise InputError(f"{path} has shape {volume.shape}; an image stack needs three axes")
+    return np.ascontiguousarray(np.abs(np.moveaxis(volume, 2, 0)))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise InputError(f"{path} does not exist; data.paths names image stacks (.h5 or NIfTI) or folders of them")
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+    if not files:
+        raise InputError(f"{path} holds no image stack ({', '.join(SUFFIXES)})")
+    return files

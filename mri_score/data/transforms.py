@@ -1,0 +1,116 @@
+"""Training transforms: what makes a magnitude slice look like a complex image that a scanner could have given.
+
+Each takes one image (H, W) and one generator, and says by how much it changes the image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
+
+PERCENTILE = 0.99
+"""The magnitude percentile that is 1 for the networks (convention of loading, writing and training)."""
+
+
+def percentile(image: Tensor) -> Tensor:
+    """The 99th percentile of the magnitude of each image: (*batch, H, W) -> (*batch)."""
+    magnitude = image.abs().flatten(-2)
+    place = math.ceil(PERCENTILE * magnitude.shape[-1])
+    return magnitude.kthvalue(place, dim=-1).values
+
+
+def between(low: float, high: float, random: Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=random))
+
+
+def log_between(low: float, high: float, random: Generator) -> float:
+    return math.exp(between(math.log(low), math.log(high), random))
+
+
+def flip_and_turn(image: Tensor, random: Generator) -> Tensor:
+    """One of the eight symmetries of the square."""
+    choice = int(torch.randint(8, (), generator=random))
+    image = torch.rot90(image, choice % 4, (-2, -1))
+    return image.flip(-1) if choice >= 4 else image
+
+
+def warp(image: Tensor, random: Generator, degrees: float = 15.0, zoom: float = 0.1, stretch: float = 0.05) -> Tensor:
+    """Rotation up to `degrees`, zoom and anisotropy up to those fractions, bicubic. Magnitude images only."""
+    angle = math.radians(between(-degrees, degrees, random))
+    size = 1 / (1 + between(-zoom, zoom, random))
+    ratio = 1 + between(-stretch, stretch, random)
+    rows, cols = image.shape[-2:]
+    c, s = math.cos(angle) * size, math.sin(angle) * size
+    matrix = torch.tensor([[c * ratio, -s * rows / cols, 0.0], [s * cols / rows, c / ratio, 0.0]], dtype=image.dtype)
+    grid = affine_grid(matrix[None], [1, 1, rows, cols], align_corners=False)
+    warped = grid_sample(image[None, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    return warped[0, 0].clamp_min(0)
+
+
+def smooth_field(shape: tuple[int, int], random: Generator, order: int = 4, decay: float = 1.0) -> Tensor:
+    """A random smooth real field of unit standard deviation: cosines up to `order` half waves across the image."""
+    rows, cols = shape
+    degree = torch.arange(order + 1, dtype=torch.float32)
+    weights = 1 / (1 + degree[:, None] ** 2 + degree[None] ** 2) ** (decay / 2)
+    weights[0, 0] = 0
+    coefficients = weights * torch.randn(order + 1, order + 1, generator=random)
+
+    def waves(count: int) -> Tensor:
+        place = (torch.arange(count) + 0.5) / count
+        return torch.cos(math.pi * degree[:, None] * place)
+
+    field = waves(rows).T @ coefficients @ waves(cols)
+    return field / weights.square().sum().sqrt() * math.sqrt(2)
+
+
+def smooth_phase(image: Tensor, random: Generator, strength: float = 1.0, slope: float = 3.0) -> Tensor:
+    """Magnitude -> complex: a uniform global phase, a linear ramp and a smooth field (radians).
+
+    The linear part is an off-centre echo, the smooth part is receive phase and field inhomogeneity.
+    """
+    rows, cols = image.shape[-2:]
+    y = torch.linspace(-0.5, 0.5, rows)[:, None]
+    x = torch.linspace(-0.5, 0.5, cols)[None]
+    phase = between(-math.pi, math.pi, random) + between(-slope, slope, random) * y + between(-slope, slope, random) * x
+    phase = phase + between(0, strength, random) * smooth_field((rows, cols), random)
+    return torch.polar(image, phase.to(image.dtype))
+
+
+def shade(image: Tensor, random: Generator, strength: float = 0.3) -> Tensor:
+    """Receive profile: times exp(smooth field), up to `strength` standard deviations of the logarithm."""
+    rows, cols = image.shape[-2:]
+    return image * torch.exp(between(0, strength, random) * smooth_field((rows, cols), random, order=2))
+
+
+def coarsen(image: Tensor, random: Generator, least: float = 0.45, share: float = 0.6) -> Tensor:
+    """A scan of lower resolution over the same field of view: k-space cropped, Gibbs ringing included.
+
+    Applies to a `share` of the images; the matrix shrinks log-uniformly down to the fraction `least`. Values keep
+    their size.
+    """
+    rows, cols = image.shape[-2:]
+    if float(torch.rand((), generator=random)) >= share:
+        return image
+    factor = log_between(least, 1.0, random)
+    small = (2 * round(rows * factor / 2), 2 * round(cols * factor / 2))
+    gain = math.sqrt(small[0] * small[1] / (rows * cols))
+    return ifft(resize_kspace(fft(image), small)) * gain
+
+
+def crop(image: Tensor, random: Generator, size: tuple[int, int]) -> Tensor:
+    """A patch anywhere in the image; an image that is smaller is zero-padded."""
+    for axis, length in zip((-2, -1), size, strict=True):
+        spare = image.shape[axis] - length
+        if spare > 0:
+            image = image.narrow(axis, int(torch.randint(spare + 1, (), generator=random)), length)
+    return resize_image(image, size)
+
+
+def rescale(image: Tensor, random: Generator, low: float = 0.6, high: float = 1.25) -> Tensor:
+    """A log-uniform factor: the percentile of an undersampled scan is known only so well."""
+    return image * log_between(low, high, random)

@@ -1,0 +1,215 @@
+"""The noise of a scan, measured in its outer k-space, and the whitening of coils whose noise differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mri_score.errors import InputError
+
+SLICES = 8
+"""At most so many evenly spaced slices of a volume are looked at."""
+AGREEMENT = 0.05
+"""Two rings of white noise have levels that differ by less than this."""
+COHERENCE = 0.15
+"""Neighbouring samples of an object are correlated beyond this; those of filtered white noise are not."""
+GAUSSIAN_MEDIAN = 0.6744897501960817
+"""The median of |x| for a standard normal x."""
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """What the outer k-space says about the noise of one volume."""
+
+    noise_std: float
+    """Standard deviation of the real and of the imaginary part of a sample, root mean square over the coils."""
+    coil_std: Tensor
+    """(C,): the same for each coil."""
+    covariance: Tensor | None
+    """(C, C) complex, of real plus imaginary part over 2, so that its diagonal is coil_std^2; None if unknown."""
+    whitening: Tensor | None
+    """(C, C): makes the coils' noise white and keeps its mean power; None where whitening is not justified."""
+    notes: tuple[str, ...]
+    """What a user should know: padding, filters, signal in the outer k-space, why there is no whitening."""
+
+    def unwhitening(self) -> Tensor | None:
+        """(C, C): leads back to the file's coils."""
+        return None if self.whitening is None else torch.linalg.inv(self.whitening)
+
+
+def whiten(kspace: Tensor, matrix: Tensor) -> Tensor:
+    """Mix the coils of k-space or coil images (..., C, H, W) by a matrix (D, C) into (..., D, H, W)."""
+    return torch.einsum("dc,...chw->...dhw", matrix.to(kspace), kspace)
+
+
+def whitening_matrix(covariance: Tensor) -> Tensor:
+    """W = sqrt(tr(covariance) / C) covariance^(-1/2): W covariance W^H = mean coil noise power times identity.
+
+    Hermitian, hence the whitening that changes the coils least.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * (values.mean() / values).sqrt().to(vectors.dtype)) @ vectors.mH
+
+
+def measure_noise(
+    slices: Sequence[Tensor] | Tensor,
+    mask: Tensor | None = None,
+    *,
+    noise_scan: Tensor | None = None,
+    name: str = "k-space",
+) -> NoiseLevel:
+    """Measure noise_std = median |Re, Im| / 0.6745 in the two outermost rings of the sampled points.
+
+    A ring holds 2 to 5 % of the points, and at least 20 samples a coil over all slices. Its median ignores the few
+    points that hold signal. The second ring counts only where it agrees with the first within 5 %; then, or with a
+    noise scan, the coils may be whitened. If it does not, the outer k-space is signal or filtered, and a note says so.
+
+    Shapes: each of `slices` (C, H, W), after removal of the readout oversampling (receive filters darken the removed
+    margin); anything with a length and an index will do, only 8 slices are read. mask: bool, broadcastable to
+    (1, H, W), one for the volume; points that are zero in every coil are never counted, sampled or not.
+    noise_scan (C, ...): noise alone, in any unit: it gives the covariance, outer k-space its level.
+    Errors: InputError for NaN and for k-space without a sample.
+    """
+    chosen = torch.linspace(0, len(slices) - 1, min(len(slices), SLICES)).round().long().tolist()
+    kspace = torch.stack([slices[index] for index in chosen])
+    if not torch.isfinite(torch.view_as_real(kspace)).all():
+        raise InputError(f"{name}: k-space holds NaN or infinity; look at the file before reconstructing it")
+    points, notes = _sampled(kspace, mask)
+    if not bool(points.any()):
+        raise InputError(f"{name}: k-space of shape {tuple(kspace.shape)} is zero at every sampled point")
+    outer, inner = _rings(points, count=len(kspace), coils=kspace.shape[1])
+    levels = [_coil_std(_at(kspace, ring)) for ring in (outer, inner)]
+    ratio = float(_mean(levels[1]) / _mean(levels[0]).clamp_min(torch.finfo(levels[0].dtype).tiny))
+    agree = abs(ratio - 1) < AGREEMENT
+    if not agree:
+        notes.append(_disagreement(ratio, _coherence(kspace, points, outer)))
+    region = torch.cat([outer, inner]) if agree else outer
+    samples = _at(kspace, region)
+    coil_std = _coil_std(samples)
+    covariance = _covariance(noise_scan.flatten(1)) if noise_scan is not None else None
+    if covariance is None and agree:
+        covariance = _covariance_or_none(samples, coil_std, len(inner) * len(kspace), notes)
+    matrix = _whitening_or_none(covariance, notes)
+    return NoiseLevel(float(_mean(coil_std)), coil_std, covariance, matrix, tuple(notes))
+
+
+def _sampled(kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, list[str]]:
+    """(H, W) bool: the points that the scanner measured, without padding; and what was left out."""
+    power = kspace.abs().square().sum((0, 1))
+    points = power > 0
+    claimed = torch.ones_like(points)
+    if mask is not None:
+        claimed = mask.to(kspace.device).bool().reshape(-1, *mask.shape[-2:]).all(0).expand_as(points)
+    points = points & claimed
+    notes = []
+    for axis, what in ((0, "rows"), (1, "columns")):
+        empty = _empty_edges(power, points, claimed, axis)
+        if count := int(empty.sum()):
+            notes.append(f"zero-padded: {count} of {len(empty)} {what} at the edges of k-space hold no measurement")
+            points = points & ~(empty[:, None] if axis == 0 else empty[None])
+    return points, notes
+
+
+def _empty_edges(power: Tensor, points: Tensor, claimed: Tensor, axis: int) -> Tensor:
+    """Which lines along `axis` are padding: claimed to be sampled, at an edge, and 30 times below what follows."""
+    lines = torch.nonzero(claimed.any(1 - axis)).flatten()
+    level = torch.where(points, power, torch.nan).nanmedian(1 - axis).values.nan_to_num(0).sqrt()[lines].cpu()
+    empty = torch.zeros(claimed.shape[axis], dtype=torch.bool, device=power.device)
+    for order in (torch.arange(len(lines)), torch.arange(len(lines)).flip(0)):
+        edge = level[order]
+        for count in range(len(lines) // 2, 0, -1):
+            if edge[:count].max() < edge[count : count + 3].min() / 30:
+                empty[lines[order[:count].to(lines.device)]] = True
+                break
+    return empty
+
+
+def _rings(points: Tensor, count: int, coils: int) -> tuple[Tensor, Tensor]:
+    """Flat indices of the two outermost rings; the inner one is short or empty where points are few."""
+    height, width = points.shape
+    rows = (torch.arange(height, device=points.device) - height // 2) / (height / 2)
+    cols = (torch.arange(width, device=points.device) - width // 2) / (width / 2)
+    radius = (rows[:, None].square() + cols.square()).flatten()
+    where = torch.nonzero(points.flatten()).flatten()
+    where = where[radius[where].argsort(descending=True, stable=True)]
+    wanted = min(max(0.02 * len(where), 4000 / (coils * count)), 0.05 * len(where))
+    size = int(max(wanted, 20 * coils / count)) + 1
+    return where[:size], where[size : 2 * size]
+
+
+def _at(kspace: Tensor, where: Tensor) -> Tensor:
+    """The samples of all slices at flat indices: (S, C, H, W) -> (C, S * points)."""
+    return kspace.flatten(2)[..., where].movedim(0, 1).flatten(1)
+
+
+def _coil_std(samples: Tensor) -> Tensor:
+    """Median absolute deviation from zero of the real and imaginary parts, as a standard deviation: (C, n) -> (C,)."""
+    if samples.shape[1] == 0:
+        return samples.real.new_zeros(len(samples))
+    return torch.view_as_real(samples).flatten(1).abs().median(1).values / GAUSSIAN_MEDIAN
+
+
+def _mean(coil_std: Tensor) -> Tensor:
+    """Root mean square over the coils that have noise at all."""
+    return coil_std.square().sum().div((coil_std > 0).sum().clamp_min(1)).sqrt()
+
+
+def _covariance(samples: Tensor, coil_std: Tensor | None = None) -> Tensor:
+    """(C, n) -> (C, C): the samples' correlation, with the robust `coil_std` in place of their own deviation."""
+    samples = samples.to(torch.complex128)
+    covariance = samples @ samples.mH / (2 * samples.shape[1])
+    if coil_std is None:
+        return covariance
+    gain = coil_std.to(torch.float64) / covariance.diagonal().real.sqrt()
+    return covariance * gain[:, None] * gain
+
+
+def _covariance_or_none(samples: Tensor, coil_std: Tensor, count: int, notes: list[str]) -> Tensor | None:
+    """The covariance, where a ring has enough samples (`count`) and every coil has noise; else a note."""
+    coils = len(coil_std)
+    if count < 20 * coils:
+        notes.append(f"not whitened: a ring holds {count} samples, {coils} coils need {20 * coils}; or give a noise scan")
+        return None
+    if not bool((coil_std > 0).all()):
+        notes.append(f"not whitened: coils {torch.nonzero(coil_std == 0).flatten().tolist()} are empty")
+        return None
+    return _covariance(samples, coil_std)
+
+
+def _coherence(kspace: Tensor, points: Tensor, ring: Tensor) -> float | None:
+    """|correlation| of a ring's samples with their neighbours along either axis; None with fewer than 50 pairs.
+
+    Noise is white in k-space: about 0. An object smaller than the field of view is not.
+    """
+    found = []
+    for axis, step in ((0, points.shape[1]), (1, 1)):
+        line = ring // points.shape[1] if axis == 0 else ring % points.shape[1]
+        here = ring[line < points.shape[axis] - 1]
+        here = here[points.flatten()[here + step]]
+        if len(here) * len(kspace) >= 50:
+            x, y = _at(kspace, here), _at(kspace, here + step)
+            energy = (x.abs().square().sum(1) * y.abs().square().sum(1)).sqrt().sum()
+            found.append(float((x * y.conj()).sum(1).abs().sum() / energy))
+    return max(found, default=None)
+
+
+def _disagreement(ratio: float, coherence: float | None) -> str:
+    levels = f"its outermost ring and the next differ by a factor of {ratio:.2f}"
+    if ratio == 0:
+        return "too few sampled points for a second ring: noise_std rests on one, and the coils stay as they are"
+    if coherence is None or coherence > COHERENCE:
+        return f"outer k-space is signal: {levels}; noise_std is an upper bound, and the coils are not whitened from it"
+    return f"k-space looks filtered: {levels}, without correlation; noise_std may be too low, and coils are not whitened"
+
+
+def _whitening_or_none(covariance: Tensor | None, notes: list[str]) -> Tensor | None:
+    if covariance is None:
+        return None
+    values = torch.linalg.eigvalsh(covariance)
+    if values[0] <= 1e-6 * values[-1]:
+        notes.append("the coils' noise covariance is singular: some coils are copies or empty; not whitened")
+        return None
+    return whitening_matrix(covariance).to(torch.complex64)

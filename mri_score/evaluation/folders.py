@@ -1,0 +1,133 @@
+"""Scores of a folder of reconstructions against a folder of targets, as fastMRI's evaluate counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mri_score.errors import InputError
+from mri_score.evaluation.metrics import METRICS, centre_crop, volume_scores
+
+ATTRIBUTES = ("acquisition", "acceleration")
+
+MOST_COMPRESSED = 2000
+"""Deflate reaches about 1000 to 1; a file that claims more holds no such data."""
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """PSNR (dB), SSIM, NMSE and MSE of each volume, by file name."""
+
+    volumes: Mapping[str, Mapping[str, float]]
+
+    def summary(self) -> dict[str, tuple[float, float]]:
+        """Metric -> (mean over volumes, twice their sample standard deviation; nan for a single volume)."""
+        return {name: _mean_and_two_std([scores[name] for scores in self.volumes.values()]) for name in METRICS}
+
+
+def score_folders(
+    target_dir: str | Path,
+    predictions_dir: str | Path,
+    *,
+    target: str = "reconstruction_rss",
+    acceleration: float | None = None,
+    acquisition: str | None = None,
+) -> FolderScores:
+    """Score every target_dir/*.h5 against the file of the same name in predictions_dir.
+
+    Dataset `target` ("reconstruction_rss", or "reconstruction_esc" for single-coil files) against dataset
+    `reconstruction`, both (slices, rows, columns) and cropped about the centre to W x W, W the target's columns.
+    `acquisition` and `acceleration` keep only the files whose attribute is equal; fastMRI's training files carry no
+    `acceleration`, so a target without one is asked for its prediction's.
+    Errors: InputError for a missing prediction, a broken or mis-shaped file, and a choice that leaves no file.
+    """
+    target_dir, predictions_dir = Path(target_dir), Path(predictions_dir)
+    volumes: dict[str, dict[str, float]] = {}
+    seen: set[str] = set()
+    for path in sorted(target_dir.glob("*.h5")):
+        truth, attributes = _read(path, target)
+        seen.add(f"acquisition {attributes.get('acquisition')}")
+        if acquisition is not None and attributes.get("acquisition") != acquisition:
+            continue
+        prediction_path = predictions_dir / path.name
+        if not prediction_path.is_file():
+            raise InputError(f"{predictions_dir} has no prediction for {path.name}; reconstruct it first")
+        prediction, prediction_attributes = _read(prediction_path, "reconstruction")
+        found = attributes.get("acceleration", prediction_attributes.get("acceleration"))
+        seen.add(f"acceleration {found}")
+        if acceleration is not None and not _equals(found, acceleration):
+            continue
+        volumes[path.name] = _scores(prediction_path, truth, prediction)
+    if not volumes:
+        known = f"the files have {', '.join(sorted(seen))}" if seen else "it holds no *.h5 file"
+        raise InputError(f"{target_dir} has no volume to score; {known}")
+    return FolderScores(volumes)
+
+
+def _mean_and_two_std(column: list[float]) -> tuple[float, float]:
+    if len(column) < 2 or not np.isfinite(column).all():  # identical images have an infinite PSNR
+        return float(np.mean(column)), float("nan")
+    return float(np.mean(column)), 2 * float(np.std(column, ddof=1))
+
+
+def _equals(found: str | None, number: float) -> bool:
+    """Whether an attribute, which some files hold as text, is this number."""
+    try:
+        return found is not None and float(found) == number
+    except ValueError:
+        return False
+
+
+def _scores(path: Path, truth: NDArray, prediction: NDArray) -> dict[str, float]:
+    columns = truth.shape[-1]
+    square = (min(truth.shape[-2], columns), columns)
+    if len(prediction) != len(truth) or prediction.shape[-2] < square[0] or prediction.shape[-1] < square[1]:
+        raise InputError(
+            f"{path}: reconstruction has shape {prediction.shape} but the target {truth.shape};"
+            f" it needs {len(truth)} slices of at least {square[0]} x {square[1]}"
+        )
+    try:
+        return volume_scores(centre_crop(truth, square), centre_crop(prediction, square))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read(path: Path, name: str) -> tuple[NDArray, dict[str, str]]:
+    """One real volume of an HDF5 file, and its ATTRIBUTES."""
+    try:
+        with h5py.File(path, "r") as file:
+            volume = _dataset(file, path, name)[()]
+            return volume, {key: _text(file.attrs[key]) for key in ATTRIBUTES if key in file.attrs}
+    except InputError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # what h5py raises for broken bytes
+        raise InputError(f"{path} cannot be read as HDF5 ({error}); copy or reconstruct it again") from error
+
+
+def _text(attribute: Any) -> str:
+    """HDF5 holds text as bytes or as a string, and files differ; numbers become text too."""
+    return str(np.asarray(attribute).astype(str).item())
+
+
+def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """A dataset that lies in this very file: links and external storage could read any file of this machine."""
+    if name not in file:
+        raise InputError(f"{path} has no dataset {name!r}; it has {', '.join(sorted(file)) or 'none'}")
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise InputError(f"{path}: {name!r} is a link; only datasets stored in the file itself are read")
+    data = file[name]
+    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+        raise InputError(f"{path}: {name!r} is not a plain dataset; only datasets stored in the file itself are read")
+    if data.ndim != 3 or data.dtype.kind not in "fiu" or not data.size:
+        raise InputError(
+            f"{path}: {name!r} is {data.dtype} of shape {data.shape}; it needs real (slices, rows, columns)"
+        )
+    if data.nbytes > MOST_COMPRESSED * data.id.get_storage_size():
+        raise InputError(f"{path}: {name!r} claims {data.nbytes} bytes that were never written; copy the file again")
+    return data

@@ -1,0 +1,172 @@
+"""Pictures of one slice: the panel that compares methods, and single grey images for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+
+from mri_score.errors import InputError
+from mri_score.evaluation.metrics import Images, as_numpy
+from mri_score.files import whole_file
+
+Magnitude = NDArray[np.float64]
+Zoom = tuple[int, int, int]
+
+GROUND, INK, QUIET, ACCENT = "#14171a", "#e8eaed", "#9aa3ad", "#f2b84b"
+COLOURS = "inferno"
+GAINS = (1, 2, 5, 10, 20, 50, 100)
+COLUMN = 2.1
+"""Width of one image of the panel, in inches."""
+DPI = 130
+
+
+def display_window(image: Images) -> tuple[float, float]:
+    """Black and white of a picture: 0 and the 99.5th percentile of the magnitude."""
+    return 0.0, float(np.percentile(_magnitude("the image", image), 99.5)) or 1.0
+
+
+def picture(image: Images, window: tuple[float, float] | None = None) -> bytes:
+    """An image (H, W), complex ones by magnitude, as a grey PNG, one pixel a pixel."""
+    image = _magnitude("the image", image)
+    low, high = window or display_window(image)
+    grey = np.clip((image - low) / (high - low), 0, 1) * 255
+    buffer = BytesIO()
+    Image.fromarray(grey.round().astype(np.uint8)).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def panel(
+    images: Mapping[str, Images],
+    *,
+    truth: Images | None = None,
+    std: Images | None = None,
+    captions: Mapping[str, str] | None = None,
+    zoom: Zoom | None = None,
+    gain: float | None = None,
+) -> bytes:
+    """A PNG of one slice: truth, each of `images`, error of the last of them, std; below, the same enlarged.
+
+    All images share black = 0 and white = 99.5th percentile of the truth, or of the last image without one. Error
+    (of magnitudes) and std share a colour bar from 0 to white / gain, in % of white, so that one can see whether
+    the std foretells the error; `gain` is stated, by default the largest of GAINS that clips at most 0.5 % of them.
+    `images` maps titles to (H, W), reconstruction last; `captions` maps titles ("truth" too) to a second line such
+    as PSNR and SSIM; `zoom` is (first row, first column, side), by default the middle of the object, a third wide.
+    Errors: InputError for no image, or images of different shapes.
+    """
+    titled = {"truth": truth, **images} if truth is not None else dict(images)
+    if not images:
+        raise InputError("a panel needs at least one image")
+    greys = {title: _magnitude(title, image) for title, image in titled.items()}
+    last = list(greys)[-1]
+    _, white = display_window(greys["truth" if truth is not None else last])
+    maps = {"|error|": np.abs(greys[last] - greys["truth"])} if truth is not None else {}
+    if std is not None:
+        maps["std"] = _magnitude("std", std)
+    shapes = {title: image.shape for title, image in {**greys, **maps}.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError(f"the images of a panel need one shape; got {shapes}")
+    gain = gain or _gain(maps, white)
+    zoom = zoom or _middle(greys[last])
+    columns = [(title, image, "gray", white) for title, image in greys.items()]
+    columns += [(f"{title} × {gain:g}", image, COLOURS, white / gain) for title, image in maps.items()]
+
+    figure, grid, bar = _canvas(len(columns), shapes[last], captions=bool(captions), with_bar=bool(maps))
+    for (whole, part), (title, image, colours, top) in zip(grid, columns, strict=True):
+        _draw(whole, image, colours, top)
+        _draw(part, _part(image, zoom), colours, top)
+        _write(whole, title, captions.get(title, "") if captions else None)
+        _frame(whole, zoom)
+    if bar is not None:
+        _colour_bar(figure, bar, 100 / gain)
+    return _png(figure)
+
+
+def save_png(path: str | Path, png: bytes) -> None:
+    """Write what `panel` or `picture` gave, whole."""
+    with whole_file(path) as part:
+        part.write_bytes(png)
+
+
+def _gain(maps: Mapping[str, Magnitude], white: float) -> float:
+    top = max((float(np.percentile(one, 99.5)) for one in maps.values()), default=0.0)
+    return max((gain for gain in GAINS if top * gain <= white), default=GAINS[0])
+
+
+def _middle(image: Magnitude) -> Zoom:
+    """A square of a third of the image about the object's centre of mass."""
+    side = max(min(image.shape) // 3, 1)
+    bright = np.argwhere(image > 0.15 * np.percentile(image, 99))
+    centre = bright.mean(0) if len(bright) else np.array(image.shape) / 2
+    row, column = np.clip(np.round(centre - side / 2), 0, np.array(image.shape) - side).astype(int)
+    return int(row), int(column), side
+
+
+def _part(image: Magnitude, zoom: Zoom) -> Magnitude:
+    row, column, side = zoom
+    return image[row : row + side, column : column + side]
+
+
+def _canvas(
+    count: int, shape: tuple[int, int], *, captions: bool, with_bar: bool
+) -> tuple[Figure, list[tuple[Axes, Axes]], Axes | None]:
+    """A dark figure laid out in inches: for each column a whole image above a square one, and the colour bar."""
+    gap, head, right = 0.06, 0.46 if captions else 0.28, 0.68 if with_bar else 0.0
+    tall = COLUMN * shape[0] / shape[1]
+    width, height = count * (COLUMN + gap) + gap + right, head + tall + gap + COLUMN + gap
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=GROUND)
+
+    def place(left: float, bottom: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
+    lefts = [gap + column * (COLUMN + gap) for column in range(count)]
+    above = COLUMN + 2 * gap
+    grid = [(place(left, above, COLUMN, tall), place(left, gap, COLUMN, COLUMN)) for left in lefts]
+    return figure, grid, place(count * (COLUMN + gap) + gap, above, 0.09, tall) if with_bar else None
+
+
+def _draw(axes: Axes, image: Magnitude, colours: str, top: float) -> None:
+    axes.imshow(image, cmap=colours, vmin=0, vmax=top, aspect="auto")
+    axes.set_axis_off()
+
+
+def _write(axes: Axes, title: str, caption: str | None) -> None:
+    """The title above an image, and under it in a quieter ink the caption."""
+    style = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
+    axes.annotate(title, xytext=(0, 4 if caption is None else 17), color=INK, fontsize=10.5, **style)
+    if caption is not None:
+        axes.annotate(caption, xytext=(0, 4), color=QUIET, fontsize=9, **style)
+
+
+def _frame(axes: Axes, zoom: Zoom) -> None:
+    row, column, side = zoom
+    axes.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor=ACCENT, linewidth=0.8))
+
+
+def _colour_bar(figure: Figure, axes: Axes, top: float) -> None:
+    bar = figure.colorbar(ScalarMappable(Normalize(0, top), COLOURS), cax=axes)
+    bar.set_label("% of white (p99.5)", color=QUIET, fontsize=9)
+    bar.outline.set_visible(False)
+    axes.tick_params(colors=QUIET, labelsize=8.5, length=2)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", facecolor=GROUND)
+    return buffer.getvalue()
+
+
+def _magnitude(name: str, image: Images) -> Magnitude:
+    image = as_numpy(image)
+    if image.ndim != 2 or not image.size or not np.isfinite(image).all():
+        raise InputError(f"{name} has shape {image.shape}; a picture needs one slice (rows, columns) of finite values")
+    return np.abs(image).astype(np.float64)

@@ -1,0 +1,122 @@
+"""Is the spread of the draws the error that they make: spread to skill, and coverage of intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, t
+
+from mri_score.errors import InputError
+from mri_score.evaluation.metrics import Images, as_numpy
+
+LEVELS = (0.5, 0.8, 0.95)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The two answers for one ensemble against one truth."""
+
+    draws: int
+    spread_skill: float
+    """1 when calibrated, below 1 when the draws are too sure of themselves."""
+    coverage: Mapping[float, float]
+    """Nominal level -> share of the truth inside the intervals of that level."""
+
+
+def calibration(samples: Images, truth: Images, mask: Images | None = None) -> Calibration:
+    """Spread to skill and coverage at 50, 80 and 95 % of draws (P, S, H, W) against a truth (S, H, W)."""
+    return Calibration(len(samples), spread_skill(samples, truth, mask), ensemble_coverage(samples, truth, mask=mask))
+
+
+def pixel_std(samples: Images) -> NDArray[np.float64]:
+    """The map of the posterior's standard deviation, of each real component: sqrt((var Re + var Im) / 2).
+
+    It has the meaning and the unit of sigma and noise_std. Where the signal is well above it, it is close to the
+    standard deviation of the magnitude; that of the complex value, sqrt(E|x - mean|^2), is sqrt(2) times as large.
+    Variances are unbiased (P - 1). Shapes: samples (P, ...), complex or real (one component); result (...).
+    Errors: InputError for fewer than 2 samples or values that are not finite.
+    """
+    return np.sqrt(_variance(_components(samples)).mean(-1))
+
+
+def spread_skill(samples: Images, truth: Images, mask: Images | None = None) -> float:
+    """Spread over skill: sqrt((1 + 1/P) * mean var / mean (mean of samples - truth)^2), over the pixels of `mask`.
+
+    When the truth is one more draw of the ensemble's own law, E(mean - truth)^2 = (1 + 1/P) E var for each real
+    component (var unbiased): the ratio is 1 for every P. Both means run over pixels and real components before the
+    quotient. A mean that hits the truth exactly gives inf.
+    Shapes: samples (P, ...), truth and mask (...). Errors: InputError as in `pixel_std`, or for other shapes.
+    Reference: Fortin et al., Why should ensemble spread match the RMSE of the ensemble mean?, J. Hydromet. 2014.
+    """
+    parts, truth, chosen = _checked(samples, truth, mask)
+    spread = (1 + 1 / len(parts)) * _variance(parts)[chosen].mean()
+    skill = np.square(parts.mean(0) - truth)[chosen].mean()
+    return float(np.sqrt(spread / skill)) if skill else float("inf")
+
+
+def ensemble_coverage(
+    samples: Images, truth: Images, levels: Sequence[float] = LEVELS, mask: Images | None = None
+) -> dict[float, float]:
+    """Level -> share of the truth's real components inside mean +- t * sqrt(1 + 1/P) * std of P draws.
+
+    t is Student's quantile with P - 1 degrees of freedom, each real component with its own variance: the exact
+    prediction interval for one more draw of a Gaussian, of any covariance, so few draws alone cannot look
+    overconfident. For other laws the distance from the level measures shape as well as spread.
+    Shapes and errors as in `spread_skill`.
+    """
+    parts, truth, chosen = _checked(samples, truth, mask)
+    count = len(parts)
+    error = np.abs(parts.mean(0) - truth)[chosen]
+    std = np.sqrt((1 + 1 / count) * _variance(parts))[chosen]
+    return {level: float(np.mean(error <= t.ppf((1 + level) / 2, count - 1) * std)) for level in levels}
+
+
+def coverage(
+    mean: Images, std: Images, truth: Images, levels: Sequence[float] = LEVELS, mask: Images | None = None
+) -> dict[float, float]:
+    """Level -> share of the truth's real components inside mean +- z * std, z the Gaussian quantile.
+
+    For a mean and std that are known, or come from many draws: with few, use `ensemble_coverage`, which pays for
+    their own uncertainty. `std` is that of each real component, as `pixel_std` gives it.
+    Shapes: mean, std, truth and mask (...). Errors: InputError for other shapes or values that are not finite.
+    """
+    parts, truth, chosen = _checked(as_numpy(mean)[None], truth, mask)
+    std = as_numpy(std)
+    if std.shape != truth.shape[:-1]:
+        raise InputError(f"the std map has shape {std.shape} but the truth {truth.shape[:-1]}")
+    error = np.abs(parts[0] - truth)[chosen]
+    return {level: float(np.mean(error <= norm.ppf((1 + level) / 2) * std[chosen][..., None])) for level in levels}
+
+
+def _variance(parts: NDArray) -> NDArray:
+    """Unbiased variance over the draws, in one pass over them: a volume of draws is large."""
+    if len(parts) < 2:
+        raise InputError(f"uncertainty needs at least 2 samples, not {len(parts)}; draw more with --samples")
+    mean = parts.mean(0)
+    return sum(np.square(part - mean) for part in parts) / (len(parts) - 1)
+
+
+def _checked(samples: Images, truth: Images, mask: Images | None) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:
+    """Real components of the samples (P, ..., 2) and of the truth (..., 2), and the pixels that count (...)."""
+    parts, truth = _components(samples), _components(truth)
+    chosen = np.ones(truth.shape[:-1], bool) if mask is None else as_numpy(mask).astype(bool)
+    if parts.shape[1:] != truth.shape or chosen.shape != truth.shape[:-1]:
+        raise InputError(
+            f"samples have shape {parts.shape[:-1]}, the truth {truth.shape[:-1]} and the mask {chosen.shape};"
+            " samples need one axis more than the two others, and all must be complex or all real"
+        )
+    if not chosen.any():
+        raise InputError("the mask chooses no pixel")
+    return parts, truth, chosen
+
+
+def _components(images: Images) -> NDArray[np.float64]:
+    """Complex (...) -> (..., 2), real (...) -> (..., 1), in float64."""
+    images = as_numpy(images)
+    parts = np.stack([images.real, images.imag], -1) if np.iscomplexobj(images) else images[..., None]
+    if not np.isfinite(parts).all():
+        raise InputError("samples or truth hold values that are not finite")
+    return parts.astype(np.float64)

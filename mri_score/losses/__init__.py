@@ -1,0 +1,8 @@
+"""Losses: (model, batch, random, step) -> one number an item. They know no sampler and no posterior."""
+
+from __future__ import annotations
+
+from mri_score.losses.denoising import Denoising
+from mri_score.losses.sure import Sure
+
+LOSSES = {"denoising": Denoising, "sure": Sure}

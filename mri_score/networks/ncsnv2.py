@@ -1,0 +1,161 @@
+"""NCSNv2: one RefineNet class for the three published depths, and the names of published weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import elu, pad
+
+from mri_score.errors import InputError, unknown_name
+from mri_score.networks.layers import InstanceNormPlus, RefineBlock, ResidualBlock, conv
+
+
+class Stage(NamedTuple):
+    """One resolution or dilation of the way down: its width and its published name."""
+
+    width: int
+    name: str
+    halve: bool = False
+    dilation: int = 1
+
+
+class Refinement(NamedTuple):
+    """One refine block of the way up: its output width and its published name."""
+
+    width: int
+    name: str
+
+
+STAGES = {
+    "low": (Stage(1, "res1"), Stage(2, "res2", halve=True), Stage(2, "res3", dilation=2), Stage(2, "res4", dilation=4)),
+    "medium": (
+        Stage(1, "res1"),
+        Stage(2, "res2", halve=True),
+        Stage(2, "res3", halve=True),
+        Stage(4, "res4", dilation=2),
+        Stage(4, "res5", dilation=4),
+    ),
+    "large": (
+        Stage(1, "res1"),
+        Stage(2, "res2", halve=True),
+        Stage(2, "res3", halve=True),
+        Stage(2, "res31", halve=True),
+        Stage(4, "res4", dilation=2),
+        Stage(4, "res5", dilation=4),
+    ),
+}
+"""From the image down; widths are multiples of the network's."""
+
+REFINEMENTS = {
+    "low": (Refinement(2, "refine1"), Refinement(2, "refine2"), Refinement(1, "refine3"), Refinement(1, "refine4")),
+    "medium": (
+        Refinement(4, "refine1"),
+        Refinement(2, "refine2"),
+        Refinement(2, "refine3"),
+        Refinement(1, "refine4"),
+        Refinement(1, "refine5"),
+    ),
+    "large": (
+        Refinement(4, "refine1"),
+        Refinement(2, "refine2"),
+        Refinement(2, "refine31"),
+        Refinement(2, "refine3"),
+        Refinement(1, "refine4"),
+        Refinement(1, "refine5"),
+    ),
+}
+"""From the deepest stage up."""
+
+
+class NCSNv2(nn.Module):
+    """F(x): the network of NCSNv2 before its division by sigma; score = F / sigma, the preconditioning row "ncsn".
+
+    No noise level enters: c_noise is not used. Images whose sides the depth does not divide (low 2, medium 4, large 8)
+    are continued by reflection on both sides and cropped back; sides that fit are left as they are.
+    `published_input` maps x to 2x - 1, as all published MRI weights expect: only for those, since it breaks the symmetry
+    of phase.
+    Shapes: x (B, channels, H, W), c_noise (B,) -> (B, channels, H, W).
+    Errors: InputError for an unknown depth and for sides below the divisor.
+    Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
+    """
+
+    def __init__(
+        self,
+        depth: str = "large",           # low (NCSNv2), medium (NCSNv2Deeper) or large (NCSNv2Deepest)
+        width: int = 128,               # channels of the first stage, published as ngf
+        channels: int = 2,              # 2 for complex images, 1 for real ones
+        published_input: bool = False,  # map x to 2x - 1
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if depth not in STAGES:
+            raise unknown_name("network.depth", depth, STAGES)
+        stages, refinements = STAGES[depth], REFINEMENTS[depth]
+        self.published_input = published_input
+        self.divisor = 2 ** sum(stage.halve for stage in stages)
+
+        self.begin_conv = conv(channels, width)
+        self.stages = nn.ModuleList()
+        now = width
+        for number, stage in enumerate(stages):
+            after = stage.width * width
+            first = ResidualBlock(now, after, enter=number > 0, halve=stage.halve, dilation=stage.dilation)
+            self.stages.append(nn.Sequential(first, ResidualBlock(after, after, dilation=stage.dilation)))
+            now = after
+
+        self.refine = nn.ModuleList([RefineBlock([now], now)])
+        for stage, refinement in zip(reversed(stages[:-1]), refinements[1:], strict=True):
+            after = refinement.width * width
+            self.refine.append(RefineBlock([stage.width * width, now], after, 3 if stage is stages[0] else 1))
+            now = after
+        self.normalizer = InstanceNormPlus(width)
+        self.end_conv = conv(width, channels)
+
+    def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
+        if extra is not None:
+            raise ValueError("NCSNv2 takes no extra input")
+        height, width = x.shape[-2:]
+        top, left = (-height % self.divisor) // 2, (-width % self.divisor) // 2
+
+        h = self.begin_conv(self._continued(2 * x - 1 if self.published_input else x))
+        skips = []
+        for stage in self.stages:
+            h = stage(h)
+            skips.append(h)
+        h = self.refine[0](skips.pop())
+        for refine in self.refine[1:]:
+            h = refine(skips.pop(), h)
+        return self.end_conv(elu(self.normalizer(h)))[..., top : top + height, left : left + width]
+
+    def _continued(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if min(height, width) < self.divisor:
+            raise InputError(f"images of {height} x {width} are too small for this network: each side needs {self.divisor}")
+        down, across = -height % self.divisor, -width % self.divisor
+        if not down and not across:
+            return x
+        return pad(x, (across // 2, across - across // 2, down // 2, down - down // 2), mode="reflect")
+
+
+def rename_published(state: Mapping[str, Tensor], depth: str) -> dict[str, Tensor]:
+    """The published weights of NCSNv2, NCSNv2Deeper or NCSNv2Deepest under the names of `NCSNv2(depth)`.
+
+    Takes raw and averaged weights, with and without "module."; the noise levels (`sigmas`) are left out.
+    Errors: InputError for a name that this depth does not have.
+    """
+    if depth not in STAGES:
+        raise unknown_name("depth", depth, STAGES)
+    parts = {stage.name: f"stages.{number}" for number, stage in enumerate(STAGES[depth])}
+    parts |= {refinement.name: f"refine.{number}" for number, refinement in enumerate(REFINEMENTS[depth])}
+    parts |= {name: name for name in ("begin_conv", "normalizer", "end_conv")}
+    return {_renamed(key, parts): value for key, value in state.items() if key.removeprefix("module.") != "sigmas"}
+
+
+def _renamed(key: str, parts: Mapping[str, str]) -> str:
+    part, _, leaf = key.removeprefix("module.").partition(".")
+    if part not in parts:
+        raise InputError(f"published weights have {key!r}; this depth has {', '.join(parts)}: try another depth")
+    leaf = re.sub(r"(\d)_(\d)_conv", lambda found: f"convs.{2 * int(found[1]) + int(found[2]) - 3}", leaf)
+    return f"{parts[part]}.{leaf.replace('.conv.', '.')}"

@@ -1,0 +1,1 @@
+"""Numerics that know neither MRI nor diffusion: channels, Fourier, noise, solvers, divergence."""

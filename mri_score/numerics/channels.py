@@ -1,0 +1,37 @@
+"""Complex images <-> real channels: the one place where real and imaginary parts are told apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_channels(x: Tensor) -> Tensor:
+    """(B, *shape) complex -> (B, 2, *shape) real; a real (B, *shape) becomes (B, 1, *shape)."""
+    if not x.is_complex():
+        return x.unsqueeze(1)
+    return torch.view_as_real(x).movedim(-1, 1)
+
+
+def from_channels(channels: Tensor, like: Tensor) -> Tensor:
+    """Undo `to_channels` for an image such as `like` (complex or real)."""
+    if not like.is_complex():
+        return channels.squeeze(1)
+    return torch.view_as_complex(channels.movedim(1, -1).contiguous())
+
+
+def per_item(value: Tensor | float, like: Tensor) -> Tensor:
+    """A () or (B,) value as a real tensor that broadcasts against `like` (B, *shape)."""
+    value = torch.as_tensor(value, dtype=like.real.dtype, device=like.device)
+    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value
+
+
+def real_size(x: Tensor) -> int:
+    """How many real components one item of x (B, *shape) has."""
+    return x[0].numel() * (2 if x.is_complex() else 1)
+
+
+def squared_norm(x: Tensor) -> Tensor:
+    """sum |x|^2 of each item: (B, *shape) -> (B,)."""
+    parts = torch.view_as_real(x) if x.is_complex() else x
+    return parts.square().flatten(1).sum(1)

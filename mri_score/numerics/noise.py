@@ -1,0 +1,53 @@
+"""Noise whose standard deviation is that of each real component, from one generator an item."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+
+def noise_like(x: Tensor, random: Sequence[Generator]) -> Tensor:
+    """Standard normal noise of the shape of x (B, *shape), unit variance in *each* real component.
+
+    `torch.randn` of a complex tensor has half of that variance; nothing else here draws Gaussian noise.
+    Item i uses random[i] alone, on the CPU, so that a draw does not depend on its batch mates or the device.
+    """
+    if len(random) != len(x):
+        raise ValueError(f"{len(x)} items need {len(x)} generators, not {len(random)}")
+    shape = (*x.shape[1:], 2) if x.is_complex() else x.shape[1:]
+    dtype = x.real.dtype
+    noise = torch.stack([torch.randn(shape, generator=one, dtype=dtype) for one in random])
+    return (torch.view_as_complex(noise) if x.is_complex() else noise).to(x.device)
+
+
+def signs_like(x: Tensor, random: Sequence[Generator]) -> Tensor:
+    """Rademacher signs of the shape of x, one for each real component: probes for divergences."""
+    return torch.view_as_complex(_sign(noise_like(x, random))) if x.is_complex() else _sign(noise_like(x, random))
+
+
+def _sign(x: Tensor) -> Tensor:
+    parts = torch.view_as_real(x) if x.is_complex() else x
+    return torch.where(parts >= 0, 1.0, -1.0).to(parts.dtype)
+
+
+def uniform(random: Sequence[Generator]) -> Tensor:
+    """One number in [0, 1) for each generator, float64."""
+    return torch.stack([torch.rand((), generator=one, dtype=torch.float64) for one in random])
+
+
+def generators(seed: int, name: str = "", slice: int = 0, draws: int | Sequence[int] = 1) -> list[Generator]:
+    """One CPU generator a draw, keyed by (seed, file name, slice, draw) alone.
+
+    `draws` is a count, or the numbers of the draws.
+    """
+    numbers = range(draws) if isinstance(draws, int) else draws
+    return [torch.Generator().manual_seed(key(seed, name, slice, draw)) for draw in numbers]
+
+
+def key(*parts: object) -> int:
+    """A 63-bit number from anything printable; unlike `hash`, the same in every process."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,43 @@
+"""What every forward operator is: a linear map with its adjoint, its normal map and one exact solver."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mri_score.numerics.channels import per_item
+from mri_score.numerics.solve import conjugate_gradient
+
+
+class LinearOperator(nn.Module):
+    """A linear map A from images x (B, *image) to samples y (B, *samples), norm at most 1 where it can be had.
+
+    A subclass writes `forward` and `adjoint`; `normal` when A^H A has a shorter way.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def normal(self, x: Tensor) -> Tensor:
+        """A^H A x."""
+        return self.adjoint(self(x))
+
+    def solve(
+        self,
+        b: Tensor,
+        weight: Tensor | float,
+        start: Tensor | None = None,
+        tolerance: float = 1e-5,
+        max_iterations: int = 500,
+    ) -> Tensor:
+        """x with (A^H A + weight) x = b, to a relative residual of `tolerance`, each item by itself.
+
+        Shapes: b and start (B, *image), weight () or (B,), positive.
+        """
+        weight = per_item(weight, b)
+        solution, _ = conjugate_gradient(
+            lambda x: self.normal(x) + weight * x, b, start, tolerance=tolerance, max_iterations=max_iterations
+        )
+        return solution

@@ -1,0 +1,30 @@
+"""What every posterior is: a prior, a forward operator, samples and their noise level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mri_score.operators.base import LinearOperator
+from mri_score.score import ScoreModel
+
+
+class Posterior(ScoreModel):
+    """p(x0 | y), y = A x0 + noise_std n on the sampled points, n of unit variance in each real component.
+
+    Shapes: kspace (B, *samples), noise_std () or (B,); items of the walk are items of kspace.
+    """
+
+    kspace: Tensor
+    noise_std: Tensor
+    backprojection: Tensor
+
+    def __init__(
+        self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float
+    ) -> None:
+        super().__init__()
+        self.prior, self.operator = prior, operator
+        self.sd = prior.sd
+        self.register_buffer("kspace", kspace)
+        self.register_buffer("noise_std", torch.as_tensor(noise_std, dtype=kspace.real.dtype).to(kspace.device))
+        self.register_buffer("backprojection", operator.adjoint(kspace))

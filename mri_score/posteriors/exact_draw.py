@@ -1,0 +1,57 @@
+"""One denoising and one exact Gaussian draw a level: nothing to tune, no derivative of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Generator, Tensor
+
+from mri_score.numerics.channels import per_item
+from mri_score.numerics.noise import noise_like
+from mri_score.posteriors.base import Posterior
+
+
+class Proximal(Posterior):
+    """The mean of what `ExactDraw` draws from: a point estimate, no posterior.
+
+    With v = D(x, sigma) and r^2 = sigma^2 sd^2 / (sigma^2 + sd^2), the variance that Tweedie's formula leaves to an
+    image of standard deviation sd:
+
+        (A^H A + w) z = A^H y + w v,    w = noise_std^2 / r^2.
+
+    Walked by `Renoise` it re-noises its own mean: smoother than a draw, and it knows no uncertainty.
+    Reference: Zhu et al., Denoising diffusion models for plug-and-play image restoration, CVPRW 2023 (DiffPIR, with
+    the data step solved exactly and the variance derived).
+    """
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        v, _, weight = self._split(x, sigma)
+        return self.operator.solve(self.backprojection + weight * v, weight.reshape(-1), start=v)
+
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+        return self.denoise(x, sigma)
+
+    def _split(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """v, r and w."""
+        v = self.prior.denoise(x, sigma)
+        variance = per_item(sigma, x) ** 2
+        r2 = variance * self.sd**2 / (variance + self.sd**2)
+        return v, r2.sqrt(), per_item(self.noise_std, x) ** 2 / r2
+
+
+class ExactDraw(Proximal):
+    """One exact draw z ~ exp(-|y - A z|^2 / 2 noise_std^2 - |z - v|^2 / 2 r^2) by perturb and solve:
+
+        (A^H A + w) z = A^H (y + noise_std n1) + w (v + r n2),    n1 on the sampled points only.
+
+    The next iterate is z + sigma_next n (`Renoise`). Exact where the prior is a white Gaussian; the prior's own
+    covariance enters through v alone, so that where data leave several explanations it keeps the prior's odds.
+    Reference: the decoupled annealing of Zhang et al., DAPS, CVPR 2025, with one denoising in place of the inner
+    ODE and an exact draw in place of the inner Langevin chain; Papandreou and Yuille, NIPS 2010, for the draw.
+    """
+
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+        v, r, weight = self._split(x, sigma)
+        noise = per_item(self.noise_std, self.kspace) * noise_like(self.kspace.expand(len(x), *self.kspace.shape[1:]), random)
+        b = self.backprojection + self.operator.adjoint(noise) + weight * (v + r * noise_like(x, random))
+        return self.operator.solve(b, weight.reshape(-1), start=v)

@@ -1,0 +1,1 @@
+"""Priors on disk: safetensors with a JSON beside them, bundled ones included."""

@@ -1,0 +1,112 @@
+"""Saving and loading priors: weights as safetensors, everything else as JSON, tied by a SHA-256."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mri_score.errors import InputError, unknown_name
+from mri_score.files import sha256, whole_file, write_text
+from mri_score.networks import NETWORKS
+from mri_score.score import PRECONDITIONINGS, NetworkPrior
+
+DEFAULT = "brain"
+_FORMAT = "mri_score prior 1"
+
+
+def build_prior(network: dict[str, Any], **prior: Any) -> NetworkPrior:
+    """A fresh prior: `network` holds the network's name and arguments, `prior` the arguments of NetworkPrior."""
+    arguments = dict(network)
+    name = arguments.pop("name", None)
+    if name not in NETWORKS:
+        raise unknown_name("network.name", name, NETWORKS)
+    if prior.get("precondition", "edm") not in PRECONDITIONINGS:
+        raise unknown_name("prior.precondition", prior["precondition"], PRECONDITIONINGS)
+    try:
+        return NetworkPrior(NETWORKS[name](**arguments), **prior)
+    except TypeError as error:
+        raise InputError(f"network {name} cannot be built: {error}") from error
+
+
+def save_prior(
+    path: Path, prior: NetworkPrior, network: dict[str, Any], about: dict[str, Any], half: bool = False
+) -> None:
+    """Write `path` (.safetensors) and the JSON beside it; `half` stores the weights in float16.
+
+    `about` is what a model card needs: data, licences, training, validation errors.
+    """
+    dtype = torch.float16 if half else torch.float32
+    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in prior.network.state_dict().items()}
+    with whole_file(path) as part:
+        save_file(weights, part)
+    record = {
+        "format": _FORMAT,
+        "sha256": sha256(path),
+        "network": network,
+        "prior": {
+            "precondition": prior.precondition,
+            "sd": prior.sd,
+            "sigma_min": prior.sigma_min,
+            "sigma_max": prior.sigma_max,
+        },
+        "about": about,
+    }
+    write_text(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+
+
+def load_prior(name: str | Path = DEFAULT) -> NetworkPrior:
+    """A prior by the name of a bundled one, by a run folder, or by its .safetensors file; in eval mode, on the CPU."""
+    path = find_prior(name)
+    record = read_record(path)
+    prior = build_prior(record["network"], **record["prior"])
+    try:
+        weights = load_file(path)
+        prior.network.load_state_dict({key: value.float() for key, value in weights.items()})
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise InputError(f"{path} does not fit its {path.with_suffix('.json').name}: {error}") from error
+    return prior.eval().requires_grad_(False)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON beside a prior's weights, after a check that they belong together."""
+    beside = path.with_suffix(".json")
+    try:
+        record = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} needs {beside.name} beside it, as mri-score writes it ({error})") from error
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        raise InputError(f"{beside} is not a prior's description; it should say format: {_FORMAT!r}")
+    if sha256(path) != record["sha256"]:
+        raise InputError(f"{path} is damaged: its SHA-256 is not the one in {beside.name}; copy both files again")
+    return record
+
+
+def find_prior(name: str | Path) -> Path:
+    """The .safetensors file that a name, run folder or file stands for."""
+    path = Path(name)
+    if path.is_dir():
+        path = path / "prior.safetensors"
+        if not path.exists():
+            raise InputError(f"{name} holds no prior.safetensors; has its training saved once? (training.save_every)")
+        return path
+    if path.suffix == ".safetensors":
+        if not path.exists():
+            raise InputError(f"prior {name} does not exist")
+        return path
+    bundled = bundled_priors()
+    if str(name) not in bundled:
+        known = ", ".join(bundled) or "none is bundled"
+        raise InputError(f"prior {str(name)!r} is no bundled prior ({known}), run folder or .safetensors file")
+    return bundled[str(name)]
+
+
+def bundled_priors() -> dict[str, Path]:
+    """The priors that come with the package, by name."""
+    folder = Path(str(files("mri_score.priors") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}

@@ -1,0 +1,53 @@
+"""The one loop of all walks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from mri_score.errors import InputError
+from mri_score.numerics.noise import noise_like
+from mri_score.score import ScoreModel
+
+Watch = Callable[[int, float, Tensor], None]
+"""Called after each level with its number, its sigma and the iterate."""
+
+
+class Sampler:
+    """A walk down the levels `sigmas`; pure configuration, it holds no model. A subclass writes one step.
+
+    Shapes: like (B, *shape) gives shape, type and device alone; one generator an item; the result is (B, *shape).
+    """
+
+    def __init__(self, sigmas: Tensor) -> None:
+        if sigmas.ndim != 1 or not bool((sigmas[:-1] > sigmas[1:]).all()) or not bool(sigmas[-1] > 0):
+            raise InputError("a walk needs positive, strictly decreasing noise levels")
+        self.sigmas = sigmas
+
+    @torch.no_grad()
+    def __call__(
+        self, model: ScoreModel, like: Tensor, random: Sequence[Generator], watch: Watch | None = None
+    ) -> Tensor:
+        levels = [float(sigma) for sigma in self.sigmas] + [0.0]
+        x = levels[0] * noise_like(like, random)
+        for level, (sigma, sigma_next) in enumerate(zip(levels, levels[1:], strict=False)):
+            x = self.step(model, x, sigma, sigma_next, random)
+            x = model.project(x, sigma_next, random)
+            finite = torch.isfinite(x.abs()).flatten(1).all(1)
+            if not bool(finite.all()):
+                item = int((~finite).nonzero()[0])
+                raise InputError(
+                    f"level {level} (sigma {sigma:.4g}): item {item} of the batch is not finite any more;"
+                    " take smaller steps (more levels), or look for NaN in the scan with: mri-score info"
+                )
+            if watch is not None:
+                watch(level, sigma, x)
+        return x
+
+    def step(
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+    ) -> Tensor:
+        """From x at sigma to x at sigma_next, 0 at the end of the walk."""
+        raise NotImplementedError

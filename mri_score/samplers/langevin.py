@@ -1,0 +1,32 @@
+"""Annealed Langevin dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Generator, Tensor
+
+from mri_score.numerics.noise import noise_like
+from mri_score.samplers.base import Sampler
+from mri_score.score import ScoreModel
+
+
+class Langevin(Sampler):
+    """`repeats` times at each level: x <- x + a score(x) + sqrt(2 a) n, a = step_size sigma^2; at the end D(x).
+
+    step_size is the published epsilon / sigma_L^2, a number without unit below 1.
+    Reference: Song and Ermon, Generative modeling by estimating gradients of the data distribution, NeurIPS 2019;
+    the final denoising after Jolicoeur-Martineau et al., ICLR 2021.
+    """
+
+    def __init__(self, sigmas: Tensor, repeats: int = 3, step_size: float = 0.1, denoise: bool = True) -> None:
+        super().__init__(sigmas)
+        self.repeats, self.step_size, self.denoise = repeats, step_size, denoise
+
+    def step(
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+    ) -> Tensor:
+        a = self.step_size * sigma**2
+        for _ in range(self.repeats):
+            x = x + a * model.score(x, sigma) + (2 * a) ** 0.5 * noise_like(x, random)
+        return model.denoise(x, sigma) if self.denoise and not sigma_next else x

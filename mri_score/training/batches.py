@@ -1,0 +1,57 @@
+"""Batches that depend on (seed, step) alone, so that a resumed run sees what the uninterrupted one saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.errors import InputError
+from mri_score.numerics.noise import generators
+
+
+class Source(Protocol):
+    """Anything that gives one training item, of batch size 1, for one generator."""
+
+    def sample(self, random: Generator) -> Acquisition: ...
+
+
+class Batches(Dataset):
+    """Batch number `step`: `batch_size` items, item i keyed by (seed, step, i)."""
+
+    def __init__(self, source: Source, batch_size: int, seed: int) -> None:
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+
+    def __getitem__(self, step: int) -> Acquisition:
+        random = generators(self.seed, "batch", step, self.batch_size)
+        return join([self.source.sample(one) for one in random])
+
+    def loader(self, first: int, last: int, workers: int) -> DataLoader:
+        """Batches first..last-1 in order, made ahead of time by `workers` processes."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(first, last),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_one_thread,
+        )
+
+
+def join(items: Sequence[Acquisition]) -> Acquisition:
+    """Items of equal size -> one batch with their images and noise levels."""
+    images = [item.image for item in items if item.image is not None]
+    if len({image.shape[-2:] for image in images}) > 1:
+        sizes = sorted({tuple(image.shape[-2:]) for image in images})
+        raise InputError(f"training images have sizes {sizes}; set data.size (or data.patch) to give them one")
+    levels = [item.noise_std.reshape(-1) for item in items if item.noise_std is not None]
+    noise_std: Tensor | None = torch.cat(levels) if len(levels) == len(items) else None
+    return Acquisition(name=items[0].name, image=torch.cat(images), noise_std=noise_std)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,42 @@
+"""Training state on disk: plain dicts of tensors and numbers, whole or absent, read with weights_only."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mri_score.errors import InputError
+from mri_score.files import whole_file
+
+KEPT = 2
+"""Checkpoints that stay: the newest, and one before it in case the disk lost the newest."""
+
+
+def save(folder: Path, state: dict[str, Any]) -> Path:
+    """Write checkpoint-<step>.pt and remove all but the newest."""
+    path = folder / f"checkpoint-{state['step']:08d}.pt"
+    with whole_file(path) as part:
+        torch.save(state, part)
+    for old in found(folder)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(folder.glob("checkpoint-*.pt"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint. Errors: InputError where the file is damaged or not one of ours."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it to resume from the one before") from error
+    missing = {"step", "model", "ema", "optimizer"} - set(state if isinstance(state, dict) else ())
+    if missing:
+        raise InputError(f"{path} is no checkpoint of a training run: it lacks {', '.join(sorted(missing))}")
+    return state

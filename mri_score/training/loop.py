@@ -1,0 +1,207 @@
+"""The training loop: one function, read from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.errors import InputError
+from mri_score.losses.base import Loss
+from mri_score.numerics.noise import generators
+from mri_score.score import NetworkPrior
+from mri_score.training import checkpoint
+from mri_score.training.batches import Batches, Source
+from mri_score.training.ema import Ema
+from mri_score.training.validation import denoising_errors
+
+PATIENCE = 20
+"""Steps in a row whose loss or gradient is not finite before the run gives up."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its checkpoint is written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; the checkpoint is written, the same command resumes")
+        self.code = 128 + number
+
+
+def train(
+    prior: NetworkPrior,
+    loss: Loss,
+    source: Source,
+    folder: Path,                                   # of the run: checkpoints, log, prior
+    save_prior: Callable[[NetworkPrior, dict[str, Any]], None],  # called with the averaged prior at each checkpoint
+    *,
+    validation: list[Acquisition] | None = None,    # batches for the denoising error of each level
+    steps: int = 10_000,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    warmup: int = 200,                              # steps over which the learning rate rises
+    decay: float = 0.3,                             # last share of the steps, over which it falls to 0
+    betas: tuple[float, float] = (0.9, 0.99),
+    epsilon: float = 1e-8,                          # of Adam
+    clip: float = 1.0,                              # largest norm of a gradient
+    ema_decay: float = 0.999,
+    precision: str = "float32",                     # or bfloat16, by autocast
+    workers: int = 1,                               # processes that make batches
+    seed: int = 0,
+    log_every: int = 50,
+    save_every: int = 500,                          # also validates
+    device: torch.device | str = "cpu",
+    quiet: bool = False,
+    watch: Callable[[NetworkPrior, dict[str, Any]], None] | None = None,   # figures and other readers of the log
+) -> None:  # fmt: skip
+    """Train until `steps`, resuming from the newest checkpoint of the folder if there is one.
+
+    Batches, noise and the learning rate follow from (seed, step) alone: a run that was killed and resumed ends with
+    the bits of an uninterrupted one on the same number of threads.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise InputError(f"training.precision is {precision!r}; known: bfloat16, float32")
+    device = torch.device(device)
+    prior.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(prior.parameters(), lr=learning_rate, betas=betas, eps=epsilon)
+    ema = Ema(prior, ema_decay)
+
+    # Resume.
+    first, failures = 0, 0
+    if found := checkpoint.found(folder):
+        state = checkpoint.load(found[-1])
+        first = state["step"]
+        _restore(found[-1], prior, ema, optimizer, state)
+
+    log = folder / "log.jsonl"
+    _forget_after(log, first)
+    loader = Batches(source, batch_size, seed).loader(first, steps, workers)
+    bar = tqdm(total=steps, initial=first, unit="step", disable=quiet, smoothing=0.02, dynamic_ncols=True)
+    losses: list[float] = []
+    started = time.monotonic()
+
+    with _stop_signals() as stopped, bar:
+        for step, batch in enumerate(loader, start=first):
+            # One step.
+            batch = _to(batch, device)
+            random = generators(seed, "loss", step, batch_size)
+            mixed = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+            with mixed:
+                value = loss(prior, batch, random, step).mean()
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(prior.parameters(), clip)
+            if bool(torch.isfinite(norm)) and bool(torch.isfinite(value)):
+                failures = 0
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate * _ramp(step, steps, warmup, decay)
+                optimizer.step()
+                ema.update(prior, step)
+                losses.append(float(value))
+            else:
+                failures += 1
+                if failures > PATIENCE:
+                    raise InputError(
+                        f"step {step}: the loss or its gradient has not been finite for {failures} steps; lower"
+                        " training.learning_rate or training.clip, or look for NaN in the data with: mri-score info"
+                    )
+            done = step + 1
+            bar.update()
+
+            # Log, validate, save.
+            if done % log_every == 0 and losses:
+                entry = {"step": done, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - started}
+                bar.set_postfix(loss=f"{entry['loss']:.4f}")
+                _append(log, entry)
+                losses.clear()
+            if done % save_every == 0 or done == steps or stopped:
+                checkpoint.save(folder, _state(done, prior, ema, optimizer))
+                about: dict[str, Any] = {"step": done, "images": done * batch_size}
+                if validation and not stopped:
+                    about["denoising_errors"] = denoising_errors(ema.model, validation)
+                    _append(log, about)
+                save_prior(ema.model, about)
+                if watch is not None:
+                    watch(ema.model, about)
+            if stopped:
+                raise Interrupted(stopped[0])
+
+
+def _ramp(step: int, steps: int, warmup: int, decay: float) -> float:
+    """Linear warm-up, constant, linear fall to 0 over the last share `decay`."""
+    rise = (step + 1) / max(warmup, 1)
+    fall = (steps - step) / max(decay * steps, 1)
+    return min(rise, 1.0, fall)
+
+
+def _state(step: int, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {
+        "step": step,
+        "model": prior.state_dict(),
+        "ema": ema.model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+
+
+def _restore(
+    path: Path, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    try:
+        prior.load_state_dict(state["model"])
+        ema.model.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} holds another network than the configuration ({error}); use its own config.yaml or another --out"
+        ) from error
+
+
+def _to(batch: Acquisition, device: torch.device) -> Acquisition:
+    noise_std = None if batch.noise_std is None else batch.noise_std.to(device)
+    image = None if batch.image is None else batch.image.to(device)
+    return Acquisition(name=batch.name, image=image, noise_std=noise_std)
+
+
+def _append(log: Path, entry: dict[str, Any]) -> None:
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint that the run resumes from, and a line that was cut off."""
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry.get("step", math.inf) <= step:
+            kept.append(line + "\n")
+    log.write_text("".join(kept), encoding="utf-8")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Within, SIGTERM and SIGINT only leave their number in the list: the loop stops at a step's end."""
+    caught: list[int] = []
+    try:
+        old = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not in the main thread: signals are somebody else's business
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
