@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ from mri_score.numerics.noise import generators, noise_like, uniform
 Layer = tuple[str, Tensor]
 """A tissue and its signed distance (mm, negative inside): painted over all layers before it."""
 
-LATTICE = 96
-LATTICE_MM = 2.2
+POINTS = 64
+"""Points a side of the lattice on which a field repeats itself, ten to a wavelength."""
 
 
 class Field:
@@ -27,10 +28,10 @@ class Field:
     """
 
     def __init__(self, seed: int, name: str, wavelength: float, width: float = 0.25, count: int = 1, gradient=False):
-        white = noise_like(torch.empty(count, *[LATTICE] * 3), generators(seed, name, draws=count))
-        line = 2 * math.pi * torch.fft.fftfreq(LATTICE, LATTICE_MM)
+        self.period, self.wavenumber = POINTS * wavelength / 10, 2 * math.pi / wavelength
+        white = noise_like(torch.empty(count, *[POINTS] * 3), generators(seed, name, draws=count))
+        line = 2 * math.pi * torch.fft.fftfreq(POINTS, self.period / POINTS)
         kz, ky, kx = torch.meshgrid(line, line, line, indexing="ij")
-        self.wavenumber = 2 * math.pi / wavelength
         k = (kx**2 + ky**2 + kz**2).sqrt() / self.wavenumber
         spectrum = torch.fft.fftn(white, dim=(1, 2, 3)) * torch.exp(-((k - 1) ** 2) / (2 * width**2))
         if gradient:
@@ -39,7 +40,7 @@ class Field:
         self.lattice = pad((noise / noise[0].std())[None], (0, 1) * 3, mode="circular")
 
     def __call__(self, p: Tensor) -> Tensor:
-        place = torch.remainder(p / (LATTICE * LATTICE_MM), 1) * 2 - 1
+        place = torch.remainder(p / self.period, 1) * 2 - 1
         return grid_sample(self.lattice, place.T[None, None, None], align_corners=True)[0, :, 0, 0]
 
 
@@ -57,7 +58,7 @@ class Head:
     """(n, 4): centre and radius."""
 
     @staticmethod
-    @lru_cache(maxsize=4)
+    @lru_cache(maxsize=2)
     def of(seed: int) -> Head:
         """The head of a seed."""
         random = generators(seed, "head")[0]
@@ -66,8 +67,8 @@ class Head:
         side = spots[:, :1].sign()
         where = torch.cat([side * (27 + 2 * spots[:, :1]), 30 * spots[:, 1:2] - 10, 24 + 6 * spots[:, 2:3]], 1)
         return Head(
-            folds=Field(seed, "folds", 34.0, gradient=True),
-            creases=Field(seed, "creases", 22.0, gradient=True),
+            folds=Field(seed, "folds", 29.0, gradient=True),
+            creases=Field(seed, "creases", 20.0, gradient=True),
             slow=Field(seed, "slow", 60.0, 0.4, count=4),
             fine=Field(seed, "fine", 9.0, 0.5, count=2),
             vary=vary,
@@ -84,7 +85,7 @@ class Head:
     def layers(self, p: Tensor) -> list[Layer]:
         """What lies at points p (3, N), outermost first."""
         bend = self.slow(p)
-        vault = _vault(p) + 0.6 * bend[0]
+        vault = _vault(p) + 0.4 * bend[0]
         dura = -_smooth_min([-vault, -_base(p)], 6.0)
         ventricles, plexus = self._ventricles(p, bend)
         return [
@@ -105,7 +106,7 @@ class Head:
         x, y, z = p
         back, front = torch.sigmoid((-y - 60) / 15), torch.sigmoid((y - 45) / 8)
         temporal = 4.5 * torch.exp(-(((y - 16) / 30) ** 2) - ((z + 10) / 28) ** 2) * torch.sigmoid((x.abs() - 40) / 12)
-        fat = (4.2 + self.vary[8] + 0.4 * bend[1] + 1.5 * back - 1.2 * front).clamp_min(1.5)
+        fat = (4.2 + self.vary[8] + 0.25 * bend[1] + 1.5 * back - 1.2 * front).clamp_min(1.5)
         outer = vault - self._bone(p, bend)
         return [
             ("muscle", outer - temporal - fat - 1.6),
@@ -116,13 +117,13 @@ class Head:
     def _bone(self, p: Tensor, bend: Tensor) -> Tensor:
         """Thickness of the skull: more behind and in the forehead."""
         y = p[1]
-        return 6.2 + self.vary[7] + 0.5 * bend[1] + 1.8 * torch.sigmoid((-y - 60) / 15) + torch.sigmoid((y - 45) / 8)
+        return 5.6 + self.vary[7] + 0.35 * bend[1] + 1.8 * torch.sigmoid((-y - 60) / 15) + torch.sigmoid((y - 45) / 8)
 
     def _skull(self, p: Tensor, dura: Tensor, base: Tensor, bend: Tensor) -> list[Layer]:
         """Two dark tables with marrow between, thin and solid at the base; dura, and the fluid below."""
         bone, grain = self._bone(p, bend), self.fine(p)[0]
         bone = 2.5 + (bone - 2.5) * torch.sigmoid(5.0 - base)
-        marrow = (dura - 0.5 * bone).abs() - (0.5 * bone - 1.9 + 0.15 * grain)
+        marrow = (dura - 0.5 * bone).abs() - (0.5 * bone - 1.5 + 0.15 * grain)
         return [("bone", dura - bone), ("marrow", marrow), ("dura", dura - 0.8), ("csf", dura)]
 
     def _cortex(self, p: Tensor, dura: Tensor, bend: Tensor) -> list[Layer]:
@@ -134,15 +135,16 @@ class Head:
         x, arch, age = p[0], _arch(p), 0.5 + 0.5 * self.vary[9]
         wide = 0.35 + 0.35 * age
         hull = -dura - 1.6 - 1.2 * age + 0.5 * bend[2]
-        gap = ((x + 0.8 * bend[3]) ** 2 + (-arch).clamp_min(0) ** 2).sqrt() - wide
-        depth = torch.minimum(hull, gap + 4.0 * (-arch).clamp_min(0))
+        middle, within = x + 0.8 * bend[3], (-arch).clamp_min(0)
+        gap = (middle**2 + within**2).sqrt() - wide
+        depth = torch.minimum(hull, (middle**2 + (6 * within) ** 2).sqrt())
         flare = wide * (1 + 1.2 * torch.exp(-depth.clamp_min(0) / 3.0))
-        folds = self._sheet(self.folds, p + 3.5 * bend[1:], depth, 15.0 + 5.0 * bend[1]) - flare
+        folds = self._sheet(self.folds, p + 3.5 * bend[1:], depth, 16.5 + 5.0 * bend[1]) - flare
         creases = self._sheet(self.creases, p + 2.5 * bend[:3], depth, 4.5 + 4.0 * bend[2]) - 0.6 * flare
         sylvian = self._sylvian(p, bend) - 1.5 * wide
         pial = _smooth_min([hull, gap, folds, creases, sylvian], 1.0)
         core = _smooth_min([hull, gap, folds, creases + 0.5, sylvian], 1.4)
-        callosum = torch.maximum((_arch(p, 0.012) + 4.0).abs() - 3.2, x.abs() - 22)
+        callosum = (_arch(p, 0.012) + 4.0).abs() - 3.4 + 0.016 * x**2
         return [("grey", -pial), ("white", 2.3 + 0.2 * bend[3] - core), ("white", torch.maximum(callosum, -hull))]
 
     def _sheet(self, field: Field, p: Tensor, depth: Tensor, reach: Tensor) -> Tensor:
@@ -153,13 +155,13 @@ class Head:
         slope = stretch * torch.stack(gradient)
         slope = slope - (slope * ray).sum(0) * ray
         k = field.wavenumber
-        aside = torch.atan2(n.abs(), slope.norm(dim=0) / k) / k * (far / 40.0)
+        aside = torch.atan2(n.abs(), slope.square().sum(0).sqrt() / k) / k * (far / 40.0)
         return (aside**2 + (depth - reach.clamp_max(24.0)).clamp_min(0) ** 2).sqrt()
 
     def _sylvian(self, p: Tensor, bend: Tensor) -> Tensor:
         """Distance to the Sylvian fissure and to the sheet that covers the insula."""
         x, y, z = p
-        side = x.abs() + 1.5 * bend[0]
+        side = x.abs() + 2.0 * bend[0] + 0.6 * self.fine(p)[0]
         stem = (y - 6 + 1.5 * z + 4 * bend[1]) / 1.8
         stem = (stem**2 + (38 - side).clamp_min(0) ** 2 + ((z - 5).abs() - 24).clamp_min(0) ** 2).sqrt()
         sheet = side - 39 + 0.004 * (y + 2) ** 2
@@ -184,7 +186,8 @@ class Head:
         x, y, z = p
         wide = 0.9 * self.vary[11] + 0.35 * self.vary[12] * x.sign() + 0.4 * bend[0]
         q = torch.stack([x.abs() + 0.5 * bend[0], y, z])
-        body = [(15, 33, 4, 2.2), (8.5, 24, 12, 4.3), (6.5, 8, 18, 4.2), (8.5, -12, 22, 4.4), (16, -28, 22, 5.4), (24, -40, 14, 6.2)]
+        body = [(15, 33, 4, 2.2), (8.5, 24, 12, 4.3), (6.5, 8, 18, 4.2), (8.5, -12, 22, 4.4)]
+        body += [(16, -28, 22, 5.4), (24, -40, 14, 6.2)]
         horns = [(24, -40, 14, 6.2), (30, -36, -2, 3.2), (33, -20, -14, 2.4), (31, -8, -19, 2.6)]
         occipital = [(25, -42, 13, 5.6), (25, -58, 8, 3.2), (22, -70, 6, 1.0)]
         lateral = _smooth_min([_tube(q, body), _tube(q, horns), _tube(q, occipital)], 2.0) - 0.3 - wide
@@ -195,7 +198,7 @@ class Head:
 
     def _lesions(self, p: Tensor) -> list[Layer]:
         """Small hyperintensities of the white matter."""
-        spots = [(p - one[:3, None]).norm(dim=0) - one[3] for one in self.lesions]
+        spots = [(p - one[:3, None]).square().sum(0).sqrt() - one[3] for one in self.lesions]
         return [("lesion", torch.stack(spots).amin(0) + 0.4 * self.fine(p)[1])]
 
     def _midline(self, p: Tensor, dura: Tensor) -> list[Layer]:
@@ -203,9 +206,9 @@ class Head:
         x, y, z = p
         away = _arch(p)
         falx = torch.maximum(x.abs() - 0.45, torch.maximum(10.0 - away, dura))
-        sinus = torch.maximum(((0.9 * x) ** 2 + (dura + 1.5) ** 2).sqrt() - 2.6, 20.0 - away)
+        sinus = torch.maximum(((0.9 * x) ** 2 + (dura + 1.2) ** 2).sqrt() - 2.1, 20.0 - away)
         q = torch.stack([x.abs(), y, z])
-        middle = _tube(q, [(6, 6, -14, 1.6), (22, 6, -13, 1.5), (40, 4, -4, 1.2), (41, -14, 10, 0.9)])
+        middle = _tube(q, [(6, 4, -17, 1.6), (15, 9, -13, 1.5), (26, 6, -9, 1.4), (40, 4, -3, 1.2), (41, -14, 10, 0.9)])
         anterior = _tube(q, [(2.4, 12, -12, 1.1), (2.0, 38, 4, 1.0), (1.8, 26, 32, 0.8)])
         return [("dura", falx), ("blood", sinus), ("blood", torch.minimum(middle, anterior))]
 
@@ -216,10 +219,12 @@ class Head:
         cerebellum = torch.maximum(_ellipsoid(q, (18, -62, -36), (35, 30, 24)), dura + 2.0) + 0.5 * bend[0]
         arc = ((y + 44) ** 2 + (1.3 * z + 30) ** 2 + 0.35 * x**2).sqrt() + 1.2 * bend[1] + 0.5 * self.fine(p)[0]
         folia = 1.3 * torch.cos(2 * math.pi * arc / 5.5)
-        medulla = _ellipsoid(q, (18, -56, -34), (16, 11, 9)) + 0.8 * folia
+        tree = _ellipsoid(q, (18, -56, -34), (16, 11, 9)) + 0.8 * folia
         peduncles = _tube(q, [(11, -13, -4, 5), (8, -15, -12, 5.5), (5, -20, -24, 6)])
-        pons = _smooth_min([_ellipsoid(p, (0, -22, -29), (16, 11, 12)), _tube(p, [(0, -30, -30, 9), (0, -38, -66, 7)])], 2)
-        stem = _smooth_min([peduncles, _tube(p, [(0, -26, -5, 9), (0, -27, -24, 10)]), pons], 2.0) + 0.4 * bend[2]
+        pons = _ellipsoid(p, (0, -22, -29), (16, 11, 12))
+        oblongata = _tube(p, [(0, -30, -30, 9), (0, -38, -66, 7)])
+        tegmentum = _tube(p, [(0, -26, -5, 9), (0, -27, -24, 10)])
+        stem = _smooth_min([peduncles, tegmentum, pons, oblongata], 2.0) + 0.4 * bend[2]
         basin = _smooth_min([stem - 2.5, _ellipsoid(q, (4, -3, -15), (9, 9, 7))], 3.0) + 0.5 * self.fine(p)[1]
         return [
             ("csf", torch.maximum(basin, z + 6)),
@@ -227,7 +232,7 @@ class Head:
             ("grey", cerebellum),
             ("csf", torch.maximum(folia + 1.05, (cerebellum + 3.5).abs() - 3.5)),
             ("white", torch.maximum(cerebellum + 2.0, 0.9 - folia)),
-            ("white", medulla),
+            ("white", tree),
             ("white", torch.maximum(stem, z + 4)),
             ("csf", _ellipsoid(p, (0, -42, -32), (6, 4, 9))),
             ("csf", _tube(p, [(0, -33, -6, 1.0), (0, -38, -24, 1.2)])),
@@ -269,8 +274,9 @@ def _vault(p: Tensor) -> Tensor:
 
 def _base(p: Tensor) -> Tensor:
     """Distance below the base of the skull: three fossae, each a step lower than the one before it."""
-    y, z = p[1:]
-    front, middle = torch.sigmoid((y - 17) / 3.5), torch.sigmoid((y + 34) / 6)
+    x, y, z = p
+    poles = 6 + 14 * torch.exp(-(((x.abs() - 34) / 15) ** 2))
+    front, middle = torch.sigmoid((y - poles) / 3.5), torch.sigmoid((y + 34) / 6)
     slope = 20 / 3.5 * front * (1 - front) + 20 / 6 * middle * (1 - middle)
     return (20 * front + 20 * middle - 62 - z) / (1 + slope**2).sqrt()
 
@@ -285,7 +291,7 @@ def _rays(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     side = torch.where(p[0] > 0, 1.0, -1.0)
     core = torch.stack([28 * side, p[1].clamp(-55, 30), 0.5 * p[2].clamp(-30, 60)])
     away = p - core
-    far = away.norm(dim=0).clamp_min(1.0)
+    far = away.square().sum(0).sqrt().clamp_min(1.0)
     return core, away / far, far
 
 
@@ -296,7 +302,9 @@ def _ellipse(y: Tensor, z: Tensor, a: float, b: float) -> Tensor:
     return k0 * (k0 - 1) / k1
 
 
-def _ellipsoid(p: Tensor, centre: Sequence[float], radii: Sequence[float], yaw: float = 0.0, power: float = 2.0) -> Tensor:
+def _ellipsoid(
+    p: Tensor, centre: Sequence[float], radii: Sequence[float], yaw: float = 0.0, power: float = 2.0
+) -> Tensor:
     """Signed distance to a (super)ellipsoid, exact to first order at its surface."""
     r = torch.tensor(radii, dtype=p.dtype).unsqueeze(1)
     q = p - torch.tensor(centre, dtype=p.dtype).unsqueeze(1)
@@ -304,18 +312,18 @@ def _ellipsoid(p: Tensor, centre: Sequence[float], radii: Sequence[float], yaw: 
         q = _turn(yaw, 0, 1) @ q
     u = (q / r).abs()
     k0 = (u**power).sum(0).pow(1 / power).clamp_min(1e-3)
-    k1 = ((u / k0) ** (power - 1) / r).norm(dim=0)
+    k1 = ((u / k0) ** (power - 1) / r).square().sum(0).sqrt()
     return (k0 - 1) / k1
 
 
 def _tube(p: Tensor, nodes: Sequence[Sequence[float]]) -> Tensor:
     """Signed distance to a chain of round cones through nodes (x, y, z, radius)."""
     distance = torch.full_like(p[0], math.inf)
-    for start, end in zip(nodes, nodes[1:]):
+    for start, end in pairwise(nodes):
         a, b = torch.tensor(start[:3]).float(), torch.tensor(end[:3]).float()
         along = ((b - a) @ (p - a[:, None]) / (b - a).square().sum()).clamp(0, 1)
         radius = start[3] + along * (end[3] - start[3])
-        distance = torch.minimum(distance, (p - a[:, None] - along * (b - a)[:, None]).norm(dim=0) - radius)
+        distance = torch.minimum(distance, (p - a[:, None] - along * (b - a)[:, None]).square().sum(0).sqrt() - radius)
     return distance
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -62,12 +63,9 @@ def coil_maps(
     Errors: InputError for no or too small a calibration region, NaN, or a coil without signal.
     """
     if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
-        each = [
-            coil_maps(kspace[i : i + 1], mask[i : i + 1], calibration_lines=calibration_lines, rows=rows, kernel=kernel,
-                      threshold=threshold)
-            for i in range(len(kspace))
-        ]
-        return _join(each)
+        options: dict[str, Any] = {"calibration_lines": calibration_lines, "rows": rows}
+        options |= {"kernel": kernel, "threshold": threshold}
+        return _join([coil_maps(kspace[i : i + 1], mask[i : i + 1], **options) for i in range(len(kspace))])
     shape = kspace.shape[-2:]
     flat = torch.ones(1, 1) if mask is None else mask.reshape(mask.shape[-2:])
     sampled = flat.to(kspace.device).bool().expand(shape)
@@ -139,8 +137,8 @@ def _held_out(sampled: Tensor) -> Tensor:
     """(H, W) bool: some samples outside the largest square, the same for every slice and run."""
     (random,) = generators(0, "held-out samples")
     chosen = torch.rand(sampled.shape, generator=random).to(sampled.device) < HELD_OUT
-    square = resize_kspace(resize_kspace(torch.ones_like(sampled), [min(SIZES[0], n) for n in sampled.shape]), sampled.shape)
-    return sampled & chosen & ~square
+    square = torch.ones([min(SIZES[0], side) for side in sampled.shape], dtype=torch.bool, device=sampled.device)
+    return sampled & chosen & ~resize_kspace(square, sampled.shape)
 
 
 def _misfit(kspace: Tensor, maps: Tensor, sampled: Tensor, held_out: Tensor) -> Tensor:
@@ -195,7 +193,7 @@ def compress_coils(kspace: Tensor, count: int, matrix: Tensor | None = None) -> 
 
 
 def normalise_maps(maps: Tensor) -> Tensor:
-    """Scale maps (..., C, H, W) to sum_c |S_c|^2 = 1 at every pixel; where all coils are zero, each gets 1 / sqrt(C)."""
+    """Scale maps (..., C, H, W) to sum_c |S_c|^2 = 1 at every pixel, 1 / sqrt(C) each where all are zero."""
     norm = maps.abs().square().sum(-3, keepdim=True).sqrt()
     even = torch.full_like(maps, maps.shape[-3] ** -0.5)
     scaled = torch.where((norm - 1).abs() > 1e-5, maps / norm.clamp_min(torch.finfo(norm.dtype).tiny), maps)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mri_score.errors import InputError
 
-BLOCK = 2**22
-"""How many entries of the pixels' (C, C) matrices are held at once: 32 MiB of complex64."""
+BLOCK = 2**21
+"""How many entries of the pixels' (C, C) matrices are held at once: 32 MiB in double precision."""
 
 
 def espirit(
@@ -27,7 +27,8 @@ def espirit(
     times the largest are kept. At pixel r, S is the top eigenvector of the (C, C) matrix
     G_cd(r) = 1/kernel^2 sum_l R_cd(l) exp(2 pi i l.r / N),  R_cd(l) = sum of P[(c, i), (d, j)] over i - j = l.
     Phase: that of the dominant virtual coil (the first singular vector of the coils) is zero, so that the maps stay
-    smooth where any single coil is dark.
+    smooth where any single coil is dark. All in double precision: where two eigenvalues nearly meet, in air, rounding
+    would else make the maps depend on batch and device.
 
     Shapes: calibration (B, C, h, w), centred and of any proportions; shape (H, W) of the maps; `sampled` (h, w) bool
     leaves out every patch with a hole; maps (B, C, H, W) complex, eigenvalue (B, H, W) real.
@@ -39,8 +40,8 @@ def espirit(
     correlation = _autocorrelation(_projector(patches, threshold), calibration.shape[1], kernel)
     reference = _virtual_coil(calibration)
     (height, width), (items, coils) = shape, calibration.shape[:2]
-    rows, cols = _waves(height, kernel, calibration), _waves(width, kernel, calibration)
-    along_cols = (correlation / kernel**2).to(calibration.dtype) @ cols.T
+    rows, cols = _waves(height, kernel, correlation), _waves(width, kernel, correlation)
+    along_cols = (correlation / kernel**2) @ cols.T
     maps = calibration.new_empty(items, coils, height, width)
     eigenvalue = maps.real.new_empty(items, height, width)
     step = max(1, BLOCK // (items * width * coils**2))
@@ -120,7 +121,7 @@ def _waves(size: int, kernel: int, like: Tensor) -> Tensor:
     pixels = torch.arange(size, device=like.device, dtype=torch.float64) - size // 2
     shifts = torch.arange(1 - kernel, kernel, device=like.device, dtype=torch.float64)
     angle = 2 * math.pi / size * pixels[:, None] * shifts
-    return torch.polar(torch.ones_like(angle), angle).to(like.dtype)
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def _virtual_coil(calibration: Tensor) -> Tensor:
@@ -128,4 +129,4 @@ def _virtual_coil(calibration: Tensor) -> Tensor:
     samples = calibration.flatten(2).to(torch.complex128)
     top = torch.linalg.eigh(samples @ samples.mH).eigenvectors[..., -1]
     largest = top.gather(1, top.abs().argmax(1, keepdim=True))
-    return (top * torch.sgn(largest).conj()).to(calibration.dtype)
+    return top * torch.sgn(largest).conj()

@@ -170,9 +170,10 @@ class FastMRI:
         """The file's own reconstruction of a slice, float32 (rows, cols): RSS, for single-coil files ESC."""
         if self._target is None:
             return None
-        target = torch.from_numpy(self._read(self._target[0], slice)).to(torch.float32)
+        key = self._target[0]
+        target = torch.from_numpy(self._read(key, slice)).to(torch.float32)
         if not target.isfinite().all():
-            raise InputError(f"{self.path}: {self._target[0]} of slice {slice} holds NaN or infinity; delete the dataset")
+            raise InputError(f"{self.path}: {key} of slice {slice} holds NaN or infinity; delete that dataset")
         return target
 
     def close(self) -> None:
@@ -236,7 +237,7 @@ def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape
     """
     notes: list[str] = []
     rows, cols = points.shape
-    columns = points.any(0)
+    columns = np.asarray(points.any(0))
     first, last = int(columns.argmax()), cols - int(columns[::-1].argmax())
     mask = stored
     if stored is None:
@@ -245,7 +246,8 @@ def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape
         if mask[:, first:last].all():
             mask = None
         else:
-            notes.append(f"no mask in the file: found {'points' if by_points else 'columns'} of zeros, taken as unsampled")
+            kind = "points" if by_points else "columns"
+            notes.append(f"the file has no mask: {kind} of zeros in kspace are taken as unsampled")
     if mask is None or declared is None:
         padding = (first, last) if mask is None else (0, cols)
     else:
@@ -292,8 +294,8 @@ def write_fastmri(
 ) -> None:
     """Write one volume in the fastMRI layout, header included; it appears whole or not at all.
 
-    Shapes: kspace (slices, coils, rows, cols), or (slices, rows, cols) of one coil, rss (slices, h, w), mask (cols,) or
-    (rows, cols), encoded, recon and padding as in `Header`; by default the array's size, the size of rss, and no padding.
+    Shapes: kspace (slices, coils, rows, cols), or (slices, rows, cols) of one coil, rss (slices, h, w), mask (cols,)
+    or (rows, cols); encoded, recon and padding as in `Header`, by default the sizes of kspace and rss, and none.
     """
     kspace = np.asarray(kspace, dtype=np.complex64)
     if kspace.ndim not in (3, 4):
@@ -389,7 +391,7 @@ def _header(file: h5py.File, path: Path) -> Header | None:
     if dataset is None:
         return None
     if dataset.size != 1 or dataset.dtype.kind not in "SO":
-        raise InputError(f"{path}: ismrmrd_header is {dataset.dtype} {dataset.shape}, not one text; repair or delete it")
+        raise InputError(f"{path}: ismrmrd_header is {dataset.dtype} {dataset.shape}, not a text; delete or repair it")
     return parse_header(np.asarray(dataset[()]).item(), str(path))
 
 

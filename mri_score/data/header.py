@@ -13,7 +13,7 @@ NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 
 @dataclass(frozen=True)
 class Header:
-    """What a reconstruction needs of the header, sizes as (rows, cols): rows are the readout x, cols the phase encode y.
+    """What a reconstruction needs of the header; sizes are (rows, cols), the readout x and the phase encode y.
 
     padding is the range (left, right) of acquired columns, left = encoded // 2 - center, right = left + maximum + 1;
     None where the header has no encoding limits.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int]
 Lines = Callable[[int, float, int, RandomState, Shape], np.ndarray]
-DENSITY_EXPONENT = 0.5
+DENSITY_EXPONENT = 1.0
+"""Of `variable_density`; between 0.75 and 1.5 CG-SENSE of a head varies least over seeds, and gaps grow with it."""
 
 
 def make_mask(
@@ -49,6 +50,8 @@ def make_mask(
         raise unknown_name("the mask law", law, MASK_LAWS)
     if axis not in (-1, -2):
         raise InputError(f"the mask axis is {axis}; known axes: -1 (columns), -2 (rows)")
+    if not 1 <= acceleration < math.inf:
+        raise InputError(f"mask {law}: acceleration is {acceleration}; it must be a number of at least 1")
     size = shape[axis]
     if calibration_lines is None:
         calibration_lines = default_calibration_lines(size, acceleration, least=0 if law in FASTMRI_LAWS else 10)
@@ -196,8 +199,8 @@ def variable_density(
 ) -> np.ndarray:
     """Exactly round(acquired / R) lines, denser toward the centre, with bounded gaps.
 
-    The density |k|^-p, capped at one line a line, is cut into strata of equal mass; each stratum holds exactly one line,
-    drawn uniformly: a gap is shorter than two neighbouring strata.
+    The density |k|^-p, at most 1, is cut into strata of equal mass; each holds exactly one line, drawn uniformly:
+    a gap is shorter than two neighbouring strata.
     """
     lines, others, count = _budget(size, acceleration, calibration, acquired)
     if count == 0:

@@ -18,9 +18,9 @@ FIELD_OF_VIEW = (230.0, 190.0)
 """Least height and width of the image, mm: every head fits, tilted ones too."""
 SPACING = 5.0
 """Distance of neighbouring slices, mm."""
-MIDDLE = 18.0
-"""Height of the middle of a stack above the AC-PC plane, mm: the basal ganglia are below, the centrum semiovale above."""
-EXTENT = 90.0
+MIDDLE = 20.0
+"""Height of the middle of a stack above the AC-PC plane, mm: through the bodies of the ventricles."""
+EXTENT = 80.0
 """A stack of many slices is squeezed into this height, mm."""
 
 
@@ -46,16 +46,16 @@ TISSUES = {
     "blood": Tissue(1.0, 1.0, 0.0),
     "dura": Tissue(900, 20, 0.50),
     "bone": Tissue(400, 5, 0.12),
-    "marrow": Tissue(365, 60, 0.35),
+    "marrow": Tissue(365, 70, 0.50),
     "fat": Tissue(371, 90, 0.62),
     "muscle": Tissue(1412, 50, 0.80),
 }
 """Values at 3 T.
 
-Grey and white matter, muscle: Stanisz et al., MRM 2005. Cerebrospinal fluid T1: Rooney et al., MRM 2007. Fat and marrow
-T1: Gold et al., AJR 2004; their T2 and density stand for the water-suppressed share that a long echo train leaves.
-Densities of brain: BrainWeb (Kwan et al., IEEE TMI 1999). Nuclei, plexus, lesion, dura and bone are set between these by
-hand for the contrast that radiologists know. Flowing blood gives no spin echo.
+Grey and white matter, muscle: Stanisz et al., MRM 2005. Cerebrospinal fluid T1: Rooney et al., MRM 2007. Fat and
+marrow T1: Gold et al., AJR 2004; their T2 and density are lowered, so that the scalp does not outshine the brain.
+Densities of the brain: close to BrainWeb's (Kwan et al., IEEE TMI 1999). Nuclei, plexus, lesion, dura and bone are set
+by hand between these, for the contrast that radiologists know. Flowing blood gives no spin echo.
 """
 
 
@@ -77,8 +77,8 @@ class Sequence:
 CONTRASTS = {
     "T1": Sequence(tr=550, te=10),
     "T2": Sequence(tr=5000, te=100),
-    "PD": Sequence(tr=3000, te=15),
-    "FLAIR": Sequence(tr=9000, te=110, ti=2430),
+    "PD": Sequence(tr=4000, te=20),
+    "FLAIR": Sequence(tr=9000, te=125, ti=2430),
 }
 
 
@@ -98,7 +98,7 @@ def phantom(
     The image is band-limited from a grid of twice the size, so that edges have partial volume and Gibbs ringing.
     """
     shape = image_shape(size)
-    _check(coils, slices, contrast)
+    check_scan(coils, slices, contrast)
     pixel, heights = pixel_size(shape), slice_heights(slices, position)
     image = torch.stack([band_limited(fine_image(shape, z, seed, contrast), shape) for z in heights])
     profiles = torch.stack([coil_profiles(shape, pixel, z, coils) for z in heights])
@@ -201,7 +201,7 @@ def _phase(p: Tensor, vary: Tensor) -> Tensor:
     return smooth + (1.6 + 0.4 * a[5]) * torch.exp(-sinus)
 
 
-def _check(coils: int, slices: int, contrast: str) -> None:
+def check_scan(coils: int, slices: int, contrast: str) -> None:
     if contrast not in CONTRASTS:
         raise unknown_name("phantom contrast", contrast, CONTRASTS)
     if coils < 1 or slices < 1:

@@ -171,7 +171,7 @@ def _covariance_or_none(samples: Tensor, coil_std: Tensor, count: int, notes: li
     """The covariance, where a ring has enough samples (`count`) and every coil has noise; else a note."""
     coils = len(coil_std)
     if count < 20 * coils:
-        notes.append(f"not whitened: a ring holds {count} samples, {coils} coils need {20 * coils}; or give a noise scan")
+        notes.append(f"not whitened: a ring holds {count} samples, {coils} coils need {20 * coils} or a noise scan")
         return None
     if not bool((coil_std > 0).all()):
         notes.append(f"not whitened: coils {torch.nonzero(coil_std == 0).flatten().tolist()} are empty")
@@ -202,7 +202,7 @@ def _disagreement(ratio: float, coherence: float | None) -> str:
         return "too few sampled points for a second ring: noise_std rests on one, and the coils stay as they are"
     if coherence is None or coherence > COHERENCE:
         return f"outer k-space is signal: {levels}; noise_std is an upper bound, and the coils are not whitened from it"
-    return f"k-space looks filtered: {levels}, without correlation; noise_std may be too low, and coils are not whitened"
+    return f"k-space looks filtered: {levels}, without correlation; noise_std may be too low; coils not whitened"
 
 
 def _whitening_or_none(covariance: Tensor | None, notes: list[str]) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -63,18 +64,18 @@ def panel(
     as PSNR and SSIM; `zoom` is (first row, first column, side), by default the middle of the object, a third wide.
     Errors: InputError for no image, or images of different shapes.
     """
-    titled = {"truth": truth, **images} if truth is not None else dict(images)
     if not images:
         raise InputError("a panel needs at least one image")
+    titled = {**({} if truth is None else {"truth": truth}), **images}
     greys = {title: _magnitude(title, image) for title, image in titled.items()}
-    last = list(greys)[-1]
-    _, white = display_window(greys["truth" if truth is not None else last])
-    maps = {"|error|": np.abs(greys[last] - greys["truth"])} if truth is not None else {}
-    if std is not None:
-        maps["std"] = _magnitude("std", std)
+    maps = {} if std is None else {"std": _magnitude("std", std)}
     shapes = {title: image.shape for title, image in {**greys, **maps}.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"the images of a panel need one shape; got {shapes}")
+    last = list(greys)[-1]
+    if truth is not None:
+        maps = {"|error|": np.abs(greys[last] - greys["truth"]), **maps}
+    _, white = display_window(greys[last if truth is None else "truth"])
     gain = gain or _gain(maps, white)
     zoom = zoom or _middle(greys[last])
     columns = [(title, image, "gray", white) for title, image in greys.items()]
@@ -141,7 +142,7 @@ def _draw(axes: Axes, image: Magnitude, colours: str, top: float) -> None:
 
 def _write(axes: Axes, title: str, caption: str | None) -> None:
     """The title above an image, and under it in a quieter ink the caption."""
-    style = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
+    style: dict[str, Any] = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
     axes.annotate(title, xytext=(0, 4 if caption is None else 17), color=INK, fontsize=10.5, **style)
     if caption is not None:
         axes.annotate(caption, xytext=(0, 4), color=QUIET, fontsize=9, **style)

@@ -28,7 +28,8 @@ class Calibration:
 
 def calibration(samples: Images, truth: Images, mask: Images | None = None) -> Calibration:
     """Spread to skill and coverage at 50, 80 and 95 % of draws (P, S, H, W) against a truth (S, H, W)."""
-    return Calibration(len(samples), spread_skill(samples, truth, mask), ensemble_coverage(samples, truth, mask=mask))
+    covered = ensemble_coverage(samples, truth, mask=mask)
+    return Calibration(len(as_numpy(samples)), spread_skill(samples, truth, mask), covered)
 
 
 def pixel_std(samples: Images) -> NDArray[np.float64]:

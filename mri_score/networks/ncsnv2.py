@@ -73,10 +73,10 @@ REFINEMENTS = {
 class NCSNv2(nn.Module):
     """F(x): the network of NCSNv2 before its division by sigma; score = F / sigma, the preconditioning row "ncsn".
 
-    No noise level enters: c_noise is not used. Images whose sides the depth does not divide (low 2, medium 4, large 8)
-    are continued by reflection on both sides and cropped back; sides that fit are left as they are.
-    `published_input` maps x to 2x - 1, as all published MRI weights expect: only for those, since it breaks the symmetry
-    of phase.
+    No noise level enters: c_noise is not used. Sides that the depth's divisor (low 2, medium 4, large 8) does not
+    divide are continued by reflection at both ends and cropped back; sides that fit are left as they are.
+    `published_input` maps x to 2x - 1, as the published MRI weights expect: only for those, since it breaks the
+    symmetry of phase.
     Shapes: x (B, channels, H, W), c_noise (B,) -> (B, channels, H, W).
     Errors: InputError for an unknown depth and for sides below the divisor.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
@@ -132,7 +132,7 @@ class NCSNv2(nn.Module):
     def _continued(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if min(height, width) < self.divisor:
-            raise InputError(f"images of {height} x {width} are too small for this network: each side needs {self.divisor}")
+            raise InputError(f"images of {height} x {width} are too small: this network needs sides of {self.divisor}")
         down, across = -height % self.divisor, -width % self.divisor
         if not down and not across:
             return x

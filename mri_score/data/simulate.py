@@ -1,0 +1,105 @@
+"""Simulated scans as fastMRI files: heads to try every command on, and to test with the truth at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mri_score.data import phantom
+from mri_score.data.fastmri import write_fastmri
+from mri_score.data.masks import make_mask, mask_seed
+from mri_score.errors import InputError
+from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
+from mri_score.numerics.noise import generators, key, noise_like
+
+UNIT = 2e-4
+"""The 99th percentile of the magnitude image in the files: scanners' units, far from 1."""
+
+
+def simulate(
+    out: str | Path,
+    *,
+    volumes: int = 2,
+    slices: int = 8,
+    size: int | tuple[int, int] = 256,
+    coils: int = 8,
+    noise: float | None = 30.0,
+    undersample: float | None = None,
+    contrast: str = "T2",
+    seed: int = 0,
+    oversample: bool = True,
+) -> list[Path]:
+    """Write sim_<contrast>_0001.h5 and so on into the folder `out`, each another head; return their paths.
+
+    The coil images are made on a grid of twice the size and their k-space is cropped, as a scanner does: no maps
+    explain them exactly. With `oversample` the readout covers twice the field of view, and white noise fills all of it.
+    `noise` is the SNR in dB of `phantom`; the attribute noise_std holds the level in the file's units. A fully sampled
+    file holds reconstruction_rss of its noisy samples; `undersample` is an acceleration, whose mask follows the file's
+    name. The same arguments write the same samples.
+    Errors: InputError where `out` is a file, and for an acceleration that the size cannot give.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; simulate writes a folder of scans: choose another --out")
+    if volumes < 1:
+        raise InputError(f"simulate has volumes={volumes}; it needs at least 1")
+    shape = phantom.image_shape(size)
+    paths = [out / f"sim_{contrast}_{number + 1:04d}.h5" for number in range(volumes)]
+    for number, path in enumerate(paths):
+        mask = None
+        if undersample is not None:
+            mask = make_mask("variable-density", shape, undersample, seed=mask_seed(path.name))
+        kspace, noise_std = scan(key("simulate", seed, number), slices, shape, coils, noise, contrast, oversample)
+        _write(path, kspace, shape, mask, contrast, noise_std)
+    return paths
+
+
+def scan(
+    seed: int, slices: int, shape: tuple[int, int], coils: int, noise: float | None, contrast: str, oversample: bool
+) -> tuple[Tensor, float]:
+    """Noisy k-space (slices, coils, rows, cols) of one head in the file's units, and its noise_std.
+
+    rows is H, or 2 H where the readout is oversampled.
+    """
+    phantom.check_scan(coils, slices, contrast)
+    heights = phantom.slice_heights(slices)
+    clean = torch.stack([_coil_kspace(shape, z, seed, coils, contrast, oversample) for z in heights])
+    images = resize_image(ifft(clean), shape)
+    scale = UNIT / phantom.percentile(_rss(images))
+    noise_std = phantom.noise_level(noise) * UNIT
+    white = [noise_like(clean[:1], generators(seed, "simulate", slice)) for slice in range(slices)]
+    return scale * clean + noise_std * torch.cat(white), noise_std
+
+
+def _coil_kspace(shape: tuple[int, int], z: float, seed: int, coils: int, contrast: str, oversample: bool) -> Tensor:
+    """Noise-free k-space (coils, rows, cols) of a slice: the central part of that of the fine coil images."""
+    fine = phantom.fine_image(shape, z, seed, contrast)
+    profiles = phantom.coil_profiles(fine.shape, phantom.pixel_size(shape) / 2, z, coils)
+    fold = 2 if oversample else 1
+    wide = resize_kspace(profiles * fine, (fold * fine.shape[0], fine.shape[1]))  # isocentre at N // 2, as DC is
+    return resize_kspace(fft(wide), (fold * shape[0], shape[1])) / 2
+
+
+def _rss(images: Tensor) -> Tensor:
+    return images.abs().square().sum(1).sqrt()
+
+
+def _write(
+    path: Path, kspace: Tensor, shape: tuple[int, int], mask: Tensor | None, contrast: str, noise_std: float
+) -> None:
+    rss = None
+    if mask is None:
+        rss = _rss(resize_image(ifft(kspace), shape))
+    else:
+        kspace = kspace * mask
+    write_fastmri(
+        path,
+        kspace,
+        rss=rss,
+        mask=None if mask is None else mask.flatten(),
+        acquisition=f"AX{contrast}",
+        recon=shape,
+        attributes={"noise_std": noise_std, "simulated": True},
+    )

@@ -1,0 +1,166 @@
+"""The automatic noise levels of NCSNv2: its techniques 1, 2 and 4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import ndtr
+from torch import Tensor
+
+from mri_score.errors import InputError
+
+# Technique 1: the largest level.
+
+
+def largest_distance(
+    images: Iterable[Tensor], *, global_phase: bool = True, noise_std: float | None = None, block: int = 64
+) -> float:
+    """Technique 1: the largest Euclidean distance between two training images, over their real components.
+
+    Where images come with any global phase the supremum over pairs is the sum of the two largest norms; an only image
+    meets itself turned by half a circle. Otherwise the exact maximum over all pairs, `block` images at a time, those
+    far from the mean first, until the triangle inequality rules out the rest: give a tensor or a sequence.
+    Of images with noise of `noise_std` its mean energy is taken from each squared norm or distance.
+    Shapes: images (N, *shape), real or complex.
+    Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
+    """
+    if not global_phase and not isinstance(images, (Tensor, Sequence)):
+        images = list(images)
+    vectors = (vector for _, vector in checked_vectors(images))
+    energies, sizes = zip(*((float(vector @ vector), len(vector)) for vector in vectors), strict=True)
+    noise = sizes[0] * (noise_std or 0.0) ** 2
+    if global_phase:
+        return sum_of_two_largest(energies, noise)
+    if len(energies) < 2:
+        raise InputError("the largest distance needs two training images; got one")
+    return without_noise(_diameter(images, block) ** 2, 2 * noise) ** 0.5  # type: ignore[arg-type]
+
+
+def sum_of_two_largest(energies: Sequence[float], noise: float) -> float:
+    largest = sorted(energies, reverse=True)[:2] * 2
+    return sum(without_noise(energy, noise) ** 0.5 for energy in largest[:2])
+
+
+def without_noise(energy: float, noise: float) -> float:
+    if energy <= noise:
+        raise InputError(
+            f"training images hold {energy:.4g} of energy, no more than their noise, {noise:.4g}: "
+            "check them, or give a smaller noise_std, in their units"
+        )
+    return energy - noise
+
+
+def _diameter(images: Tensor | Sequence[Tensor], block: int) -> float:
+    """The largest distance between two of the images, with two blocks in memory."""
+    mean = torch.zeros_like(_vector(images[0]))
+    for image in images:
+        mean += _vector(image) / len(images)
+    radii, order = torch.stack([(_vector(image) - mean).norm() for image in images]).sort(descending=True)
+
+    def centred(start: int) -> Tensor:
+        return torch.stack([_vector(images[int(i)]) for i in order[start : start + block]]) - mean
+
+    largest = 0.0
+    for i in range(0, len(order), block):
+        if 2 * radii[i] <= largest:
+            break
+        a = centred(i)
+        for j in range(i, len(order), block):
+            if radii[i] + radii[j] <= largest:
+                break
+            b = a if j == i else centred(j)
+            squared = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+            row, column = divmod(int(squared.argmax()), len(b))
+            largest = max(largest, float((a[row] - b[column]).norm()))  # afresh: the line above cancels digits
+    return largest
+
+
+def _vector(image: Tensor) -> Tensor:
+    """The real components of one image, float64."""
+    return (torch.view_as_real(image.resolve_conj()) if image.is_complex() else image).flatten().double()
+
+
+def checked_vectors(images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each image and its vector, refusing what cannot be measured."""
+    size = 0
+    for number, image in enumerate(images):
+        vector = _vector(image)
+        size = size or len(vector)
+        if len(vector) != size:
+            raise InputError(
+                f"training image {number} has {len(vector)} real components, but image 0 has {size}: "
+                "crop or pad all to one size"
+            )
+        if not torch.isfinite(vector).all():
+            raise InputError(f"training image {number} holds numbers that are not finite; leave it out")
+        yield image, vector
+    if not size:
+        raise InputError("there are no training images to measure")
+
+
+# Technique 2: the number of levels.
+
+
+def level_overlap(dimension: int, ratio: float) -> float:
+    """How much of a level's noise lies where its neighbour was trained: Phi(a (g - 1) + 3 g) - Phi(a (g - 1) - 3 g).
+
+    g is the ratio of neighbouring levels and a = sqrt(2 D), for D real dimensions.
+    """
+    a = math.sqrt(2 * dimension)
+    return float(ndtr(a * (ratio - 1) + 3 * ratio) - ndtr(a * (ratio - 1) - 3 * ratio))
+
+
+def level_ratio(dimension: int, overlap: float = 0.5) -> float:
+    """Technique 2: the ratio > 1 of neighbouring levels at which they overlap by `overlap`.
+
+    The published ladders of NCSNv2 have an overlap of 0.566 to 0.567, not the 0.5 of the paper.
+    Errors: InputError for fewer than 5 dimensions, where no ratio ends the overlap, and for an impossible overlap.
+    Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
+    """
+    if dimension < 5:
+        raise InputError(f"technique 2 needs images of at least 5 real dimensions; got {dimension}")
+    if not 0 < overlap < level_overlap(dimension, 1.0):
+        raise InputError(f"overlap is {overlap}; it must lie between 0 and 0.997")
+    a = math.sqrt(2 * dimension)
+    beyond = (a + 40) / (a - 3)  # here a (g - 1) - 3 g = 40: no overlap is left
+    return brentq(lambda ratio: level_overlap(dimension, ratio) - overlap, 1.0, beyond, xtol=1e-14)
+
+
+def level_count(sigma_max: float, sigma_min: float, ratio: float) -> int:
+    """How many levels, both ends included, lead from sigma_max to sigma_min in steps nearest to `ratio`; at least 2."""
+    if not (0 < sigma_min < sigma_max and ratio > 1):
+        raise InputError(f"levels need 0 < sigma_min < sigma_max and ratio > 1; got {sigma_min}, {sigma_max}, {ratio}")
+    return max(2, 1 + round(math.log(sigma_max / sigma_min) / math.log(ratio)))
+
+
+# Technique 4: the step size.
+
+
+def step_size(ratio: float, sigma_min: float, repeats: int) -> float:
+    """Technique 4: the step at sigma_min with which `repeats` Langevin steps a level best keep the noise at its level.
+
+    It minimizes `excess_variance` over e = step / sigma_min^2 in (0, 2).
+    Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
+    """
+    if not (ratio > 1 and sigma_min > 0 and repeats >= 1):
+        raise InputError(f"a step needs ratio > 1, sigma_min > 0 and repeats >= 1; got {ratio}, {sigma_min}, {repeats}")
+
+    def objective(log_e: float) -> float:
+        return excess_variance(math.exp(log_e), ratio, repeats)
+
+    grid = torch.linspace(math.log(1e-9), math.log(1.999), 1000, dtype=torch.float64).tolist()
+    best = min(range(1, len(grid) - 1), key=lambda k: objective(grid[k]))
+    bounds = grid[best - 1], grid[best + 1]
+    return math.exp(minimize_scalar(objective, bounds=bounds, method="bounded").x) * sigma_min**2
+
+
+def excess_variance(e: float, ratio: float, repeats: int) -> float:
+    """(1 - e)^(2 T) (g^2 - b) + b - 1 with b = 2 / (2 - e): the noise after T Langevin steps of e = step / sigma^2.
+
+    In units of sigma^2, above it, for noise that came from the level above, of variance g^2. Never zero.
+    """
+    b = 2 / (2 - e)
+    return (1 - e) ** (2 * repeats) * (ratio**2 - b) + e / (2 - e)

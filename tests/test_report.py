@@ -1,0 +1,148 @@
+"""Pictures show the right greys, and the report is one safe page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mri_score.errors import InputError
+from mri_score.evaluation import panel as pictures
+from mri_score.evaluation.panel import display_window, panel, picture, save_png
+from mri_score.evaluation.report import MethodScores, Report, SliceFigures, score_table, write_report
+from mri_score.evaluation.uncertainty import Calibration
+
+RAMP = np.linspace(0, 1, 35 * 28).reshape(35, 28)
+
+
+def decode(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(png)))
+
+
+def test_a_picture_is_the_magnitude_in_its_window():
+    image = RAMP * np.exp(1j * 7 * RAMP)
+    assert np.array_equal(decode(picture(image, (0.0, 0.5))), np.round(255 * np.minimum(2 * RAMP, 1)))
+    assert display_window(image) == (0, pytest.approx(np.percentile(RAMP, 99.5)))
+    assert not decode(picture(np.zeros((4, 5)))).any()
+
+
+def columns_of(png: bytes, count: int) -> list[np.ndarray]:
+    """The whole images of a panel, a few pixels inside their edges."""
+    pixels = decode(png)[..., :3].astype(int)
+    step, size = (pictures.COLUMN + 0.06) * pictures.DPI, pictures.COLUMN * pictures.DPI
+    bottom = round((pictures.COLUMN + 0.12) * pictures.DPI)
+    rows = pixels[-bottom - 40 : -bottom - 8]
+    return [rows[:, round(n * step + 20) : round(n * step + size - 10)] for n in range(count)]
+
+
+def test_all_images_of_a_panel_share_the_truths_window():
+    truth = np.ones((40, 40))
+    truth[:20] = 0.5
+    shown = columns_of(panel({"half": truth / 2, "double": truth * 2}, truth=truth, zoom=(0, 0, 9)), 3)
+    assert [np.median(one) for one in shown] == [255, pytest.approx(128, abs=1), 255]
+
+
+def test_error_and_std_share_one_scale_and_the_gain_is_the_largest_that_fits():
+    truth = np.full((40, 40), 10.0)
+    images, std = {"reconstruction": truth + 0.6}, np.full((40, 40), 0.6)
+    _, _, error, spread = columns_of(panel(images, truth=truth, std=std, zoom=(0, 0, 9)), 4)
+    assert np.median(np.abs(error - spread)) == 0
+    stated = columns_of(panel(images, truth=truth, std=std, zoom=(0, 0, 9), gain=10), 4)
+    chosen = columns_of(panel(images, truth=truth, std=std, zoom=(0, 0, 9)), 4)
+    doubled = columns_of(panel(images, truth=truth, std=2 * std, zoom=(0, 0, 9), gain=5), 4)
+    assert np.array_equal(stated[3], chosen[3])  # 0.6 * 10 fits into 10, 0.6 * 20 does not
+    assert np.array_equal(stated[3], doubled[3]) and not np.array_equal(stated[2], doubled[2])
+
+
+def test_without_a_truth_the_last_image_sets_the_window():
+    images = {"zero-filled": np.full((40, 40), 3.0), "mean": np.full((40, 40), 6.0)}
+    shown = columns_of(panel(images, zoom=(0, 0, 9)), 2)
+    assert [np.median(one) for one in shown] == [pytest.approx(128, abs=1), 255]
+
+
+def test_panels_of_odd_images_are_files_and_shapes_must_agree(tmp_path):
+    save_png(tmp_path / "a/panel.png", panel({"zero-filled": RAMP, "mean": RAMP}, std=RAMP))
+    height, width = decode((tmp_path / "a/panel.png").read_bytes()).shape[:2]
+    assert width > 3 * pictures.COLUMN * pictures.DPI
+    assert height == pytest.approx(pictures.DPI * (0.28 + pictures.COLUMN * (35 / 28 + 1) + 0.12), abs=1)
+    with pytest.raises(InputError, match="one shape"):
+        panel({"mean": RAMP}, truth=RAMP[1:])
+    with pytest.raises(InputError, match="finite"):
+        panel({"mean": RAMP * np.nan})
+
+
+def scores(psnr, ssim, nmse):
+    return {"psnr": psnr, "ssim": ssim, "nmse": nmse, "mse": 0.1}
+
+
+METHODS = [
+    MethodScores("zero-filled", scores(24.0, 0.71, 0.09), scores(28.0, 0.9, 0.1)),
+    MethodScores("mean of 8 draws", scores(33.25, 0.92, 0.01), scores(35.0, 0.85, 0.011), seconds=12.34),
+]
+
+
+def test_the_best_of_each_column_is_marked_and_low_nmse_is_best():
+    table = score_table("|MVUE|", METHODS)
+    assert table.rows[1] == ["mean of 8 draws", "33.25", "0.9200", "0.0100", "35.00", "0.8500", "0.0110", "12.3"]
+    assert table.best == {(1, 1), (1, 2), (1, 3), (1, 4), (0, 5), (1, 6)}
+    assert sum(columns for _, columns in table.spans) == len(table.columns) == len(table.rows[0])
+
+
+class Page(HTMLParser):
+    """Tags in order with their attributes, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data.strip())
+
+
+@pytest.fixture
+def page(tmp_path):
+    report = Report(
+        title="knee <script>alert(1)</script>",
+        facts={"Sampler": "Renoise & Karras", "True R": "3.87", "patient_id": "DOE-JANE"},
+        notes=["maps <b>from</b> full k-space"],
+        tables=[score_table("|MVUE| from full k-space", METHODS), score_table("RSS", METHODS)],
+        calibration=Calibration(draws=8, spread_skill=0.934, coverage={0.5: 0.487, 0.95: 0.931}),
+        slices=[SliceFigures("slice 3", picture(RAMP), [picture(RAMP), picture(1 - RAMP)])],
+    )
+    return write_report(tmp_path / "report", report).read_text(encoding="utf-8")
+
+
+def test_texts_are_escaped_and_the_patient_is_left_out(page):
+    parsed = Page(page)
+    assert [tag for tag, _ in parsed.tags].count("script") == 1 and "b" not in [tag for tag, _ in parsed.tags]
+    assert "knee <script>alert(1)</script>" in parsed.text and "maps <b>from</b> full k-space" in parsed.text
+    assert "DOE-JANE" not in page and "patient" not in page
+
+
+def test_the_page_holds_its_pictures_and_asks_for_nothing_else(page):
+    addresses = re.findall(r"""(?:src|href|url|@import|fetch)\s*[=(]\s*["']?([^"')\s]+)""", page)
+    assert len(addresses) == 3 and all(one.startswith("data:image/png;base64,") for one in addresses)
+    assert np.array_equal(decode(b64decode(addresses[2].split(",")[1])), decode(picture(1 - RAMP)))
+    assert "default-src 'none'" in page and "http://" not in page and "https://" not in page
+
+
+def test_the_page_says_what_was_run_and_what_it_scored(page):
+    text = Page(page).text
+    assert {"Renoise & Karras", "3.87", "Against |MVUE| from full k-space", "33.25", "0.93", "48.7 %"} <= set(text)
+    assert text.count("Research use only, not for diagnosis.") == 1
+    assert ("td", {"class": "best"}) in Page(page).tags
+
+
+def test_a_report_without_truth_has_no_scores(tmp_path):
+    report = Report("scan", {"File": "scan.h5"}, slices=[SliceFigures("slice 0", picture(RAMP))])
+    text = write_report(tmp_path, report).read_text(encoding="utf-8")
+    assert "PSNR" not in text and "spread / skill" not in text and '<input type="range"' not in text
