@@ -181,7 +181,7 @@ def sigpy_linops(name: str, size: tuple[int, int], count: int) -> list[sigpy.lin
     make = {
         "sense": lambda i: sigpy.mri.linop.Sense(maps[i], weights=mask),
         "nufft": lambda i: sigpy.linop.NUFFT(size, radial(size), oversamp=1.25 + 0.25 * i),
-        "wavelet": lambda i: sigpy.linop.Wavelet(size, wave_name="haar"),
+        "wavelet": lambda i: sigpy.linop.Wavelet(size, wave_name="db4"),
     }
     return [make[name](i) for i in range(count)]
 

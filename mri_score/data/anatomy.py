@@ -171,7 +171,7 @@ class Head:
     def _nuclei(self, p: Tensor, bend: Tensor) -> list[Layer]:
         """Thalamus, putamen, pallidus, caudate; both sides from one description, a little unequal."""
         x, y, z = p
-        q = torch.stack([x.abs() + 0.8 * bend[0] + 0.4 * self.vary[10] * x.sign(), y, z])
+        q = torch.stack([x.abs() + 0.8 * bend[0] + 0.04 * self.vary[10] * x, y, z])
         wobble = 0.5 * bend[0]
         caudate = _tube(q, [(12, 21, 0, 5.5), (13, 17, 9, 6), (14, 4, 18, 4), (18, -14, 23, 2.5), (25, -32, 20, 1.2)])
         return [
@@ -184,7 +184,7 @@ class Head:
     def _ventricles(self, p: Tensor, bend: Tensor) -> tuple[Tensor, Tensor]:
         """Lateral ventricles with their horns, the third ventricle, and the choroid plexus in the atria."""
         x, y, z = p
-        wide = 0.9 * self.vary[11] + 0.35 * self.vary[12] * x.sign() + 0.4 * bend[0]
+        wide = 0.9 * self.vary[11] + 0.02 * self.vary[12] * x + 0.4 * bend[0]
         q = torch.stack([x.abs() + 0.5 * bend[0], y, z])
         body = [(15, 33, 4, 2.2), (8.5, 24, 12, 4.3), (6.5, 8, 18, 4.2), (8.5, -12, 22, 4.4)]
         body += [(16, -28, 22, 5.4), (24, -40, 14, 6.2)]
@@ -192,7 +192,7 @@ class Head:
         occipital = [(25, -42, 13, 5.6), (25, -58, 8, 3.2), (22, -70, 6, 1.0)]
         lateral = _smooth_min([_tube(q, body), _tube(q, horns), _tube(q, occipital)], 2.0) - 0.3 - wide
         lateral = torch.maximum(lateral, 0.9 - x.abs())
-        third = torch.maximum(_ellipsoid(p, (0, -11, -2), (2.4 + wide.mean().item() * 0.6, 17, 13)), z - 9)
+        third = torch.maximum(_ellipsoid(p, (0, -11, -2), (2.4 + 0.6 * float(self.vary[11]), 17, 13)), z - 9)
         plexus = _tube(q, [(14, -26, 17, 0.9), (23, -38, 12, 3.2), (28, -35, 1, 1.8)]) + 0.8 * self.fine(p)[0]
         return torch.minimum(lateral, third), torch.maximum(plexus, lateral + 0.6)
 

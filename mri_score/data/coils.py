@@ -112,7 +112,7 @@ def _centre(line: Tensor, at_most: int) -> slice:
 def _best_square(kspace: Tensor, sampled: Tensor, kernel: int, threshold: float) -> tuple[Tensor, Tensor, Calibration]:
     """For each slice the maps from that centre square which predicts the held-out samples best."""
     held_out = _held_out(sampled)
-    best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    best: tuple[Tensor, ...] | None = None
     for size in SIZES:
         square = tuple(min(size, side) for side in sampled.shape)
         holes = resize_kspace(sampled, square)

@@ -20,6 +20,8 @@ SPACING = 5.0
 """Distance of neighbouring slices, mm."""
 MIDDLE = 20.0
 """Height of the middle of a stack above the AC-PC plane, mm: through the bodies of the ventricles."""
+EDGE = 1.0
+"""Width (mm) over which one tissue turns into the next: edges are seldom at right angles to the slice."""
 EXTENT = 80.0
 """A stack of many slices is squeezed into this height, mm."""
 
@@ -88,13 +90,14 @@ def phantom(
     slices: int = 1,
     seed: int = 0,
     contrast: str = "T2",
-    noise_snr: float | None = 30.0,
+    noise_snr: float | None = 36.0,
     position: float | None = None,
 ) -> Acquisition:
     """A fully sampled scan of a numerical head: kspace = F(maps * image) + noise, the same for the same arguments.
 
     The 99th percentile of |image| over the stack is 1; noise_std = 10^(-noise_snr / 20) / sqrt 2 in each real component
-    (noise_snr in dB, None: no noise). `position` is the height of the middle slice above the AC-PC plane in mm.
+    (dB; 36 is what clinical brain scans have; None: no noise). `position` is the height of the middle slice above the
+    AC-PC plane in mm; neighbours are 5 mm apart.
     The image is band-limited from a grid of twice the size, so that edges have partial volume and Gibbs ringing.
     """
     shape = image_shape(size)
@@ -141,7 +144,7 @@ def fine_image(shape: tuple[int, int], z: float, seed: int, contrast: str) -> Te
     sequence = CONTRASTS[contrast]
     magnitude = torch.zeros_like(p[0])
     for tissue, distance in head.layers(p):
-        share = (0.5 - distance / pixel).clamp(0, 1)
+        share = (0.5 - distance / max(EDGE, pixel)).clamp(0, 1)
         magnitude = magnitude + share * (sequence.signal(TISSUES[tissue]) - magnitude)
     texture = 1 + 0.03 * head.fine(p)[1] + 0.03 * head.slow(p)[3]
     image = torch.zeros(scanner.shape[1], dtype=torch.complex64)
@@ -158,7 +161,8 @@ def band_limited(fine: Tensor, shape: tuple[int, int]) -> Tensor:
 def coil_profiles(shape: tuple[int, int], pixel: float, z: float, coils: int) -> Tensor:
     """Receive profiles (C, H, W) of loops on a helmet, complex; one coil alone is a body coil of profile 1.
 
-    Bx - i By of a magnetic dipole in the middle of each loop, softened by the radius of the loop.
+    Bx - i By of a magnetic dipole behind the middle of each loop. The joint shading is evened out to its fourth root,
+    as a scanner's normalisation against the body coil does.
     """
     p = scanner_points(shape, pixel, z)
     if coils == 1:
@@ -167,11 +171,12 @@ def coil_profiles(shape: tuple[int, int], pixel: float, z: float, coils: int) ->
     angle = 2 * math.pi * (number + 0.5) / coils
     height = 15.0 + (0.0 if coils <= 8 else 38.0) * (number % 3 - 1)
     inward = torch.stack([-angle.cos(), -angle.sin(), torch.zeros(coils)], 1)[..., None, None]
-    centre = torch.stack([110 * angle.cos(), 132 * angle.sin(), height], 1)[..., None, None]
+    centre = torch.stack([120 * angle.cos(), 145 * angle.sin(), height], 1)[..., None, None]
     r = p - centre
-    soft = r.square().sum(1) + 62.0**2
-    field = (3 * (inward * r).sum(1, keepdim=True) * r / soft.unsqueeze(1) - inward) / soft.unsqueeze(1) ** 1.5
-    return torch.complex(field[:, 0], -field[:, 1]) * 100.0**3
+    square = r.square().sum(1, keepdim=True)
+    field = (3 * (inward * r).sum(1, keepdim=True) * r / square.clamp_min(1.0) - inward) / (square + 25.0**2) ** 1.5
+    profiles = torch.complex(field[:, 0], -field[:, 1]) * 100.0**3
+    return profiles / profiles.abs().square().sum(0).pow(3 / 8)
 
 
 def scanner_points(shape: tuple[int, int], pixel: float, z: float) -> Tensor:

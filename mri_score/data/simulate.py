@@ -25,7 +25,7 @@ def simulate(
     slices: int = 8,
     size: int | tuple[int, int] = 256,
     coils: int = 8,
-    noise: float | None = 30.0,
+    noise: float | None = 36.0,
     undersample: float | None = None,
     contrast: str = "T2",
     seed: int = 0,
@@ -76,9 +76,10 @@ def scan(
 def _coil_kspace(shape: tuple[int, int], z: float, seed: int, coils: int, contrast: str, oversample: bool) -> Tensor:
     """Noise-free k-space (coils, rows, cols) of a slice: the central part of that of the fine coil images."""
     fine = phantom.fine_image(shape, z, seed, contrast)
-    profiles = phantom.coil_profiles(fine.shape, phantom.pixel_size(shape) / 2, z, coils)
+    rows, cols = fine.shape
+    profiles = phantom.coil_profiles((rows, cols), phantom.pixel_size(shape) / 2, z, coils)
     fold = 2 if oversample else 1
-    wide = resize_kspace(profiles * fine, (fold * fine.shape[0], fine.shape[1]))  # isocentre at N // 2, as DC is
+    wide = resize_kspace(profiles * fine, (fold * rows, cols))  # isocentre at N // 2, as DC is
     return resize_kspace(fft(wide), (fold * shape[0], shape[1])) / 2
 
 

@@ -24,6 +24,11 @@ class Sense(LinearOperator):
     Reference: Pruessmann et al., SENSE: sensitivity encoding for fast MRI, MRM 1999.
     """
 
+    maps: Tensor
+    mask: Tensor
+    _conjugate: Tensor
+    _filter: Tensor
+
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         super().__init__()
         _check(maps, mask)

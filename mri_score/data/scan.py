@@ -1,0 +1,240 @@
+"""From a file, or arrays, to scaled acquisitions that are ready to be reconstructed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mri_score.data import masks
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.coils import cache_key, cached_maps, coil_maps, compress_coils, normalise_maps, read_maps, truth_image
+from mri_score.data.fastmri import FastMRI
+from mri_score.data.transforms import percentile
+from mri_score.data.whitening import NoiseLevel, measure_noise, whiten
+from mri_score.errors import InputError
+from mri_score.numerics.solve import conjugate_gradient
+from mri_score.operators.sense import Sense
+
+LEAST_NOISE = 1e-3
+"""noise_std is never taken to be less than this part of the image scale."""
+
+CG_SENSE_ITERATIONS = 15
+"""Of the image whose percentile is the scale."""
+
+
+def scaled(
+    kspace: Tensor,
+    mask: Tensor,
+    maps: Tensor,
+    noise_std: float,
+    name: str,
+    mixing: Tensor | None = None,
+) -> Acquisition:
+    """The acquisition in units in which the 99th percentile of its CG-SENSE image is 1, slice by slice.
+
+    Of the undersampled data only: fifteen iterations of conjugate gradient keep the percentile above 0.85 of the true
+    one where the zero-filled image's falls to 0.7.
+    Shapes: kspace and maps (B, C, H, W), mask broadcastable, noise_std in the units of kspace.
+    """
+    operator = Sense(maps, mask)
+    image, _ = conjugate_gradient(
+        operator.normal, operator.adjoint(kspace), tolerance=0.0, max_iterations=CG_SENSE_ITERATIONS
+    )
+    scale = percentile(image)
+    if not bool((scale > 0).all()):
+        empty = int((scale <= 0).nonzero()[0])
+        raise InputError(f"{name}: slice {empty} of the batch holds no signal; leave it out with --slices")
+    return Acquisition(
+        name=name,
+        kspace=kspace / scale[:, None, None, None],
+        maps=maps,
+        mask=mask,
+        noise_std=(noise_std / scale).clamp_min(LEAST_NOISE),
+        scale=scale,
+        whitening=mixing,
+    )
+
+
+def coil_weight(acquisition: Acquisition) -> Tensor:
+    """Root sum of squares of the maps in the file's own coils: |image| times this is the RSS image. (B, H, W)."""
+    assert acquisition.maps is not None
+    maps = acquisition.maps
+    if acquisition.whitening is not None:
+        maps = whiten(maps, torch.linalg.pinv(acquisition.whitening))
+    return maps.abs().square().sum(1).sqrt()
+
+
+def from_arrays(
+    kspace: Tensor,
+    mask: Tensor | None = None,
+    maps: Tensor | None = None,
+    noise_std: float | None = None,
+    name: str = "k-space",
+) -> Acquisition:
+    """The acquisition of k-space that is already in memory: what is not given is found in it.
+
+    Shapes: kspace (B, C, H, W) complex, unsampled points zero; mask (W,), (H, W) or broadcastable to kspace; maps
+    (B or 1, C, H, W). Without a mask the points that are zero in all coils are unsampled.
+    """
+    if kspace.ndim != 4 or not kspace.is_complex():
+        raise InputError(f"{name} has shape {tuple(kspace.shape)} {kspace.dtype}; it needs complex (slices, coils, rows, cols)")
+    if not bool(torch.isfinite(torch.view_as_real(kspace.resolve_conj())).all()):
+        raise InputError(f"{name} holds NaN or infinity")
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    if mask is None:
+        mask = (kspace != 0).any(0).any(0)
+        mask = mask.any(0, keepdim=True) if bool((mask.any(0) == mask.all(0)).all()) else mask
+    mask = mask.bool().reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
+    try:
+        torch.broadcast_shapes(mask.shape, kspace.shape)
+    except RuntimeError as error:
+        raise InputError(f"{name}: a mask of shape {tuple(mask.shape)} does not fit k-space of {shape}") from error
+    kspace = kspace * mask
+    level = measure_noise(kspace, mask[0], name=name) if noise_std is None else None
+    mixing = level.whitening if level is not None and maps is None else None
+    if mixing is not None:
+        kspace = whiten(kspace, mixing)
+    maps = coil_maps(kspace, mask)[0] if maps is None else normalise_maps(maps)
+    return scaled(kspace, mask, maps, noise_std if level is None else level.noise_std, name, mixing)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a fully sampled scan is to be undersampled; the defaults are the project's."""
+
+    acceleration: float | None = None
+    """Nominal; None leaves the scan as it is."""
+    law: str = "variable-density"
+    calibration_lines: int | None = None
+    seed: int | None = None
+    axis: int = -1
+
+
+class Scan:
+    """One file as the reconstruction sees it: undersampled, its noise known, coils white or as they are.
+
+    Nothing here is computed from samples outside the mask, except by `truth`.
+    """
+
+    def __init__(
+        self,
+        file: FastMRI,
+        sampling: Sampling | None = None,
+        maps: str | Path | None = None,      # a file of given maps
+        cache: str | Path | None = None,     # a folder that keeps maps
+        coils: int | None = None,            # compress to so many
+        full_maps: bool = False,             # maps from full k-space: studies only, the report names it
+    ) -> None:  # fmt: skip
+        self.file, self.sampling = file, sampling or Sampling()
+        self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
+        self.notes = list(file.notes)
+        if self.sampling.acceleration is not None and file.mask is not None:
+            raise InputError(
+                f"{file.path} is already undersampled ({masks.true_acceleration(file.sampled):.2f} fold);"
+                " reconstruct it as it is, without --accel and --mask"
+            )
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(1, 1, 1 or H, 1 or W) bool: one for the volume."""
+        sampled = self.file.sampled
+        if self.sampling.acceleration is None:
+            return sampled
+        mask = masks.make_mask(
+            self.sampling.law,
+            self.file.image_shape,
+            self.sampling.acceleration,
+            self.sampling.calibration_lines,
+            masks.mask_seed(self.file.path.name, self.sampling.seed),
+            self.sampling.axis,
+            self.file.padding,
+        )
+        return mask[None, None]
+
+    @property
+    def acceleration(self) -> float:
+        """The true one: acquired points over sampled points."""
+        return masks.true_acceleration(self.mask, self.file.padding if self.mask.shape[-1] > 1 else None)
+
+    @property
+    def has_truth(self) -> bool:
+        return self.file.mask is None
+
+    @cached_property
+    def noise(self) -> NoiseLevel:
+        """Measured once a volume, on the sampled points."""
+        level = measure_noise(_Slices(self), self.mask[0], name=self.file.name)
+        self.notes.extend(level.notes)
+        return level
+
+    @cached_property
+    def mixing(self) -> Tensor | None:
+        """(D, C): whitening, then coil compression; None for neither."""
+        mixing = self.noise.whitening
+        if self.given_maps is not None and mixing is not None:
+            self.notes.append("the coils are not whitened: the given maps are those of the file's own coils")
+            mixing = None
+        if self.coils is not None:
+            middle = self._masked(self.file.slices // 2)[None]
+            _, matrix = compress_coils(middle if mixing is None else whiten(middle, mixing), self.coils)
+            mixing = matrix if mixing is None else matrix @ mixing.to(matrix)
+        return mixing
+
+    @cached_property
+    def _given(self) -> Tensor | None:
+        if self.given_maps is None:
+            return None
+        if self.coils is not None:
+            raise InputError("--coils makes virtual coils, which the maps of --maps do not know; leave one of them out")
+        return read_maps(self.given_maps, (self.file.slices, self.file.coils, *self.file.image_shape))
+
+    def acquisition(self, slice: int) -> Acquisition:
+        """One slice, scaled, with its maps; batch size 1."""
+        kspace = self._masked(slice)[None]
+        if self.mixing is not None:
+            kspace = whiten(kspace, self.mixing)
+        maps = self._given[slice : slice + 1] if self._given is not None else self._maps(slice, kspace)
+        return scaled(kspace, self.mask, maps, self.noise.noise_std, self.file.name, self.mixing)
+
+    def truth(self, slice: int) -> tuple[Tensor, Tensor]:
+        """The truth of a fully sampled scan, in the file's units: its image (H, W) and its coil images (C, H, W)."""
+        from mri_score.numerics.fourier import ifft
+
+        kspace = self.file.kspace(slice)[None]
+        return truth_image(kspace)[0], ifft(kspace)[0]
+
+    def _masked(self, slice: int) -> Tensor:
+        return self.file.kspace(slice) * self.mask[0]
+
+    def _maps(self, slice: int, kspace: Tensor) -> Tensor:
+        def make() -> tuple[Tensor, Tensor]:
+            if not self.full_maps:
+                return coil_maps(kspace, self.mask, **lines)[:2]
+            full = self.file.kspace(slice)[None]
+            return coil_maps(full if self.mixing is None else whiten(full, self.mixing))[:2]
+
+        chosen = self.sampling.calibration_lines
+        lines = {} if chosen is None else {"calibration_lines": chosen}
+        if self.cache is None:
+            return make()[0]
+        mixed = "as stored" if self.mixing is None else f"{self.mixing.abs().sum():.12g}"
+        key = cache_key(self.file.path, self.mask, slice=slice, full=self.full_maps, coils=mixed, lines=chosen)
+        return cached_maps(self.cache, key, make, file=self.file.path.name, slice=slice)[0]
+
+
+class _Slices(Sequence):
+    """The undersampled slices of a scan, read when asked for."""
+
+    def __init__(self, scan: Scan) -> None:
+        self.scan = scan
+
+    def __len__(self) -> int:
+        return self.scan.file.slices
+
+    def __getitem__(self, slice):  # type: ignore[override]
+        return self.scan._masked(slice)

@@ -1,0 +1,232 @@
+"""Reconstruction: acquisition -> operator -> posterior -> walks -> images with their uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.scan import coil_weight, from_arrays
+from mri_score.errors import InputError, unknown_name
+from mri_score.numerics.noise import generators
+from mri_score.operators.base import LinearOperator
+from mri_score.operators.sense import Sense
+from mri_score.posteriors import POSTERIORS
+from mri_score.priors.store import DEFAULT, load_prior
+from mri_score.samplers import SAMPLERS
+from mri_score.samplers.base import Sampler
+from mri_score.schedules import Geometric, Karras, Schedule
+from mri_score.score import NetworkPrior, ScoreModel
+
+SIGMA_START = 5.0
+"""Where posterior walks start: the first data step supplies what lies above."""
+
+SIGMA_END = 0.01
+"""Where walks end, or at half of noise_std if that is less."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A posterior, the sampler that walks it, and how many levels of which schedule."""
+
+    posterior: str
+    sampler: str
+    schedule: type[Schedule]
+    steps: int
+    calls: int
+    """Network calls a level."""
+    draws: bool
+    """Whether its results are draws of a posterior, or point estimates."""
+
+
+METHODS = {
+    "exact-draw": Method("exact-draw", "renoise", Karras, 30, 1, True),
+    "proximal": Method("proximal", "renoise", Karras, 30, 1, False),
+    "langevin": Method("annealed", "langevin", Geometric, 300, 3, True),
+    "langevin-norm-matched": Method("norm-matched", "langevin", Geometric, 300, 3, False),
+}
+DEFAULT_METHOD = "exact-draw"
+
+Progress = Callable[[int], None]
+"""Called with the number of network evaluations (items times calls) that a level took."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Draws of the posterior of some slices, in the units of the k-space that came in."""
+
+    samples: Tensor
+    """(P, B, H, W) complex."""
+    weight: Tensor
+    """(B, H, W): |image| times this is the root-sum-of-squares image in the file's own coils."""
+    maps: Tensor
+    """(B, C, H, W): the maps that were used."""
+    acquisition: Acquisition
+
+    @property
+    def image(self) -> Tensor:
+        """The mean of the draws: (B, H, W) complex."""
+        return self.samples.mean(0)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of the draws, of each real component: (B, H, W); zero for one draw."""
+        if len(self.samples) == 1:
+            return torch.zeros_like(self.weight)
+        parts = torch.view_as_real(self.samples)
+        return parts.var(0).mean(-1).sqrt()
+
+    @property
+    def rss(self) -> Tensor:
+        """The magnitude image that fastMRI's tools expect: (B, H, W)."""
+        return self.image.abs() * self.weight
+
+
+def reconstruct(
+    kspace: Tensor | np.ndarray,
+    maps: Tensor | np.ndarray | None = None,
+    mask: Tensor | np.ndarray | None = None,
+    *,
+    noise_std: float | None = None,
+    prior: str | Path | ScoreModel = DEFAULT,
+    sampler: str = DEFAULT_METHOD,
+    steps: int | None = None,
+    samples: int = 4,
+    seed: int = 0,
+    batch_size: int = 8,
+    device: str = "auto",
+    name: str = "k-space",
+) -> Reconstruction:
+    """Reconstruct undersampled k-space from arrays; what is not given is found in the data.
+
+    Shapes: kspace (slices, coils, rows, cols) or (coils, rows, cols), complex, DC at N // 2, unsampled points zero,
+    readout oversampling removed; maps like kspace; mask (cols,) or (rows, cols). noise_std: of the real and of the
+    imaginary part of a sample, measured in outer k-space if not given.
+    Errors: InputError for what cannot be reconstructed, with the reason.
+    """
+    y = _complex(kspace)
+    y = y[None] if y.ndim == 3 else y
+    s = None if maps is None else _complex(maps)
+    s = s[None] if s is not None and s.ndim == 3 else s
+    m = None if mask is None else torch.as_tensor(np.asarray(mask))
+    scan = from_arrays(y, m, s, noise_std, name)
+    model = prior if isinstance(prior, ScoreModel) else load_prior(prior)
+    return sample_posterior(
+        scan,
+        model,
+        sampler,
+        steps=steps,
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        slices=list(range(len(y))),
+    )
+
+
+def sample_posterior(
+    scan: Acquisition,
+    prior: ScoreModel,
+    method: str = DEFAULT_METHOD,
+    *,
+    steps: int | None = None,
+    samples: int = 4,
+    seed: int = 0,
+    batch_size: int = 8,
+    device: str = "auto",
+    slices: list[int],                                                       # the numbers that key the random draws
+    operator: Callable[[Tensor, Tensor], LinearOperator] = Sense,            # from maps and mask
+    progress: Progress | None = None,
+    options: dict[str, Any] | None = None,                                   # more arguments of posterior and sampler
+) -> Reconstruction:  # fmt: skip
+    """`samples` draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
+
+    A draw follows from (seed, scan name, slice, draw) alone, whatever shares its batch.
+    """
+    if method not in METHODS:
+        raise unknown_name("the sampler", method, METHODS)
+    if samples < 1 or batch_size < 1:
+        raise InputError(f"samples and batch size must be at least 1; got {samples} and {batch_size}")
+    if scan.kspace is None or scan.maps is None or scan.mask is None or scan.noise_std is None or scan.scale is None:
+        raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask, noise_std and scale")
+    place = find_device(device)
+    prior = prior.to(place)
+    walk = make_sampler(method, prior, float(scan.noise_std.min()), steps, options)
+    walks = [(index, draw) for index in range(len(scan.kspace)) for draw in range(samples)]
+    found: list[Tensor] = []
+    for start in range(0, len(walks), batch_size):
+        batch = walks[start : start + batch_size]
+        items = torch.tensor([index for index, _ in batch])
+        unique = items.unique()
+        maps = scan.maps[unique] if len(unique) == 1 else scan.maps[items]
+        mask = scan.mask if len(scan.mask) == 1 else scan.mask[items]
+        kspace, noise_std = scan.kspace[items].to(place), scan.noise_std.expand(len(scan.kspace))[items].to(place)
+        model = operator(maps.to(place), mask.to(place))
+        posterior = _make_posterior(method, prior, model, kspace, noise_std, options)
+        random = [
+            one for index, draw in batch for one in generators(seed, scan.name, slices[index], draws=[draw])
+        ]
+        like = torch.zeros(len(batch), *scan.kspace.shape[-2:], dtype=kspace.dtype, device=place)
+        count = METHODS[method].calls * len(batch)
+        watch = None if progress is None else (lambda level, sigma, x, count=count: progress(count))
+        found.append(walk(posterior, like, random, watch).cpu())
+    images = torch.cat(found).reshape(len(scan.kspace), samples, *scan.kspace.shape[-2:]).transpose(0, 1)
+    return Reconstruction(
+        samples=images * scan.scale[:, None, None], weight=coil_weight(scan), maps=scan.maps, acquisition=scan
+    )
+
+
+def make_sampler(
+    method: str, prior: ScoreModel, noise_std: float, steps: int | None, options: dict[str, Any] | None = None
+) -> Sampler:
+    """The walk of a method: from SIGMA_START down to what the noise level asks for, within the prior's range."""
+    chosen = METHODS[method]
+    end = min(SIGMA_END, noise_std / 2)
+    start = SIGMA_START
+    if isinstance(prior, NetworkPrior):
+        end, start = max(end, prior.sigma_min), min(start, prior.sigma_max)
+    kind = SAMPLERS[chosen.sampler]
+    return kind(chosen.schedule(end, start).levels(chosen.steps if steps is None else steps), **_for(kind, options))
+
+
+def _make_posterior(
+    method: str,
+    prior: ScoreModel,
+    operator: LinearOperator,
+    kspace: Tensor,
+    noise_std: Tensor,
+    options: dict[str, Any] | None,
+) -> ScoreModel:
+    kind = POSTERIORS[METHODS[method].posterior]
+    return kind(prior, operator, kspace, noise_std, **_for(kind, options))
+
+
+def _for(kind: type, options: dict[str, Any] | None) -> dict[str, Any]:
+    """The options that this class takes."""
+    import inspect
+
+    return {key: value for key, value in (options or {}).items() if key in inspect.signature(kind).parameters}
+
+
+def find_device(device: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is unknown; known: auto, cpu, cuda, cuda:0, ...") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r}: torch sees no GPU here; use --device cpu")
+    return place
+
+
+def _complex(array: Tensor | np.ndarray) -> Tensor:
+    tensor = array if isinstance(array, Tensor) else torch.as_tensor(np.ascontiguousarray(array))
+    return tensor.to(torch.complex64) if tensor.is_complex() or tensor.is_floating_point() else tensor
