@@ -1,4 +1,4 @@
-"""What the tests share: the development data where it exists, and quiet threads."""
+"""What the tests share: the development data where it exists, and one thread."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads():
-    """The machines that run the tests have two cores; more threads only make small tests slower."""
-    torch.set_num_threads(2)
+def one_thread():
+    """Small tests gain nothing from more threads, and lose much on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,8 @@ class Acquisition:
 
     def operator(self) -> LinearOperator:
         """The forward operator of these samples: SENSE with these maps and this mask."""
-        if self.maps is None or self.mask is None:
-            missing = "coil maps" if self.maps is None else "sampling mask"
-            raise InputError(f"{self.name} has no {missing}; run: mri-score maps {self.name}")
+        if self.maps is None:
+            raise InputError(f"{self.name} has no coil maps; make them with: mri-score maps")
+        if self.mask is None:
+            raise InputError(f"{self.name} has no sampling mask; undersample it first, or give mask=all ones")
         return Sense(self.maps, self.mask)

@@ -10,7 +10,7 @@ def to_channels(x: Tensor) -> Tensor:
     """(B, *shape) complex -> (B, 2, *shape) real; a real (B, *shape) becomes (B, 1, *shape)."""
     if not x.is_complex():
         return x.unsqueeze(1)
-    return torch.view_as_real(x).movedim(-1, 1)
+    return torch.view_as_real(x.resolve_conj()).movedim(-1, 1)
 
 
 def from_channels(channels: Tensor, like: Tensor) -> Tensor:
@@ -33,5 +33,5 @@ def real_size(x: Tensor) -> int:
 
 def squared_norm(x: Tensor) -> Tensor:
     """sum |x|^2 of each item: (B, *shape) -> (B,)."""
-    parts = torch.view_as_real(x) if x.is_complex() else x
+    parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
     return parts.square().flatten(1).sum(1)

@@ -1,0 +1,1 @@
+"""Data: files, masks, coil maps, noise, phantoms; data makes operators."""

@@ -1,0 +1,1 @@
+"""Forward operators: linear maps with their adjoints, tested against SigPy."""

@@ -1,0 +1,1 @@
+"""The numbers of datasets that come with the package."""
