@@ -14,9 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import torch
 import yaml
 
+from mri_score.data.images import ImageStacks
+from mri_score.data.slices import Slices
+from mri_score.dataset import Parameters, measure, read_parameters, write_parameters
 from mri_score.errors import InputError, unknown_name
+from mri_score.files import write_text
+from mri_score.losses import LOSSES
+from mri_score.losses.base import Loss
+from mri_score.networks import NETWORKS
+from mri_score.numerics.noise import generators
+from mri_score.priors.store import load_prior, save_prior
+from mri_score.reconstruction import find_device
+from mri_score.schedules import Geometric, Karras, LogNormal
+from mri_score.score import NetworkPrior
+from mri_score.training.batches import Batches, Source
+from mri_score.training.figures import Figures
+from mri_score.training.loop import train
 
 SECTIONS = ("seed", "dataset", "data", "validation", "network", "prior", "schedule", "loss", "training")
 _LARGEST_CONFIG = 1 << 20
@@ -128,3 +144,127 @@ def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str,
     if problem["type"] == "missing":
         return f"{section}.{key} is missing; set it in the config or with --set {section}.{key}=..."
     return f"{section}.{key} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+# ---- The objects of a training run.
+
+SCHEDULES = {"geometric": Geometric, "karras": Karras, "lognormal": LogNormal}
+SOURCES = {"fastmri": Slices, "images": ImageStacks}
+CALIBRATION_IMAGES = 1000
+VALIDATION_IMAGES = 64
+
+
+def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
+    """The images of a config's section `data` or `validation`."""
+    return build(section, config.get(section), SOURCES)
+
+
+def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATION_IMAGES) -> Parameters:
+    """Measure the training images as the network sees them: augmented, cropped, scaled."""
+    seed = int(config.get("seed", 0))
+    items = [source.sample(one) for one in generators(seed, "calibrate", 0, count)]
+    images = [item.image[0] for item in items if item.image is not None]
+    levels = [float(item.noise_std.square().mean()) for item in items if item.noise_std is not None]
+    noise_std = (sum(levels) / len(levels)) ** 0.5 if levels else None
+    return measure(images, noise_std=noise_std, seed=seed)
+
+
+def find_parameters(config: Mapping[str, Any], source: Callable[[], Source], folder: Path | None) -> Parameters:
+    """A run's own parameters.txt, then parameters/<dataset>.txt here, then the bundled one; measured if there is none."""
+    dataset = config.get("dataset")
+    if not isinstance(dataset, str) or not dataset or Path(dataset).name != dataset:
+        raise InputError(f"dataset is {dataset!r}; give the training data a name, for parameters/<name>.txt")
+    here = Path("parameters") / f"{dataset}.txt"
+    bundled = Path(str(files("mri_score.parameters"))) / f"{dataset}.txt"
+    for path in ([folder / "parameters.txt"] if folder else []) + [here, bundled]:
+        if path.is_file():
+            return read_parameters(path)
+    parameters = calibrate(config, source())
+    write_parameters(here, parameters)
+    return parameters
+
+
+def make_loss(config: Mapping[str, Any], parameters: Parameters) -> Loss:
+    """Loss and schedule; noise levels that the config does not state are the dataset's."""
+    section = dict(config.get("schedule") or {"name": "geometric"})
+    if section.get("count") == "automatic":  # technique 2
+        section["count"] = parameters.levels
+    schedule = build(
+        "schedule", section, SCHEDULES, sigma_min=parameters.sigma_min, sigma_max=parameters.sigma_max
+    )
+    return build("loss", config.get("loss") or {"name": "denoising"}, LOSSES, schedule=schedule)
+
+
+def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrior:
+    """A fresh network with its preconditioning, the same for the same seed."""
+    if parameters.sd is None:
+        raise InputError("the parameters have no sd; measure them with: mri-score calibrate --config ...")
+    torch.manual_seed(int(config.get("seed", 0)))
+    section = config.get("prior") or {}
+    known = {"sd": parameters.sd, "sigma_min": parameters.sigma_min, "sigma_max": parameters.sigma_max}
+    network = build("network", config.get("network"), NETWORKS)
+    return call("prior", NetworkPrior, section, network=network, **known)
+
+
+def run(
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    start: str | Path | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Train what a config describes in `folder`, or resume there."""
+    source = make_source(config)
+    parameters = find_parameters(config, lambda: source, folder)
+    loss = make_loss(config, parameters)
+    prior = make_prior(config, parameters)
+    if start is not None:
+        _start_from(prior, start)
+    validation = None
+    if config.get("validation"):
+        size = int((config.get("training") or {}).get("batch_size", 16))
+        held_out = Batches(make_source(config, "validation"), size, seed=1234)
+        validation = [held_out[index] for index in range(max(1, VALIDATION_IMAGES // size))]
+    _keep_config(config, folder)
+    write_parameters(folder / "parameters.txt", parameters)
+    network = dict(config["network"])
+
+    def save(averaged: NetworkPrior, about: dict[str, Any]) -> None:
+        save_prior(folder / "prior.safetensors", averaged, network, {"dataset": config["dataset"], **about})
+
+    call(
+        "training",
+        train,
+        {"device": str(find_device(device)), "seed": int(config.get("seed", 0)), **(config.get("training") or {})},
+        prior=prior,
+        loss=loss,
+        source=source,
+        folder=folder,
+        save_prior=save,
+        validation=validation,
+        quiet=quiet,
+        watch=Figures(folder, validation).watch if validation else None,
+    )
+
+
+def _start_from(prior: NetworkPrior, start: str | Path) -> None:
+    """Take over the weights of another prior of the same network."""
+    other = load_prior(start)
+    try:
+        prior.network.load_state_dict(other.network.state_dict())
+    except RuntimeError as error:
+        raise InputError(f"--from {start}: its network is not the one of the config ({error})") from error
+
+
+def _keep_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Write config.yaml; a run that goes on must keep its network and data."""
+    path = folder / "config.yaml"
+    if path.exists():
+        before = read_config(path)
+        changed = [key for key in ("network", "prior", "dataset") if before.get(key) != config.get(key)]
+        if changed:
+            raise InputError(
+                f"{folder} holds a run with another {', '.join(changed)}; give a new folder with --out, or remove it"
+            )
+    write_text(path, yaml.safe_dump(dict(config), sort_keys=False))

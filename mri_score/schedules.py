@@ -27,7 +27,9 @@ class Schedule:
         """n decreasing levels, sigma_max and sigma_min included: (n,), float64."""
         if n < 2:
             raise InputError(f"a walk needs at least 2 noise levels; got {n}")
-        return self.sigma(torch.linspace(0, 1, n, dtype=torch.float64))
+        levels = self.sigma(torch.linspace(0, 1, n, dtype=torch.float64))
+        levels[0], levels[-1] = self.sigma_max, self.sigma_min  # powers miss them by a rounding
+        return levels
 
     def draw(self, random: Sequence[Generator]) -> Tensor:
         """One training level for each generator: (B,), float64."""
@@ -42,6 +44,8 @@ class Geometric(Schedule):
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0, count: int | None = None) -> None:
         super().__init__(sigma_min, sigma_max)
+        if count is not None and count < 2:
+            raise InputError(f"a ladder of noise levels needs a count of at least 2; got {count}")
         self.count = count
 
     def sigma(self, u: Tensor) -> Tensor:
@@ -67,7 +71,7 @@ class Karras(Schedule):
 
 
 class LogNormal(Schedule):
-    """Training levels whose logarithm is normal about `centre`, cut to the range; a share stays log-uniform over all of it.
+    """Training levels whose logarithm is normal about `centre`, cut to the range; a share is log-uniform over all of it.
 
     The normal part spends the budget where images form, the uniform part keeps the whole range learned.
     Reference: Karras et al., NeurIPS 2022, table 1 (there centre exp(-1.2), spread 1.2, no uniform share).

@@ -180,7 +180,7 @@ class Scan:
             self.notes.append("the coils are not whitened: the given maps are those of the file's own coils")
             mixing = None
         if self.coils is not None:
-            middle = self._masked(self.file.slices // 2)[None]
+            middle = self.kspace(self.file.slices // 2)[None]
             _, matrix = compress_coils(middle if mixing is None else whiten(middle, mixing), self.coils)
             mixing = matrix if mixing is None else matrix @ mixing.to(matrix)
         return mixing
@@ -195,7 +195,7 @@ class Scan:
 
     def acquisition(self, slice: int) -> Acquisition:
         """One slice, scaled, with its maps; batch size 1."""
-        kspace = self._masked(slice)[None]
+        kspace = self.kspace(slice)[None]
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
         maps = self._given[slice : slice + 1] if self._given is not None else self._maps(slice, kspace)
@@ -208,7 +208,8 @@ class Scan:
         kspace = self.file.kspace(slice)[None]
         return truth_image(kspace)[0], ifft(kspace)[0]
 
-    def _masked(self, slice: int) -> Tensor:
+    def kspace(self, slice: int) -> Tensor:
+        """One slice (C, H, W) of the file, as the mask samples it."""
         return self.file.kspace(slice) * self.mask[0]
 
     def _maps(self, slice: int, kspace: Tensor) -> Tensor:
@@ -237,4 +238,4 @@ class _Slices(Sequence):
         return self.scan.file.slices
 
     def __getitem__(self, slice):  # type: ignore[override]
-        return self.scan._masked(slice)
+        return self.scan.kspace(slice)

@@ -38,14 +38,25 @@ class Block(nn.Module):
         self.modulation = nn.Linear(embedding, 2 * width)
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        for layer in (self.modulation, self.second):  # a new block is the identity
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in (*self.modulation.parameters(), *self.second.parameters()):  # a new block is the identity
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         gain, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, functional.silu(x), 1 + gain)
         return x + self.second(functional.silu(self.first(h)))
+
+
+class Blocks(nn.ModuleList):
+    """The blocks of one resolution, in turn."""
+
+    def __init__(self, count: int, width: int, embedding: int) -> None:
+        super().__init__(Block(width, embedding) for _ in range(count))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
 
 
 class UNet(nn.Module):
@@ -69,13 +80,14 @@ class UNet(nn.Module):
         packed = channels * unshuffle**2
         self.embed = NoiseEmbedding(embedding)
         self.enter = nn.Conv2d(packed, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.ModuleList(Block(w, embedding) for _ in range(blocks)) for w in widths)
-        self.up = nn.ModuleList(nn.ModuleList(Block(w, embedding) for _ in range(blocks)) for w in widths[:-1])
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        steps = list(zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(Blocks(blocks, w, embedding) for w in widths)
+        self.up = nn.ModuleList(Blocks(blocks, w, embedding) for w in widths[:-1])
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in steps)
         self.leave = nn.Conv2d(widths[0], packed, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
         if extra is not None:
@@ -90,10 +102,7 @@ class UNet(nn.Module):
             if level:
                 skips.append(h)
                 h = self.shrink[level - 1](h)
-            for block in blocks:
-                h = block(h, embedding)
+            h = blocks(h, embedding)
         for level in reversed(range(len(self.up))):
-            h = self.grow[level](h) + skips[level]
-            for block in self.up[level]:
-                h = block(h, embedding)
+            h = self.up[level](self.grow[level](h) + skips[level], embedding)
         return functional.pixel_shuffle(self.leave(h), self.unshuffle)[..., :height, :width]

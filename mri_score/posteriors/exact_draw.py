@@ -52,6 +52,9 @@ class ExactDraw(Proximal):
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         v, r, weight = self._split(x, sigma)
-        noise = per_item(self.noise_std, self.kspace) * noise_like(self.kspace.expand(len(x), *self.kspace.shape[1:]), random)
-        b = self.backprojection + self.operator.adjoint(noise) + weight * (v + r * noise_like(x, random))
-        return self.operator.solve(b, weight.reshape(-1), start=v)
+        kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])
+        noise = per_item(self.noise_std, kspace) * noise_like(kspace, random)
+        guess = v + r * noise_like(x, random)
+        b = self.backprojection + self.operator.adjoint(noise) + weight * guess
+        # Started from the guess, what no sample sees is exact at once, however little its weight counts in b.
+        return self.operator.solve(b, weight.reshape(-1), start=guess)

@@ -22,8 +22,11 @@ class Sampler:
     """
 
     def __init__(self, sigmas: Tensor) -> None:
-        if sigmas.ndim != 1 or not bool((sigmas[:-1] > sigmas[1:]).all()) or not bool(sigmas[-1] > 0):
-            raise InputError("a walk needs positive, strictly decreasing noise levels")
+        if sigmas.ndim != 1 or not len(sigmas) or not bool((sigmas[:-1] > sigmas[1:]).all() & (sigmas[-1] > 0)):
+            raise InputError(
+                f"a walk needs one or more positive, strictly decreasing noise levels, not {sigmas.tolist()};"
+                " make them with a schedule, e.g. Karras().levels(30)"
+            )
         self.sigmas = sigmas
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ def found(folder: Path) -> list[Path]:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Errors: InputError where the file is damaged or not one of ours."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch itself does not look at the checksums
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise InputError(f"{path} cannot be read ({error}); remove it to resume from the one before") from error
     missing = {"step", "model", "ema", "optimizer"} - set(state if isinstance(state, dict) else ())
     if missing:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
+from mri_score.files import write_text
 from mri_score.losses.base import Loss
 from mri_score.numerics.noise import generators
 from mri_score.score import NetworkPrior
@@ -33,7 +34,8 @@ class Interrupted(Exception):
     """A signal asked the run to stop; its checkpoint is written."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the checkpoint is written, the same command resumes")
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}; the checkpoint is written, the same command resumes")
         self.code = 128 + number
 
 
@@ -67,6 +69,7 @@ def train(
 
     Batches, noise and the learning rate follow from (seed, step) alone: a run that was killed and resumed ends with
     the bits of an uninterrupted one on the same number of threads.
+    Errors: Interrupted after SIGTERM or SIGINT, InputError for numbers that are not finite for PATIENCE steps.
     """
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"training.precision is {precision!r}; known: bfloat16, float32")
@@ -77,16 +80,17 @@ def train(
 
     # Resume.
     first, failures = 0, 0
+    losses: list[float] = []  # since the last line of the log
     if found := checkpoint.found(folder):
         state = checkpoint.load(found[-1])
         first = state["step"]
+        losses = state.get("losses", [])
         _restore(found[-1], prior, ema, optimizer, state)
 
     log = folder / "log.jsonl"
     _forget_after(log, first)
     loader = Batches(source, batch_size, seed).loader(first, steps, workers)
     bar = tqdm(total=steps, initial=first, unit="step", disable=quiet, smoothing=0.02, dynamic_ncols=True)
-    losses: list[float] = []
     started = time.monotonic()
 
     with _stop_signals() as stopped, bar:
@@ -106,7 +110,7 @@ def train(
                     group["lr"] = learning_rate * _ramp(step, steps, warmup, decay)
                 optimizer.step()
                 ema.update(prior, step)
-                losses.append(float(value))
+                losses.append(float(value.detach()))
             else:
                 failures += 1
                 if failures > PATIENCE:
@@ -124,7 +128,7 @@ def train(
                 _append(log, entry)
                 losses.clear()
             if done % save_every == 0 or done == steps or stopped:
-                checkpoint.save(folder, _state(done, prior, ema, optimizer))
+                checkpoint.save(folder, _state(done, prior, ema, optimizer, losses))
                 about: dict[str, Any] = {"step": done, "images": done * batch_size}
                 if validation and not stopped:
                     about["denoising_errors"] = denoising_errors(ema.model, validation)
@@ -132,8 +136,8 @@ def train(
                 save_prior(ema.model, about)
                 if watch is not None:
                     watch(ema.model, about)
-            if stopped:
-                raise Interrupted(stopped[0])
+                if stopped:  # only here, where the checkpoint is written
+                    raise Interrupted(stopped[0])
 
 
 def _ramp(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -143,12 +147,15 @@ def _ramp(step: int, steps: int, warmup: int, decay: float) -> float:
     return min(rise, 1.0, fall)
 
 
-def _state(step: int, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _state(
+    step: int, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, losses: list[float]
+) -> dict[str, Any]:
     return {
         "step": step,
         "model": prior.state_dict(),
         "ema": ema.model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "losses": losses,
     }
 
 
@@ -188,15 +195,16 @@ def _forget_after(log: Path, step: int) -> None:
             continue
         if entry.get("step", math.inf) <= step:
             kept.append(line + "\n")
-    log.write_text("".join(kept), encoding="utf-8")
+    write_text(log, "".join(kept))
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """Within, SIGTERM and SIGINT only leave their number in the list: the loop stops at a step's end."""
     caught: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
     try:
-        old = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+        old = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in numbers}
     except ValueError:  # not in the main thread: signals are somebody else's business
         yield caught
         return

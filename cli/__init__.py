@@ -1,0 +1,57 @@
+"""The command line: one thin command a file, loaded only when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from mri_score import __version__
+from mri_score.errors import InputError
+
+COMMANDS = {
+    "simulate": "Write simulated scans in the fastMRI layout.",
+    "info": "Tell what a scan holds, and what to watch out for.",
+    "maps": "Make ESPIRiT coil maps.",
+    "calibrate": "Measure a dataset's noise levels and statistics.",
+    "train": "Train a prior, from clean or from noisy scans.",
+    "reconstruct": "Reconstruct undersampled scans with their uncertainty.",
+    "evaluate": "Score reconstructions as fastMRI does.",
+    "priors": "List the bundled priors.",
+}
+
+
+class Commands(click.Group):
+    """The commands by name: listing them imports none, and bad input ends with one message and exit code 2."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return import_module(f"{__name__}.{name}").command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            problem = click.ClickException(str(error))
+            problem.exit_code = 2
+            raise problem from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mri-score")
+def main() -> None:
+    """Score-based MRI reconstruction: from multi-coil k-space to an image with its uncertainty.
+
+    \b
+    Try it without any data:
+      mri-score reconstruct --accel 4
+    """

@@ -1,0 +1,44 @@
+"""mri-score evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import FOLDER
+
+
+@click.command("evaluate")
+@click.option("--target", type=FOLDER, required=True, help="Folder of fastMRI files with their truth.")
+@click.option("--predictions", type=FOLDER, required=True, help="Folder of files of the same names with `reconstruction`.")
+@click.option("--challenge", type=click.Choice(["multicoil", "singlecoil"]), default="multicoil", show_default=True)
+@click.option("--acceleration", type=float, help="Only predictions of this nominal acceleration.")
+@click.option("--acquisition", help="Only scans of this kind, such as AXT2.")
+@click.option("--csv", "table", type=click.Path(dir_okay=False, path_type=Path), help="Also write a row a volume.")
+def command(
+    target: Path, predictions: Path, challenge: str, acceleration: float | None, acquisition: str | None, table: Path | None
+) -> None:
+    """Score reconstructions against the truth in fastMRI files, by fastMRI's own definitions.
+
+    Both are cropped to the centre as fastMRI does; the range is the volume's maximum, SSIM has a 7 x 7 window.
+
+    \b
+    Example:
+      mri-score evaluate --target multicoil_val --predictions out/reconstructions
+    """
+    from mri_score.evaluation.folders import score_folders
+    from mri_score.files import write_text
+
+    dataset = "reconstruction_rss" if challenge == "multicoil" else "reconstruction_esc"
+    scores = score_folders(target, predictions, target=dataset, acceleration=acceleration, acquisition=acquisition)
+    for name, values in scores.volumes.items():
+        click.echo(f"{name:<40}" + "  ".join(f"{key.upper()} {value:.4g}" for key, value in values.items()))
+    summary = {key: f"{mean:.4g} +/- {spread:.4g}" for key, (mean, spread) in scores.summary().items()}
+    click.secho(" ".join(f"{key.upper()} = {value}" for key, value in summary.items()), bold=True)
+    if table is not None:
+        keys = list(next(iter(scores.volumes.values())))
+        lines = [",".join(["file", *keys])]
+        lines += [",".join([name, *(f"{values[key]:.8g}" for key in keys)]) for name, values in scores.volumes.items()]
+        write_text(table, "\n".join(lines) + "\n")
+        click.echo(table)

@@ -1,0 +1,58 @@
+"""What several commands read from their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mri_score.errors import InputError
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+
+
+def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--accel, --mask and what belongs to them."""
+    for option in reversed(
+        [
+            click.option("--accel", type=float, help="Undersample a full scan by this factor; the true one is printed."),
+            click.option(
+                "--mask", "law", default="variable-density", show_default=True, metavar="LAW|FILE",
+                help="How: variable-density, random, fastmri-random, equispaced, equispaced_fraction, magic,"
+                " magic_fraction, poisson-disc, or a .npy or .h5 file.",
+            ),
+            click.option(
+                "--calibration-lines", type=click.IntRange(1), metavar="N",
+                help="Lines at the centre that are all sampled.  [default: 8 % up to R = 6, else 4 %, at least 10]",
+            ),
+            click.option("--mask-seed", type=click.IntRange(0), metavar="N", help="Another mask than the file name's."),
+            click.option(
+                "--axis", type=click.Choice(["-1", "-2"]), default="-1", show_default=True,
+                help="The axis that is undersampled: -1 columns, -2 rows.",
+            ),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def read_slices(text: str | None, count: int) -> list[int]:
+    """`3`, `2:5`, `:`, `0,4,9` -> numbers; `middle` is the middle one."""
+    if text is None or text == ":":
+        return list(range(count))
+    if text == "middle":
+        return [count // 2]
+    try:
+        if ":" in text:
+            first, last = (int(part) if part else None for part in text.split(":"))
+            chosen = list(range(count))[first:last]
+        else:
+            chosen = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--slices {text!r} should read 3, 2:5, 0,4,9 or middle") from error
+    if not chosen or not all(0 <= number < count for number in chosen):
+        raise InputError(f"--slices {text!r} is outside the volume, which has slices 0 to {count - 1}")
+    return chosen

@@ -1,0 +1,52 @@
+"""mri-score reconstruct."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import ANY_PATH, FOLDER, sampling_options
+
+
+@click.command("reconstruct")
+@click.argument("scan", required=False, type=ANY_PATH)
+@sampling_options
+@click.option("--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors.")
+@click.option(
+    "--sampler", default="exact-draw", show_default=True, help="exact-draw, proximal, langevin or langevin-norm-matched."
+)
+@click.option("--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Posterior draws a slice.")
+@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
+@click.option("--seed", default=0, show_default=True, help="Of the draws; never of the mask.")
+@click.option("--slices", metavar="LIST", help="Such as 3, 2:5, 0,4,9 or middle.  [default: all]")
+@click.option("--maps", type=ANY_PATH, help="Coil maps to use (.h5 or .npy).  [default: ESPIRiT from the sampled data]")
+@click.option("--full-maps", is_flag=True, help="Maps from full k-space: for studies; the report says so.")
+@click.option("--coils", type=click.IntRange(1), metavar="N", help="Compress to N virtual coils.")
+@click.option(
+    "--baselines", default="zero-filled,cg-sense,l1-wavelet", show_default=True,
+    help="Classical methods for comparison: also tv, or none.",
+)
+@click.option("--operator", default="torch", show_default=True, help="torch, or sigpy: the same job through SigPy's linop.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time: bounds memory.")
+@click.option("--keep-samples", is_flag=True, help="Write every draw into the file.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--out", "-o", type=FOLDER, default=Path("out"), show_default=True, help="Where results go.")
+@click.option("--again", is_flag=True, help="Also redo files that are finished.")
+def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
+    """Reconstruct SCAN: a fastMRI file, or a folder of them; without it, a simulated head.
+
+    A full scan is undersampled by --accel and scored against its own truth; a scan that was acquired undersampled
+    is taken as it is. Writes reconstructions/, panels/, report/ and metrics.csv into --out.
+
+    \b
+    Examples:
+      mri-score reconstruct --accel 4
+      mri-score reconstruct scan.h5 --accel 8 --samples 8 --out results
+      mri-score reconstruct undersampled/ --prior runs/knee_384
+    """
+    from .reconstructing import reconstruct_all
+
+    reconstruct_all(scan, **options)

@@ -1,0 +1,149 @@
+"""The work behind mri-score reconstruct: files one by one, what fails is reported and skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from mri_score.data.fastmri import FastMRI, fastmri_files
+from mri_score.data.scan import Sampling, Scan
+from mri_score.data.simulate import simulate
+from mri_score.errors import InputError
+from mri_score.evaluation.report import MethodScores, Report, Table, write_report
+from mri_score.files import sha256
+from mri_score.numerics.noise import key
+from mri_score.priors.store import find_prior, load_prior
+from mri_score.reconstruction import METHODS
+from mri_score.score import NetworkPrior
+from mri_score.volumes import (
+    MVUE,
+    Options,
+    Volume,
+    finished,
+    reconstruct_volume,
+    score_rows,
+    write_pictures,
+    write_scores,
+    write_volume,
+)
+
+from .options import read_slices
+
+
+def reconstruct_all(scan: Path | None, **given: Any) -> None:
+    """Reconstruct every file; print scores and where results are; fail at the end if any file failed."""
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    out: Path = given["out"]
+    names = [name.strip() for name in given["baselines"].split(",") if name.strip() not in ("", "none")]
+    options = Options(
+        method=given["sampler"],
+        steps=given["steps"],
+        samples=given["samples"],
+        seed=given["seed"],
+        batch_size=given["batch_size"],
+        device=given["device"],
+        operator=given["operator"],
+        baselines=names,
+        keep_samples=given["keep_samples"],
+    )
+    prior_path = find_prior(given["prior"])
+    prior = load_prior(prior_path)
+    digest = sha256(prior_path)
+    sampling = Sampling(given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"]))
+    if scan is None:
+        if sampling.acceleration is None:
+            sampling = Sampling(4.0, given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"]))
+        click.echo("No scan was given: reconstructing a simulated head (mri-score simulate makes more of them).")
+        files = simulate(out / "scan", volumes=1, slices=1)
+    else:
+        files = fastmri_files(scan)
+    identity = key(sorted((name, str(value)) for name, value in given.items() if name not in ("out", "again", "threads")), digest)
+
+    failed: list[Path] = []
+    pages: list[tuple[str, list[MethodScores]]] = []
+    for path in files:
+        if not given["again"] and finished(out, path.name, identity):
+            click.echo(f"{path.name}: finished before (--again redoes it)")
+            continue
+        try:
+            volume = _one(path, sampling, prior, options, given)
+            attributes = {"prior": str(given["prior"]), "prior_sha256": digest, "identity": str(identity)}
+            if sampling.acceleration is not None:
+                attributes["acceleration"] = sampling.acceleration
+            written = write_volume(out, volume, options, attributes)
+            facts = {"Prior": f"{given['prior']} (SHA-256 {digest[:12]})"}
+            report = out / "report" if len(files) == 1 else out / "report" / path.stem
+            panels, page = write_pictures(out, report, volume, options, facts)
+            if volume.truth:
+                write_scores(out / "metrics.csv", score_rows(volume, options))
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            click.secho(f"{path.name}: skipped: {error}", fg="red", err=True)
+            failed.append(path)
+            continue
+        scores = volume.scores(options.estimate).get(MVUE, [])
+        pages.append((path.stem, scores))
+        _print(volume, scores, options)
+        click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
+    if len(files) > 1 and pages:
+        click.echo(f"Report of all volumes: {_summary(out / 'report', pages)}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(files)} files failed: {', '.join(path.name for path in failed)}")
+
+
+def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, given: dict[str, Any]) -> Volume:
+    file = FastMRI(path)
+    slices = read_slices(given["slices"], file.slices)
+    scan = Scan(
+        file,
+        sampling,
+        maps=given["maps"],
+        cache=given["out"] / "maps",
+        coils=given["coils"],
+        full_maps=given["full_maps"],
+    )
+    method = METHODS[options.method]
+    steps = options.steps or method.steps
+    total = len(slices) * options.samples * steps * method.calls
+    with tqdm(total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05) as bar:
+        volume = reconstruct_volume(scan, prior, options, slices, bar.update)
+    return volume
+
+
+def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None:
+    """The table of one volume."""
+    click.secho(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {len(volume.slices)} slices", bold=True)
+    for note in volume.notes:
+        click.secho(f"  note: {note}", fg="yellow")
+    if not scores:
+        click.echo("  acquired undersampled: no truth, nothing to score")
+        return
+    click.echo(f"  against {MVUE}, inside the foreground")
+    click.echo(f"  {'':<34}{'PSNR (dB)':>10}{'SSIM':>9}{'NMSE':>9}{'seconds':>9}")
+    for one in scores:
+        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+        values = one.foreground
+        click.echo(
+            f"  {one.method:<34}{values['psnr']:>10.2f}{values['ssim']:>9.4f}{values['nmse']:>9.4f}{seconds:>9}"
+        )
+    if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
+        shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
+        click.echo(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
+
+
+def _summary(folder: Path, pages: list[tuple[str, list[MethodScores]]]) -> Path:
+    """The page over all volumes: a row a volume and method, inside the foreground."""
+    rows = [
+        [name, one.method, *(f"{one.foreground[key]:.4f}" for key in ("psnr", "ssim", "nmse"))]
+        for name, scores in pages
+        for one in scores
+    ]
+    table = Table(f"Against {MVUE}, foreground", ["Volume", "Method", "PSNR (dB)", "SSIM", "NMSE"], rows)
+    facts = {"Volumes": str(len(pages)), "Pages": ", ".join(f"{name}/index.html" for name, _ in pages)}
+    return write_report(folder, Report(title="All volumes", facts=facts, tables=[table] if rows else []))

@@ -1,0 +1,65 @@
+"""What a run shows while it trains: denoised validation images, samples of the prior, TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.evaluation.panel import picture, save_png
+from mri_score.numerics.channels import per_item
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.samplers.langevin import Langevin
+from mri_score.schedules import Geometric
+from mri_score.score import NetworkPrior
+
+SHOWN = 4
+"""Images of each kind."""
+SIGMAS = (0.1, 0.3, 1.0)
+LEVELS = 30
+"""Of the short Langevin walk that makes the samples: a look at the prior, not its best."""
+
+
+class Figures:
+    """Writes figures/step-<n>.png, and TensorBoard events where tensorboard is installed."""
+
+    def __init__(self, folder: Path, validation: list[Acquisition] | None) -> None:
+        self.folder = folder
+        images = [batch.image for batch in validation or [] if batch.image is not None]
+        self.images = torch.cat(images)[:SHOWN] if images else None
+        self.board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def watch(self, prior: NetworkPrior, about: dict[str, Any]) -> None:
+        """At each checkpoint: scalars of the validation, and one figure."""
+        step = about["step"]
+        for sigma, error in about.get("denoising_errors", {}).items():
+            if self.board is not None:
+                self.board.add_scalar(f"denoising error/sigma {sigma:g}", error, step)
+        if self.images is None:
+            return
+        rows = self._rows(prior, self.images.to(next(prior.parameters()).device))
+        sheet = torch.cat([torch.cat(list(row.abs()), dim=-1) for row in rows], dim=-2).cpu().clamp(0, 1.2)
+        save_png(self.folder / "figures" / f"step-{step:08d}.png", picture(sheet.numpy(), (0.0, 1.2)))
+        if self.board is not None:
+            self.board.add_image("clean, noisy and denoised, samples", sheet[None] / 1.2, step)
+            self.board.flush()
+
+    @torch.no_grad()
+    def _rows(self, prior: NetworkPrior, images: Tensor) -> list[Tensor]:
+        """The images; for each sigma noisy and denoised ones; samples."""
+        rows = [images]
+        for sigma in SIGMAS:
+            level = torch.full((len(images),), sigma, device=images.device)
+            noisy = images + per_item(level, images) * noise_like(images, generators(0, "figure", 0, len(images)))
+            rows += [noisy, prior.denoise(noisy, level)]
+        walk = Langevin(Geometric(max(0.01, prior.sigma_min), min(5.0, prior.sigma_max)).levels(LEVELS), repeats=2)
+        rows.append(walk(prior, images, generators(0, "samples", 0, len(images))))
+        return rows
