@@ -71,7 +71,7 @@ class Karras(Schedule):
 
 
 class LogNormal(Schedule):
-    """Training levels whose logarithm is normal about `centre`, cut to the range; a share is log-uniform over all of it.
+    """Training levels whose logarithm is normal about `centre`, cut to the range; a share is log-uniform over it all.
 
     The normal part spends the budget where images form, the uniform part keeps the whole range learned.
     Reference: Karras et al., NeurIPS 2022, table 1 (there centre exp(-1.2), spread 1.2, no uniform share).

@@ -361,7 +361,7 @@ def test_a_forged_size_is_refused(path):
 
 def test_slices_and_chunks_have_a_largest_size(path, monkeypatch):
     write_fastmri(path, white(2, 2, 40, 40))
-    monkeypatch.setattr("mri_score.data.fastmri.LARGEST_READ", 30_000)
+    monkeypatch.setattr("mri_score.data.hdf5.LARGEST_READ", 30_000)
     FastMRI(path)  # 25,600 bytes a slice
     replaced(path, "kspace", white(2, 2, 40, 40).numpy(), chunks=(2, 2, 40, 40))
     refused(path, "at most 30000")

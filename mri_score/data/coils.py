@@ -1,22 +1,16 @@
-"""Coil maps of a scan: which k-space they come from, their files and cache, and the compression of coils."""
+"""Coil maps of a scan: which k-space they come from; the truth that they give; the compression of coils."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import torch
 from torch import Tensor
 
 from mri_score.data.espirit import espirit, whole_patches
 from mri_score.errors import InputError
-from mri_score.files import whole_file
 from mri_score.numerics.channels import squared_norm
 from mri_score.numerics.fourier import ifft, resize_kspace
 from mri_score.numerics.noise import generators
@@ -26,8 +20,6 @@ SIZES = (24, 20, 16, 12, 8)
 """Calibration squares that are tried under two-dimensional masks."""
 HELD_OUT = 0.05
 """The part of the samples outside the largest square that judges them."""
-VERSION = 1
-"""Raise it when the maps that this file makes change: older caches are then left alone."""
 
 
 @dataclass(frozen=True)
@@ -190,81 +182,3 @@ def compress_coils(kspace: Tensor, count: int, matrix: Tensor | None = None) -> 
         vectors = torch.linalg.eigh(samples @ samples.mH).eigenvectors
         matrix = vectors.flip(1)[:, :count].mH.to(kspace.dtype)
     return torch.einsum("dc,bchw->bdhw", matrix.to(kspace), kspace), matrix
-
-
-def normalise_maps(maps: Tensor) -> Tensor:
-    """Scale maps (..., C, H, W) to sum_c |S_c|^2 = 1 at every pixel, 1 / sqrt(C) each where all are zero."""
-    norm = maps.abs().square().sum(-3, keepdim=True).sqrt()
-    even = torch.full_like(maps, maps.shape[-3] ** -0.5)
-    scaled = torch.where((norm - 1).abs() > 1e-5, maps / norm.clamp_min(torch.finfo(norm.dtype).tiny), maps)
-    return torch.where(norm > 0, scaled, even)
-
-
-def read_maps(path: str | Path, shape: Sequence[int]) -> Tensor:
-    """Read coil maps for k-space of `shape` (slices, C, H, W): from HDF5 (`maps` or `s_maps`) or from .npy.
-
-    One slice may come without its first axis. The maps are scaled to unit sum of squares at every pixel.
-    Errors: InputError for an unreadable file, no such data set, NaN, or another shape.
-    """
-    path, shape = Path(path), tuple(shape)
-    try:
-        array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_hdf5(path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read coil maps from {path}: {error}; it must be HDF5 or .npy") from error
-    if array.ndim == 3 and shape[0] == 1:
-        array = array[None]
-    if array.shape != shape:
-        raise InputError(
-            f"{path}: coil maps have shape {array.shape}, but the k-space has {shape} (slices, coils, rows, columns);"
-            " make maps for this file with: mri-score maps"
-        )
-    maps = torch.from_numpy(np.ascontiguousarray(array, dtype=np.complex64))
-    if not torch.isfinite(torch.view_as_real(maps)).all():
-        raise InputError(f"{path}: coil maps hold NaN or infinity; make them anew with: mri-score maps")
-    return normalise_maps(maps)
-
-
-def _read_hdf5(path: Path) -> np.ndarray:
-    with h5py.File(path, "r") as file:
-        for name in ("maps", "s_maps"):
-            if name in file:
-                return file[name][()]
-        raise InputError(f"{path} has no coil maps: data sets `maps` or `s_maps` are known, it has {sorted(file)}")
-
-
-def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: Mapping[str, str | float]) -> None:
-    """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to HDF5, with attributes that say where from."""
-    with whole_file(path) as part, h5py.File(part, "w") as file:
-        file["maps"] = maps.cpu().numpy()
-        file["eigenvalue"] = eigenvalue.cpu().numpy()
-        file.attrs.update(attributes)
-
-
-def cache_key(path: str | Path, mask: Tensor | None, **parameters: str | float | bool | None) -> str:
-    """The name of the maps that come from this file, mask and parameters: `<stem>-<hash>`.
-
-    The file counts by its name, size and time of change; parameters in any order.
-    """
-    path = Path(path)
-    status = path.stat()
-    facts = [VERSION, path.name, status.st_size, status.st_mtime_ns, sorted(parameters.items())]
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    if mask is not None:
-        digest.update(json.dumps(list(mask.shape)).encode() + mask.bool().cpu().numpy().tobytes())
-    return f"{path.stem}-{digest.hexdigest()[:16]}"
-
-
-def cached_maps(
-    folder: str | Path, key: str, make: Callable[[], tuple[Tensor, Tensor]], **attributes: str | float
-) -> tuple[Tensor, Tensor]:
-    """Maps and eigenvalue from `<folder>/<key>.h5`; made, and kept there, only where that file is absent or broken."""
-    path = Path(folder) / f"{key}.h5"
-    try:
-        with h5py.File(path, "r") as file:
-            return torch.from_numpy(file["maps"][()]), torch.from_numpy(file["eigenvalue"][()])
-    except (OSError, KeyError):
-        maps, eigenvalue = make()
-    write_maps(path, maps, eigenvalue, attributes)
-    return maps, eigenvalue

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
 from mri_score.data.header import Header, build_header, parse_header
 from mri_score.errors import InputError
 from mri_score.files import whole_file
 from mri_score.numerics.fourier import fft, ifft, resize_image
 
-LARGEST_READ = 2 << 30
-"""Bytes of a slice, or of a chunk: what one read makes room for."""
-LARGEST_COMPRESSION = 100
 Shape = tuple[int, int]
 
 
@@ -148,6 +144,10 @@ class FastMRI:
         if self.cols < cols:
             rows = cols = self.cols
         return min(rows, self.image_shape[0]), cols
+
+    def empty(self, slice: int) -> bool:
+        """Whether nothing but zeros is stored of a slice, which `kspace` would refuse."""
+        return not self._read("kspace", slice).any()
 
     def kspace(self, slice: int) -> Tensor:
         """One slice (coils, H, W), complex64, without readout oversampling, unsampled points zero.
@@ -314,66 +314,6 @@ def write_fastmri(
         if mask is not None:
             file["mask"] = np.asarray(mask, dtype=bool)
         file.attrs.update(attributes or {})
-
-
-# ---- HDF5 from strangers.
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a broken HDF5 file raises into one error that names it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read as HDF5: it is truncated or damaged ({error}); fetch or export it again"
-        ) from error
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; give a fastMRI file or a folder of them")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"{path} is not an HDF5 file; fastMRI files are")
-    return h5py.File(path, "r")
-
-
-def plain_dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset | None:
-    """A dataset that lies in this very file, in full; None where there is none of that name.
-
-    Links, external storage and virtual datasets could show any file of this machine (CVE-2026-1669), and a few bytes
-    can claim terabytes.
-    """
-    links = file.id.links
-    if not links.exists(key.encode()):
-        return None
-    if links.get_info(key.encode()).type != h5py.h5l.TYPE_HARD:
-        raise InputError(f"{path}: {key} is a link to another place; copy the data into the file (h5repack)")
-    dataset = file[key]
-    if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"{path}: {key} is a group, not a dataset; write it as in fastMRI files")
-    if dataset.external or dataset.is_virtual:
-        raise InputError(f"{path}: the samples of {key} lie in other files; copy the data into the file (h5repack)")
-    _check_size(path, key, dataset)
-    return dataset
-
-
-def _check_size(path: Path, key: str, dataset: h5py.Dataset) -> None:
-    if dataset.shape is None:
-        raise InputError(f"{path}: {key} is empty; export the scan again")
-    item = dataset.dtype.itemsize
-    claimed, stored = math.prod(dataset.shape) * item, dataset.id.get_storage_size()
-    least = claimed if dataset.chunks is None else claimed / LARGEST_COMPRESSION
-    if stored < least or stored > path.stat().st_size:
-        raise InputError(
-            f"{path}: {key} claims {claimed} bytes, shape {dataset.shape}, but {stored} are stored;"
-            " the file is incomplete or forged: fetch or export it again"
-        )
-    largest = max(math.prod(dataset.shape[1:]) * item, math.prod(dataset.chunks or (0,)) * item)
-    if largest > LARGEST_READ:
-        raise InputError(f"{path}: one slice of {key} takes {largest} bytes; at most {LARGEST_READ} are read; split it")
 
 
 def _check_kspace(path: Path, kspace: h5py.Dataset) -> None:

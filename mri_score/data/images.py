@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from mri_score.data import transforms
 from mri_score.data.acquisition import Acquisition
+from mri_score.data.hdf5 import open_hdf5, plain_dataset, plain_datasets, reading
 from mri_score.errors import InputError
 
 SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
@@ -35,7 +35,7 @@ class ImageStacks:
         self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
         self.images: list[np.ndarray] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
-        for path in (file for path in paths for file in _files(Path(path))):
+        for path in (file for given in paths for file in _files(Path(given))):
             stack, labels = read_stack(path)
             keep = np.array([image.max() > 0 for image in stack])
             for label, values in (exclude or {}).items():
@@ -61,7 +61,8 @@ class ImageStacks:
         group = self.groups[names[int(torch.randint(len(names), (), generator=random))]]
         image = self._magnitude(group[int(torch.randint(len(group), (), generator=random))])
         if self.augment:
-            image = transforms.shade(transforms.warp(image, random), random)
+            image = transforms.warp(transforms.tone(image, random), random)
+            image = transforms.shade(image, random)
             image = transforms.smooth_phase(image, random)
             image = transforms.coarsen(image, random, least=self.least_resolution)
             image = transforms.flip_and_turn(image, random)
@@ -83,21 +84,18 @@ def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Images (slice, row, column) in the file's own type, and the labels of the slices."""
     if path.name.endswith((".nii", ".nii.gz")):
         return _read_nifti(path), {}
-    try:
-        with h5py.File(path) as file:
-            if not isinstance(file.get("image", getlink=True), h5py.HardLink) or file["image"].ndim != 3:
-                raise InputError(f"{path} holds {sorted(file)}; an image stack needs `image` (slice, row, column)")
-            dataset = file["image"]
-            if dataset.external or dataset.is_virtual:
-                raise InputError(f"{path} keeps its images in other files, which are not followed; copy them in")
-            labels = {
-                key: value.asstr()[:] if value.dtype.kind in "SO" else value[:]
-                for key, value in file.items()
-                if value.ndim == 1 and len(value) == len(dataset)
-            }
-            return dataset[:], labels
-    except (OSError, KeyError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}); is the file complete?") from error
+    with reading(path), open_hdf5(path) as file:
+        dataset = plain_dataset(file, path, "image")
+        if dataset is None or dataset.ndim != 3 or dataset.dtype.kind not in "fiub":
+            raise InputError(
+                f"{path} holds {sorted(file)}; an image stack needs `image` (slice, row, column), real numbers"
+            )
+        labels = {
+            key: value.asstr()[:] if value.dtype.kind in "SO" else value[:]
+            for key, value in plain_datasets(file, path)
+            if value.ndim == 1 and len(value) == len(dataset)
+        }
+        return dataset[:], labels
 
 
 def _read_nifti(path: Path) -> np.ndarray:

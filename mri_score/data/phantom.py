@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.anatomy import Head
+from mri_score.data.transforms import percentile
 from mri_score.errors import InputError, unknown_name
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
@@ -107,7 +108,7 @@ def phantom(
     profiles = torch.stack([coil_profiles(shape, pixel, z, coils) for z in heights])
     shading = profiles.abs().square().sum(1, keepdim=True).sqrt()
     image = image * shading[:, 0]
-    image = image / percentile(image)
+    image = image / percentile(image.flatten(0, 1))
     maps = profiles / shading
     noise_std = torch.tensor(noise_level(noise_snr))
     clean = fft(maps * image.unsqueeze(1))
@@ -184,12 +185,6 @@ def scanner_points(shape: tuple[int, int], pixel: float, z: float) -> Tensor:
     rows, cols = ((torch.arange(n, dtype=torch.float32) - n // 2) * pixel for n in shape)
     y, x = torch.meshgrid(-rows, cols, indexing="ij")
     return torch.stack([x, y, torch.full_like(x, z)])
-
-
-def percentile(image: Tensor) -> Tensor:
-    """The 99th percentile of |image|."""
-    magnitude = image.abs().flatten()
-    return magnitude.kthvalue(max(1, round(0.99 * magnitude.numel()))).values
 
 
 def noise_level(noise_snr: float | None) -> float:

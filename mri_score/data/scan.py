@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mri_score.data import masks
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.coils import cache_key, cached_maps, coil_maps, compress_coils, normalise_maps, read_maps, truth_image
+from mri_score.data.coils import coil_maps, compress_coils, truth_image
 from mri_score.data.fastmri import FastMRI
+from mri_score.data.maps import cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.data.transforms import percentile
 from mri_score.data.whitening import NoiseLevel, measure_noise, whiten
 from mri_score.errors import InputError

@@ -10,6 +10,7 @@ from torch import Tensor
 from mri_score.data import phantom
 from mri_score.data.fastmri import write_fastmri
 from mri_score.data.masks import make_mask, mask_seed
+from mri_score.data.transforms import percentile
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 from mri_score.numerics.noise import generators, key, noise_like
@@ -67,7 +68,7 @@ def scan(
     heights = phantom.slice_heights(slices)
     clean = torch.stack([_coil_kspace(shape, z, seed, coils, contrast, oversample) for z in heights])
     images = resize_image(ifft(clean), shape)
-    scale = UNIT / phantom.percentile(_rss(images))
+    scale = UNIT / percentile(_rss(images).flatten(0, 1))
     noise_std = phantom.noise_level(noise) * UNIT
     white = [noise_like(clean[:1], generators(seed, "simulate", slice)) for slice in range(slices)]
     return scale * clean + noise_std * torch.cat(white), noise_std

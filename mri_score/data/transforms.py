@@ -5,6 +5,7 @@ Each takes one image (H, W) and one generator, and says by how much it changes t
 
 from __future__ import annotations
 
+import cmath
 import math
 
 import torch
@@ -15,6 +16,8 @@ from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 
 PERCENTILE = 0.99
 """The magnitude percentile that is 1 for the networks (convention of loading, writing and training)."""
+SCALES = (0.6, 1.25)
+"""The range of training scales: the percentile of an undersampled scan is known only so well."""
 
 
 def percentile(image: Tensor) -> Tensor:
@@ -33,9 +36,10 @@ def log_between(low: float, high: float, random: Generator) -> float:
 
 
 def flip_and_turn(image: Tensor, random: Generator) -> Tensor:
-    """One of the eight symmetries of the square."""
+    """One of the eight symmetries of the square; for other images one of the four that keep their shape."""
     choice = int(torch.randint(8, (), generator=random))
-    image = torch.rot90(image, choice % 4, (-2, -1))
+    quarters = choice % 4 if image.shape[-2] == image.shape[-1] else 2 * (choice % 2)
+    image = torch.rot90(image, quarters, (-2, -1))
     return image.flip(-1) if choice >= 4 else image
 
 
@@ -52,6 +56,18 @@ def warp(image: Tensor, random: Generator, degrees: float = 15.0, zoom: float = 
     return warped[0, 0].clamp_min(0)
 
 
+def tone(image: Tensor, random: Generator, strength: float = 3.0, share: float = 0.7) -> Tensor:
+    """Another contrast: m -> (1 + a) m / (1 + a m), a in [-0.4, strength], for a `share` of the magnitude images.
+
+    Keeps 0 and 1. For a > 0 tissue comes up against fat and vessels, as in proton-density and gradient-echo images,
+    which few training sets hold.
+    """
+    if float(torch.rand((), generator=random)) >= share:
+        return image
+    a = log_between(0.6, 1 + strength, random) - 1
+    return (1 + a) * image / (1 + a * image).clamp_min(0.1)
+
+
 def smooth_field(shape: tuple[int, int], random: Generator, order: int = 4, decay: float = 1.0) -> Tensor:
     """A random smooth real field of unit standard deviation: cosines up to `order` half waves across the image."""
     rows, cols = shape
@@ -65,7 +81,13 @@ def smooth_field(shape: tuple[int, int], random: Generator, order: int = 4, deca
         return torch.cos(math.pi * degree[:, None] * place)
 
     field = waves(rows).T @ coefficients @ waves(cols)
-    return field / weights.square().sum().sqrt() * math.sqrt(2)
+    energy = torch.where(degree == 0, 1.0, 0.5)  # mean square of a wave
+    return field / (weights.square() * energy[:, None] * energy).sum().sqrt()
+
+
+def global_phase(image: Tensor, random: Generator) -> Tensor:
+    """Complex images only: times e^(i phase), uniform over the circle."""
+    return image * cmath.exp(1j * between(-math.pi, math.pi, random))
 
 
 def smooth_phase(image: Tensor, random: Generator, strength: float = 1.0, slope: float = 3.0) -> Tensor:
@@ -111,6 +133,6 @@ def crop(image: Tensor, random: Generator, size: tuple[int, int]) -> Tensor:
     return resize_image(image, size)
 
 
-def rescale(image: Tensor, random: Generator, low: float = 0.6, high: float = 1.25) -> Tensor:
-    """A log-uniform factor: the percentile of an undersampled scan is known only so well."""
+def rescale(image: Tensor, random: Generator, low: float = SCALES[0], high: float = SCALES[1]) -> Tensor:
+    """A log-uniform factor."""
     return image * log_between(low, high, random)

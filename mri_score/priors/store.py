@@ -37,12 +37,16 @@ def build_prior(network: dict[str, Any], **prior: Any) -> NetworkPrior:
 def save_prior(
     path: Path, prior: NetworkPrior, network: dict[str, Any], about: dict[str, Any], half: bool = False
 ) -> None:
-    """Write `path` (.safetensors) and the JSON beside it; `half` stores the weights in float16.
+    """Write `path` (.safetensors) and the JSON beside it; `half` stores what was trained in float16.
 
     `about` is what a model card needs: data, licences, training, validation errors.
     """
     dtype = torch.float16 if half else torch.float32
-    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in prior.network.state_dict().items()}
+    trained = dict(prior.network.named_parameters())  # buffers stay exact: float16 shifts the phase of high frequencies
+    weights = {
+        key: value.detach().to("cpu", dtype if key in trained else value.dtype).contiguous()
+        for key, value in prior.network.state_dict().items()
+    }
     with whole_file(path) as part:
         save_file(weights, part)
     record = {
@@ -82,6 +86,8 @@ def read_record(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} needs {beside.name} beside it, as mri-score writes it ({error})") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise InputError(f"{beside} is not a prior's description; it should say format: {_FORMAT!r}")
+    if missing := [key for key in ("sha256", "network", "prior") if key not in record]:
+        raise InputError(f"{beside} lacks {', '.join(missing)}; copy it again, or save the prior again")
     if sha256(path) != record["sha256"]:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in {beside.name}; copy both files again")
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class Batches(Dataset):
             sampler=range(first, last),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_quiet_worker,
         )
 
 
@@ -53,5 +54,8 @@ def join(items: Sequence[Acquisition]) -> Acquisition:
     return Acquisition(name=items[0].name, image=torch.cat(images), noise_std=noise_std)
 
 
-def _one_thread(worker: int) -> None:
+def _quiet_worker(worker: int) -> None:
+    """One thread; and signals that reach the whole group are the parent's business, which still needs its batch."""
     torch.set_num_threads(1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

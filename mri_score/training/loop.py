@@ -87,6 +87,7 @@ def train(
         losses = state.get("losses", [])
         _restore(found[-1], prior, ema, optimizer, state)
 
+    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.jsonl"
     _forget_after(log, first)
     loader = Batches(source, batch_size, seed).loader(first, steps, workers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def denoising_errors(
     That unit is sigma^2 sd^2 / (sigma^2 + sd^2): 1 is what a Gaussian of the prior's sd would reach, less is better.
     The noise is the same at every call, so that curves are smooth.
     """
-    device = next(prior.parameters()).device
+    device = next(chain(prior.parameters(), prior.buffers())).device
     errors: dict[float, float] = {}
     for sigma in sigmas:
         found: list[Tensor] = []
