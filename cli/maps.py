@@ -25,7 +25,6 @@ def command(scan: Path, out: Path, **given: Any) -> None:
     """
     import torch
 
-    from mri_score.data.coils import coil_maps
     from mri_score.data.fastmri import FastMRI, fastmri_files
     from mri_score.data.maps import write_maps
     from mri_score.data.scan import Sampling, Scan
@@ -36,7 +35,7 @@ def command(scan: Path, out: Path, **given: Any) -> None:
     for path in files:
         try:
             view = Scan(FastMRI(path), sampling)
-            found = [coil_maps(view.kspace(slice)[None], view.mask) for slice in range(view.file.slices)]
+            found = [view.make_maps(slice) for slice in range(view.file.slices)]
         except InputError as error:
             if len(files) == 1:
                 raise

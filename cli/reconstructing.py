@@ -14,10 +14,10 @@ from mri_score.data.scan import Sampling, Scan
 from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
 from mri_score.evaluation.report import MethodScores, Report, Table, write_report
-from mri_score.files import sha256
+from mri_score.files import make_folder, sha256
 from mri_score.numerics.noise import key
 from mri_score.priors.store import find_prior, load_prior
-from mri_score.reconstruction import METHODS
+from mri_score.reconstruction import METHODS, find_device
 from mri_score.score import NetworkPrior
 from mri_score.volumes import (
     MVUE,
@@ -51,6 +51,8 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         baselines=names,
         keep_samples=given["keep_samples"],
     )
+    find_device(given["device"])
+    make_folder(out)
     prior_path = find_prior(given["prior"])
     prior = load_prior(prior_path)
     digest = sha256(prior_path)
@@ -111,7 +113,7 @@ def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, 
     method = METHODS[options.method]
     steps = options.steps or method.steps
     total = len(slices) * options.samples * steps * method.calls
-    with tqdm(total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05) as bar:
+    with tqdm(total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
         volume = reconstruct_volume(scan, prior, options, slices, bar.update)
     return volume
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,11 @@ def build(section: str, values: Mapping[str, Any] | None, known: Mapping[str, Ca
 
 def call(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Any:
     """target(**values), each value coerced to the type that the signature states; unknown keys are refused."""
+    return bind(section, target, values, **given)()
+
+
+def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Callable[[], Any]:
+    """The call of target, checked but not made yet."""
     signature = inspect.signature(target)
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     supplied = {key: value for key, value in given.items() if key in signature.parameters}
@@ -133,7 +139,7 @@ def call(section: str, target: Callable, values: Mapping[str, Any] | None, **giv
         checked = model(**dict(values or {}))
     except pydantic.ValidationError as error:
         raise InputError(_message(section, error, fields)) from error
-    return target(**{key: getattr(checked, key) for key in checked.model_fields_set} | supplied)
+    return partial(target, **{key: getattr(checked, key) for key in checked.model_fields_set} | supplied)
 
 
 def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str, Any]) -> str:
@@ -226,14 +232,12 @@ def run(
         size = int((config.get("training") or {}).get("batch_size", 16))
         held_out = Batches(make_source(config, "validation"), size, seed=1234)
         validation = [held_out[index] for index in range(max(1, VALIDATION_IMAGES // size))]
-    _keep_config(config, folder)
-    write_parameters(folder / "parameters.txt", parameters)
     network = dict(config["network"])
 
     def save(averaged: NetworkPrior, about: dict[str, Any]) -> None:
         save_prior(folder / "prior.safetensors", averaged, network, {"dataset": config["dataset"], **about})
 
-    call(
+    start_training = bind(
         "training",
         train,
         {"device": str(find_device(device)), "seed": int(config.get("seed", 0)), **(config.get("training") or {})},
@@ -244,8 +248,12 @@ def run(
         save_prior=save,
         validation=validation,
         quiet=quiet,
-        watch=Figures(folder, validation).watch if validation else None,
+        watch=(lambda averaged, about: figures.watch(averaged, about)) if validation else None,
     )
+    _keep_config(config, folder)
+    write_parameters(folder / "parameters.txt", parameters)
+    figures = Figures(folder, validation)
+    start_training()
 
 
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:

@@ -19,8 +19,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Errors: InputError where the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; choose another folder with --out") from error
@@ -39,6 +39,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents. Errors: InputError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another folder with --out") from error
 
 
 def _sync_folder(folder: Path) -> None:

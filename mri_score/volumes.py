@@ -97,6 +97,8 @@ class Volume:
     name: str
     slices: list[int]
     mask: Tensor
+    acceleration: float
+    """The true one."""
     facts: dict[str, str]
     notes: list[str]
     samples: list[Tensor] = field(default_factory=list)
@@ -173,7 +175,7 @@ def reconstruct_volume(
 ) -> Volume:
     """Reconstruct the slices of a scan (default: all), with baselines, and the truth where the file holds it."""
     chosen = list(range(scan.file.slices)) if slices is None else list(slices)
-    volume = Volume(scan.file.path.name, chosen, scan.mask, {}, scan.notes)
+    volume = Volume(scan.file.path.name, chosen, scan.mask, scan.acceleration, {}, scan.notes)
     names = {name: BASELINES[name][0] for name in options.baselines}
     volume.seconds = dict.fromkeys([*names.values(), options.estimate], 0.0)
     levels: list[float] = []
@@ -272,9 +274,9 @@ def write_volume(folder: Path, volume: Volume, options: Options, attributes: dic
             file["slices"] = np.array(volume.slices)
             if options.keep_samples:
                 file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
-            file.attrs.update(attributes | {"mri_score": __version__, "complete": True})
-            for name, value in volume.facts.items():
-                file.attrs[name.lower().replace(" ", "_")] = value
+            file.attrs.update({name.lower().replace(" ", "_"): value for name, value in volume.facts.items()})
+            file.attrs.update({"true_acceleration": volume.acceleration, **attributes})
+            file.attrs.update({"mri_score": __version__, "complete": True})
     except RuntimeError as error:  # what h5py raises where the disk is full
         raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
     return path

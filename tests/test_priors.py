@@ -127,6 +127,11 @@ def test_refuses_what_is_no_description(saved, text):
     refused(saved, "knee.json")
 
 
+def test_refuses_another_format(saved):
+    edit(saved, format="mri_score prior 99")
+    refused(saved, "knee.json is not a prior's description; it should say format: 'mri_score prior 1'")
+
+
 @pytest.mark.parametrize("key", ["sha256", "network", "prior"])
 def test_refuses_an_incomplete_description(saved, key):
     cut(saved, key)

@@ -263,6 +263,10 @@ def nan_loss(value, model):
     return value * math.nan
 
 
+def infinite_loss(value, model):
+    return value + math.inf  # its gradient alone would pass
+
+
 def nan_gradient(value, model):
     zero = sum((p * 0).sum() for p in model.parameters())
     return value + torch.sqrt(zero)  # adds 0; its slope there has no value
@@ -280,7 +284,7 @@ def states(folder: Path, loss: Denoising, steps: int) -> list[dict[str, Tensor]]
     return found
 
 
-@pytest.mark.parametrize("event", [nan_loss, nan_gradient])
+@pytest.mark.parametrize("event", [nan_loss, infinite_loss, nan_gradient])
 def test_a_step_that_is_not_finite_is_skipped(tmp_path, event):
     found = states(tmp_path, Eventful({2: event}), 4)
     moved = [any(isinstance(b[k], Tensor) and not torch.equal(a[k], b[k]) for k in b)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mri_score.networks.unet import NoiseEmbedding, UNet
+from mri_score.networks.unet import Block, NoiseEmbedding, UNet
 
 SMALL = {"widths": (6, 8), "blocks": 1, "embedding": 8}  # divisor 4
 SIZES = [(1, 1), (4, 4), (7, 9), (13, 6), (16, 11)]
@@ -113,6 +113,22 @@ def test_the_noise_level_matters():
     net, x = awake(UNet(**SMALL)), image(1, 2, 8, 8)
     quiet, loud = net(x, levels(2)[:1]), net(x, levels(2)[1:])
     assert float((quiet - loud).norm() / quiet.norm()) > 0.01
+
+
+def test_a_block_is_its_formula():
+    """x + conv(act(conv(gain * act(x) + shift))), gain and shift affine in the embedding."""
+    block, x, embedding = awake(Block(3, 5)), image(2, 3, 6, 7), image(2, 5, seed=1)
+    scale, shift = (embedding @ block.modulation.weight.T + block.modulation.bias).reshape(2, 2, 3, 1, 1).unbind(1)
+    h = block.first(x * x.sigmoid() * (1 + scale) + shift)
+    assert torch.allclose(block(x, embedding), x + block.second(h * h.sigmoid()))
+
+
+def test_skips_carry_the_fine_resolution():
+    """With nothing coming up from the coarse one, the image still gets through."""
+    net, x = awake(UNet(**SMALL)), image(1, 2, 8, 8)
+    for parameter in net.grow.parameters():
+        parameter.zero_()
+    assert not torch.allclose(net(x, levels(1)), net(0 * x, levels(1)), atol=0.1)
 
 
 def test_gradients_reach_every_parameter():

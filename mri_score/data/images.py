@@ -35,15 +35,21 @@ class ImageStacks:
         self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
         self.images: list[np.ndarray] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
+        unseen = {label: set(values) for label, values in (exclude or {}).items()}
         for path in (file for given in paths for file in _files(Path(given))):
             stack, labels = read_stack(path)
             keep = np.array([image.max() > 0 for image in stack])
             for label, values in (exclude or {}).items():
-                keep &= ~np.isin(labels.get(label, np.full(len(stack), "")), list(values))
+                excluded = np.isin(labels.get(label, np.full(len(stack), "")), list(values))
+                unseen[label] -= set(labels.get(label, np.empty(0))[excluded].tolist())
+                keep &= ~excluded
             names = labels.get("contrast", np.full(len(stack), path.stem))
             for index in np.flatnonzero(keep):
                 self.groups.setdefault(str(names[index]), []).append((len(self.images), int(index)))
             self.images.append(stack)
+        for label, values in unseen.items():
+            if values:
+                raise InputError(f"exclude: no slice has the {label} {', '.join(sorted(map(str, values)))}")
         if not self.groups:
             raise InputError(f"{', '.join(map(str, paths))} hold no image that is not excluded or empty")
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mri_score.data import masks
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.coils import coil_maps, compress_coils, truth_image
+from mri_score.data.coils import Calibration, coil_maps, compress_coils, truth_image
 from mri_score.data.fastmri import FastMRI
 from mri_score.data.maps import cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.data.transforms import percentile
 from mri_score.data.whitening import NoiseLevel, measure_noise, whiten
 from mri_score.errors import InputError
+from mri_score.numerics.fourier import ifft
 from mri_score.numerics.solve import conjugate_gradient
 from mri_score.operators.sense import Sense
 
@@ -199,13 +200,11 @@ class Scan:
         kspace = self.kspace(slice)[None]
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
-        maps = self._given[slice : slice + 1] if self._given is not None else self._maps(slice, kspace)
+        maps = self._given[slice : slice + 1] if self._given is not None else self._maps(slice)
         return scaled(kspace, self.mask, maps, self.noise.noise_std, self.file.name, self.mixing)
 
     def truth(self, slice: int) -> tuple[Tensor, Tensor]:
         """The truth of a fully sampled scan, in the file's units: its image (H, W) and its coil images (C, H, W)."""
-        from mri_score.numerics.fourier import ifft
-
         kspace = self.file.kspace(slice)[None]
         return truth_image(kspace)[0], ifft(kspace)[0]
 
@@ -213,20 +212,24 @@ class Scan:
         """One slice (C, H, W) of the file, as the mask samples it."""
         return self.file.kspace(slice) * self.mask[0]
 
-    def _maps(self, slice: int, kspace: Tensor) -> Tensor:
-        def make() -> tuple[Tensor, Tensor]:
-            if not self.full_maps:
-                return coil_maps(kspace, self.mask, **lines)[:2]
-            full = self.file.kspace(slice)[None]
-            return coil_maps(full if self.mixing is None else whiten(full, self.mixing))[:2]
+    def make_maps(self, slice: int) -> tuple[Tensor, Tensor, Calibration]:
+        """Coil maps and eigenvalue of one slice, batch size 1, and where they came from."""
+        kspace, mask = (self.file.kspace(slice), None) if self.full_maps else (self.kspace(slice), self.mask)
+        if self.mixing is not None:
+            kspace = whiten(kspace, self.mixing)
+        lines = self.sampling.calibration_lines
+        try:
+            return coil_maps(kspace[None], mask, **({} if lines is None else {"calibration_lines": lines}))
+        except InputError as error:
+            raise InputError(f"{self.file.path}, slice {slice}: {error} with --maps") from error
 
-        chosen = self.sampling.calibration_lines
-        lines = {} if chosen is None else {"calibration_lines": chosen}
+    def _maps(self, slice: int) -> Tensor:
         if self.cache is None:
-            return make()[0]
+            return self.make_maps(slice)[0]
         mixed = "as stored" if self.mixing is None else f"{self.mixing.abs().sum():.12g}"
-        key = cache_key(self.file.path, self.mask, slice=slice, full=self.full_maps, coils=mixed, lines=chosen)
-        return cached_maps(self.cache, key, make, file=self.file.path.name, slice=slice)[0]
+        lines = self.sampling.calibration_lines
+        key = cache_key(self.file.path, self.mask, slice=slice, full=self.full_maps, coils=mixed, lines=lines)
+        return cached_maps(self.cache, key, lambda: self.make_maps(slice)[:2], file=self.file.path.name, slice=slice)[0]
 
 
 class _Slices(Sequence):

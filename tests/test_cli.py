@@ -1,0 +1,411 @@
+"""The command line: chains that a newcomer runs, and one clear message for everything that can be wrong."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mri_score.cli import COMMANDS, main
+from mri_score.data.fastmri import write_fastmri
+from mri_score.data.simulate import simulate
+from mri_score.evaluation.metrics import volume_scores
+
+QUICK = ["--steps", "2", "--samples", "1", "--threads", "1", "--baselines", "zero-filled"]
+
+
+def mri_score(*arguments, code=0):
+    """Run a command in this process; its output."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def refused(*arguments):
+    """Run a command that must fail: exit code 2, one message, no traceback."""
+    output = mri_score(*arguments, code=2)
+    assert "Traceback" not in output
+    assert output.count("Error:") == 1, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Two small simulated volumes."""
+    return simulate(tmp_path_factory.mktemp("scans"), volumes=2, slices=2, size=64, coils=4, noise=30.0)
+
+
+def run(*arguments, cwd, **options):
+    """The command in a process of its own, as a user starts it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mri_score", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def test_help_loads_neither_torch_nor_sigpy():
+    code = (
+        "import sys; from click.testing import CliRunner; from mri_score.cli import main;"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
+        "heavy = {'torch', 'sigpy', 'numpy', 'h5py', 'matplotlib'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    assert "Example" in mri_score(name, "--help")
+
+
+def test_reconstruct_without_a_file_makes_everything_it_names(tmp_path):
+    output = mri_score("reconstruct", "--accel", 4, "--steps", 3, "--samples", 2, "--out", tmp_path, "--threads", 1)
+    for method in ("zero-filled", "CG-SENSE", "L1-wavelet", "one draw", "posterior mean of 2 draws"):
+        assert method in output
+    (page,) = (tmp_path / "report").glob("index.html")
+    assert "http" not in page.read_text().replace("http-equiv", "")
+    (panel,) = (tmp_path / "panels").iterdir()
+    assert panel.read_bytes()[:4] == b"\x89PNG"
+    (result,) = (tmp_path / "reconstructions").iterdir()
+    with h5py.File(result) as file:
+        assert file["reconstruction"].dtype == np.float32
+        assert file["reconstruction"].shape == file["std"].shape == file["reconstruction_complex"].shape == (1, 256, 256)
+        assert len(file.attrs["prior_sha256"]) == 64
+        assert file["std"][()].max() > 0
+        assert file.attrs["acceleration"] == 4
+
+
+def test_metrics_csv_is_what_the_files_say(tmp_path, scans):
+    mri_score("reconstruct", scans[0], "--accel", 3, "--out", tmp_path, *QUICK)
+    with h5py.File(scans[0]) as target, h5py.File(tmp_path / "reconstructions" / scans[0].name) as found:
+        wanted = volume_scores(target["reconstruction_rss"][()], found["reconstruction"][()])
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = [
+            row for row in csv.DictReader(file)
+            if row["region"] == "whole" and row["target"].startswith("RSS") and row["method"] == "one posterior draw"
+        ]  # fmt: skip
+    assert float(rows[0]["psnr"]) == pytest.approx(wanted["psnr"], abs=1e-3)
+    assert float(rows[0]["ssim"]) == pytest.approx(wanted["ssim"], abs=1e-4)
+
+
+def test_a_folder_skips_what_is_finished_and_evaluate_scores_it(tmp_path, scans):
+    first = mri_score("reconstruct", scans[0].parent, "--accel", 3, "--out", tmp_path, *QUICK)
+    assert "finished before" not in first
+    written = tmp_path / "reconstructions" / scans[0].name
+    stamp = written.stat().st_mtime_ns
+    again = mri_score("reconstruct", scans[0].parent, "--accel", 3, "--out", tmp_path, *QUICK)
+    assert again.count("finished before") == 2
+    assert written.stat().st_mtime_ns == stamp
+    assert "finished before" not in mri_score("reconstruct", scans[0], "--accel", 2, "--out", tmp_path, *QUICK)
+    scores = mri_score("evaluate", "--target", scans[0].parent, "--predictions", tmp_path / "reconstructions")
+    assert "PSNR = " in scores and "+/-" in scores
+
+
+def test_a_bad_file_in_a_folder_is_reported_skipped_and_fails_at_the_end(tmp_path, scans):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(scans[0], folder)
+    (folder / "broken.h5").write_bytes(b"not HDF5")
+    output = refused("reconstruct", folder, "--accel", 3, "--out", tmp_path / "out", *QUICK)
+    assert "broken.h5: skipped" in output and "1 of 2 files failed" in output
+    assert [path.name for path in (tmp_path / "out" / "reconstructions").iterdir()] == [scans[0].name]
+
+
+def test_the_two_operators_agree(tmp_path, scans):
+    images = []
+    for operator in ("torch", "sigpy"):
+        mri_score("reconstruct", scans[0], "--accel", 3, "--operator", operator, "--out", tmp_path / operator, *QUICK)
+        with h5py.File(tmp_path / operator / "reconstructions" / scans[0].name) as file:
+            images.append(file["reconstruction_complex"][()])
+    assert np.linalg.norm(images[1] - images[0]) < 1e-4 * np.linalg.norm(images[0])
+
+
+def test_results_do_not_depend_on_the_batch_size(tmp_path, scans):
+    images = []
+    for size in (1, 3):
+        out = tmp_path / str(size)
+        options = ["--steps", 4, "--samples", 3, "--threads", 1, "--baselines", "none", "--keep-samples"]
+        mri_score("reconstruct", scans[0], "--accel", 3, "--batch-size", size, "--out", out, *options)
+        with h5py.File(out / "reconstructions" / scans[0].name) as file:
+            images.append(file["samples"][()])
+    assert images[0].shape[0] == 3
+    assert np.linalg.norm(images[1] - images[0]) < 1e-4 * np.linalg.norm(images[0])
+
+
+def test_the_seed_of_the_draws_does_not_change_the_mask(tmp_path, scans):
+    masks, images = [], []
+    for name, options in {"a": ["--seed", 1], "b": ["--seed", 2], "c": ["--seed", 1, "--mask-seed", 5]}.items():
+        mri_score("reconstruct", scans[0], "--accel", 3, *options, "--out", tmp_path / name, *QUICK)
+        with h5py.File(tmp_path / name / "reconstructions" / scans[0].name) as file:
+            masks.append(file["mask"][()])
+            images.append(file["reconstruction"][()])
+    assert (masks[0] == masks[1]).all() and (masks[0] != masks[2]).any()
+    assert (images[0] != images[1]).any()
+
+
+def test_maps_are_cached_and_given_maps_are_used(tmp_path, scans):
+    output = mri_score("maps", scans[0], "--accel", 3, "--out", tmp_path / "maps")
+    assert "the calibration lines" in output
+    out = tmp_path / "out"
+    mri_score("reconstruct", scans[0], "--accel", 3, "--out", out, *QUICK)
+    cached = sorted((out / "maps").iterdir())
+    stamps = [path.stat().st_mtime_ns for path in cached]
+    mri_score("reconstruct", scans[0], "--accel", 3, "--out", out, "--again", *QUICK)
+    assert [path.stat().st_mtime_ns for path in sorted((out / "maps").iterdir())] == stamps
+    given = ["--maps", tmp_path / "maps" / scans[0].name]
+    mri_score("reconstruct", scans[0], "--accel", 3, "--out", tmp_path / "given", *given, *QUICK)
+    with h5py.File(out / "reconstructions" / scans[0].name) as a, h5py.File(
+        tmp_path / "given" / "reconstructions" / scans[0].name
+    ) as b:
+        difference = np.linalg.norm(a["reconstruction"][()] - b["reconstruction"][()])
+        assert difference < 0.05 * np.linalg.norm(a["reconstruction"][()])
+        assert "given" in b.attrs["coil_maps"]
+
+
+def test_an_undersampled_file_is_taken_as_it_is(tmp_path):
+    (path,) = simulate(tmp_path / "in", volumes=1, slices=1, size=64, coils=4, undersample=3.0)
+    output = mri_score("reconstruct", path, "--out", tmp_path / "out", *QUICK)
+    assert "no truth" in output and not (tmp_path / "out" / "metrics.csv").exists()
+    assert "already undersampled" in refused("reconstruct", path, "--accel", 4, "--out", tmp_path / "out", *QUICK)
+
+
+@pytest.mark.parametrize("name", ["prospective_poisson_8ch", "prospective_random_6ch"])
+def test_real_undersampled_scans_reconstruct(name, tmp_path, shared):
+    mri_score("reconstruct", shared / f"data/kspace/{name}.h5", "--out", tmp_path, *QUICK)
+    with h5py.File(tmp_path / "reconstructions" / f"{name}.h5") as file:
+        image = file["reconstruction"][0]
+    assert np.isfinite(image).all() and image.max() > 0
+
+
+def test_info_tells_what_a_file_holds(scans, tmp_path):
+    output = mri_score("info", scans[0])
+    for words in ("2 slices, 4 coils", "readout 128 -> 64", "full", "noise"):
+        assert words in output
+
+
+def test_priors_lists_the_bundled_one_and_shows_its_card():
+    assert "brain" in mri_score("priors")
+    card = mri_score("priors", "brain")
+    assert "CC BY 4.0" in card and "Not for diagnosis" in card
+
+
+# ---- Chains.
+
+TINY = [
+    "--set", "data.size=32", "--set", "data.patch=null", "--set", "training.batch_size=2", "--set", "training.steps=12",
+    "--set", "training.save_every=4", "--set", "training.log_every=4", "--threads", "1", "--quiet",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "noise"), [("tiny.yml", 36), ("tiny_noisy.yml", 12)])
+def test_simulate_train_kill_resume_reconstruct_evaluate(config, noise, tmp_path):
+    data = tmp_path / "data"
+    mri_score("simulate", "--out", data, "--volumes", 1, "--slices", 2, "--size", 64, "--coils", 4, "--noise", noise)
+    arguments = ["train", "--config", config, "--data", data, "--out", "run", *TINY]
+    straight = run(*arguments[:-1], "--quiet", "--out", "whole", cwd=tmp_path)
+    output, _ = straight.communicate(timeout=300)
+    assert straight.returncode == 0, output
+
+    killed = run(*arguments, cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "run").glob("checkpoint-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    resumed = run(*arguments, cwd=tmp_path)
+    output, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, output
+    weights = [(tmp_path / name / "prior.safetensors").read_bytes() for name in ("run", "whole")]
+    assert weights[0] == weights[1]  # bit for bit
+
+    for name in ("config.yaml", "parameters.txt", "log.jsonl", "prior.json"):
+        assert (tmp_path / "run" / name).exists()
+    mri_score("reconstruct", data, "--accel", 3, "--prior", tmp_path / "run", "--out", tmp_path / "out", *QUICK)
+    assert "SSIM" in mri_score("evaluate", "--target", data, "--predictions", tmp_path / "out" / "reconstructions")
+
+
+def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    data = tmp_path / "data"
+    simulate(data, volumes=1, slices=1, size=64, coils=4)
+    arguments = ["train", "--config", "tiny.yml", "--data", data, "--out", "run", *TINY, "--set", "training.steps=100000"]
+    training = run(*arguments, cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "run").glob("checkpoint-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(training.pid, signal.SIGTERM)  # as a scheduler does: to the whole group
+    output, _ = training.communicate(timeout=60)
+    assert training.returncode == 143, output
+    assert "resumes" in output
+
+
+def test_dry_run_says_what_would_be_trained_and_writes_no_run(tmp_path, scans, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = mri_score("train", "--config", "tiny.yml", "--data", scans[0].parent, "--dry-run")
+    assert "466,162 parameters" in output
+    assert not (tmp_path / "runs").exists()
+
+
+# ---- Bad input.
+
+
+@pytest.fixture
+def bad(tmp_path, scans):
+    """A file that one thing is wrong with."""
+
+    def make(kind):
+        path = tmp_path / f"{kind}.h5"
+        kspace = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 2)).astype(np.float32).view(np.complex64)[..., 0]
+        if kind == "text":
+            path.write_text("this is not HDF5")
+        elif kind == "truncated":
+            path.write_bytes(scans[0].read_bytes()[: scans[0].stat().st_size // 2])
+        elif kind == "keys":
+            with h5py.File(path, "w") as file:
+                file["image"] = np.zeros((2, 2))
+        elif kind == "nan":
+            kspace[0, 1, 3, 3] = np.nan
+            write_fastmri(path, kspace)
+        elif kind == "coil":
+            kspace[:, 2] = 0
+            write_fastmri(path, kspace)
+        elif kind == "calibration":
+            mask = np.arange(32) % 4 == 0
+            write_fastmri(path, kspace * mask, mask=mask)
+        elif kind == "link":
+            with h5py.File(path, "w") as file:
+                file["kspace"] = h5py.ExternalLink(str(scans[0]), "kspace")
+        elif kind == "bomb":
+            with h5py.File(path, "w") as file:
+                file.create_dataset("kspace", (100000, 64, 4096, 4096), "c8", chunks=(1, 1, 64, 64))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("text", "HDF5"),
+        ("truncated", "fetch or export"),
+        ("keys", "kspace"),
+        ("nan", "NaN"),
+        ("coil", "coil 2"),
+        ("calibration", "calibration"),
+        ("link", "link"),
+        ("bomb", "claims"),
+    ],
+)
+@pytest.mark.parametrize("command", ["reconstruct", "info", "maps"])
+def test_bad_files_get_one_clear_message(command, kind, words, bad, tmp_path):
+    if command == "info" and kind == "calibration":
+        pytest.skip("info needs no calibration region")
+    path = bad(kind)
+    options = ["--out", tmp_path / "out"] if command != "info" else []
+    output = refused(command, path, *options, *(QUICK if command == "reconstruct" else []))
+    assert path.name in output and words.lower() in output.lower()
+    assert not list((tmp_path / "out").rglob("*.h5")) and not list((tmp_path / "out").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sampler", "magic"], "exact-draw"),
+        (["--prior", "nowhere"], "brain"),
+        (["--accel", "0.5"], "at least 1"),
+        (["--accel", "1000"], "1000"),
+        (["--accel", "nan"], "nan"),
+        (["--mask", "spirals"], "variable-density"),
+        (["--mask", "missing.npy"], "missing.npy"),
+        (["--operator", "fortran"], "sigpy"),
+        (["--baselines", "deep"], "l1-wavelet"),
+        (["--slices", "9"], "0 to 1"),
+        (["--slices", "x"], "--slices"),
+        (["--maps", "missing.h5"], "missing.h5"),
+        (["--device", "abacus"], "abacus"),
+        (["--coils", "99"], "99"),
+    ],
+)
+def test_bad_options_get_one_clear_message(options, words, scans, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    accel = [] if "--accel" in options else ["--accel", "3"]
+    base = [option for option in QUICK] if "--baselines" not in options else QUICK[:-2]
+    output = refused("reconstruct", scans[0], *accel, "--out", tmp_path / "out", *base, *options)
+    assert words in output
+    assert not list((tmp_path / "out").rglob("*.h5"))
+
+
+def test_a_mask_that_does_not_fit_is_refused(scans, tmp_path):
+    np.save(tmp_path / "mask.npy", np.ones(50, bool))
+    output = refused("reconstruct", scans[0], "--accel", 3, "--mask", tmp_path / "mask.npy", "--out", tmp_path / "out", *QUICK)
+    assert "50" in output and "64" in output
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(scans, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    output = refused("reconstruct", scans[0], "--accel", 3, "--out", tmp_path / "file" / "out", *QUICK)
+    assert "cannot write" in output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dataset: x\nnetwork: {name: ncsnv2, dpeth: low}\n", "depth"),
+        ("seed: 1\nseed: 2\n", "twice"),
+        ("training: {steps: many}\n", "training.steps"),
+        ("sampler: {}\n", "unknown section"),
+        ("[1, 2]\n", "sections"),
+        ("a: [1\n", "YAML"),
+        ("a: &x 1\nb: *x\n", "alias"),
+        ("loss: {name: dsmm}\n", "denoising"),
+    ],
+)
+def test_bad_configs_get_one_clear_message(text, words, tmp_path, scans, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sections = {"dataset": "x", "data": f"{{name: fastmri, paths: [{scans[0].parent}], size: 32}}",
+                "network": "{name: ncsnv2, depth: low, width: 16}", "training": "{steps: 1}"}  # fmt: skip
+    rest = "".join(f"{key}: {value}\n" for key, value in sections.items() if f"{key}:" not in text)
+    config = tmp_path / "bad.yml"
+    config.write_text(text + (rest if text[0] not in "[a" else ""))
+    assert words in refused("train", "--config", config, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["knee_384.yml", "knee_noisy_sure.yml", "brain_384.yml", "tiny.yml"])
+def test_a_config_without_its_data_says_how_to_get_some(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "mri-score simulate" in refused("train", "--config", name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_config_lists_the_bundled_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "knee_384.yml" in refused("train", "--config", "kneee.yml")
+
+
+def test_numbers_such_as_1e_4_are_read_as_numbers(tmp_path):
+    from mri_score.experiment import read_config
+
+    path = tmp_path / "c.yml"
+    path.write_text("training: {learning_rate: 1e-4}\n")
+    from mri_score.experiment import call
+    from mri_score.training.ema import Ema
+
+    config = read_config(path, ["training.clip=2e0"])
+    assert float(config["training"]["learning_rate"]) == 1e-4
+    with pytest.raises(Exception, match="decay"):
+        call("ema", Ema, {"decay": "fast"}, model=None)
+
+
