@@ -15,7 +15,8 @@ from .options import ANY_PATH, FOLDER, sampling_options
 @sampling_options
 @click.option("--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors.")
 @click.option(
-    "--sampler", default="exact-draw", show_default=True, help="exact-draw, proximal, langevin or langevin-norm-matched."
+    "--sampler", default="adaptive-draw", show_default=True,
+    help="adaptive-draw, exact-draw, proximal (an estimate, no posterior), langevin or langevin-norm-matched.",
 )
 @click.option("--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Posterior draws a slice.")
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")

@@ -46,12 +46,13 @@ class Method:
 
 
 METHODS = {
+    "adaptive-draw": Method("adaptive-draw", "renoise", Karras, 30, 1, True),
     "exact-draw": Method("exact-draw", "renoise", Karras, 30, 1, True),
     "proximal": Method("proximal", "renoise", Karras, 30, 1, False),
     "langevin": Method("annealed", "langevin", Geometric, 300, 3, True),
     "langevin-norm-matched": Method("norm-matched", "langevin", Geometric, 300, 3, False),
 }
-DEFAULT_METHOD = "exact-draw"
+DEFAULT_METHOD = "adaptive-draw"
 
 Progress = Callable[[int], None]
 """Called with the number of network evaluations (items times calls) that a level took."""

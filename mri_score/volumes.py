@@ -255,7 +255,7 @@ def _facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
         "Mask seed": "from the file name" if seed is None else str(seed),
         "Coil maps": f"ESPIRiT from {source}" if scan.given_maps is None else source,
         "Coils": "whitened" if scan.noise.whitening is not None and scan.mixing is not None else "as stored",
-        "Noise": f"{scan.noise.noise_std:.4g} a sample; {np.mean(levels):.4f} of the image scale",
+        "Noise": f"{scan.noise_std:.4g} a sample; {np.mean(levels):.4f} of the image scale",
         "Method": f"{options.method}, {steps} levels, {steps * level.calls} network calls a draw, {options.samples} draws",
         "Seed": str(options.seed),
         "Operator": options.operator,

@@ -16,6 +16,7 @@ from mri_score.data.coils import Calibration, coil_maps, compress_coils, truth_i
 from mri_score.data.fastmri import FastMRI
 from mri_score.data.maps import cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.data.transforms import percentile
+from mri_score.data.unexplained import unexplained_noise
 from mri_score.data.whitening import NoiseLevel, measure_noise, whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
@@ -102,7 +103,12 @@ def from_arrays(
     if mixing is not None:
         kspace = whiten(kspace, mixing)
     maps = coil_maps(kspace, mask)[0] if maps is None else normalise_maps(maps)
-    return scaled(kspace, mask, maps, noise_std if level is None else level.noise_std, name, mixing)  # type: ignore[arg-type]
+    if level is not None:
+        middle = slice(len(kspace) // 2, len(kspace) // 2 + 1)
+        unexplained = unexplained_noise(kspace[middle], maps[middle] if len(maps) > 1 else maps, mask)
+        noise_std = min(unexplained, level.noise_std)
+    assert noise_std is not None
+    return scaled(kspace, mask, maps, noise_std, name, mixing)
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,20 @@ class Scan:
         return level
 
     @cached_property
+    def noise_std(self) -> float:
+        """Of the mixed coils: the outer ring's level, or what the coil maps leave unexplained where that is less."""
+        middle = self.file.slices // 2
+        kspace = self.kspace(middle)[None]
+        maps = self._given[middle : middle + 1] if self._given is not None else self._maps(middle)
+        unexplained = unexplained_noise(kspace if self.mixing is None else whiten(kspace, self.mixing), maps, self.mask)
+        if unexplained < 0.9 * self.noise.noise_std:
+            self.notes.append(
+                f"noise_std {unexplained:.3g} is what the coil maps cannot explain; the outer ring, which holds signal,"
+                f" says {self.noise.noise_std:.3g}"
+            )
+        return min(unexplained, self.noise.noise_std)
+
+    @cached_property
     def mixing(self) -> Tensor | None:
         """(D, C): whitening, then coil compression; None for neither."""
         mixing = self.noise.whitening
@@ -201,7 +221,7 @@ class Scan:
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
         maps = self._given[slice : slice + 1] if self._given is not None else self._maps(slice)
-        return scaled(kspace, self.mask, maps, self.noise.noise_std, self.file.name, self.mixing)
+        return scaled(kspace, self.mask, maps, self.noise_std, self.file.name, self.mixing)
 
     def truth(self, slice: int) -> tuple[Tensor, Tensor]:
         """The truth of a fully sampled scan, in the file's units: its image (H, W) and its coil images (C, H, W)."""

@@ -31,11 +31,15 @@ class Proximal(Posterior):
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         return self.denoise(x, sigma)
 
+    def variance(self, v: Tensor, sigma: Tensor | float) -> Tensor:
+        """r^2, broadcastable to v."""
+        noise = per_item(sigma, v) ** 2
+        return noise * self.sd**2 / (noise + self.sd**2)
+
     def _split(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """v, r and w."""
         v = self.prior.denoise(x, sigma)
-        variance = per_item(sigma, x) ** 2
-        r2 = variance * self.sd**2 / (variance + self.sd**2)
+        r2 = self.variance(v, sigma)
         return v, r2.sqrt(), per_item(self.noise_std, x) ** 2 / r2
 
 
