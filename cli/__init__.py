@@ -22,6 +22,12 @@ COMMANDS = {
 }
 
 
+class BadInput(click.ClickException):
+    """One message, exit code 2."""
+
+    exit_code = 2
+
+
 class Commands(click.Group):
     """The commands by name: listing them imports none, and bad input ends with one message and exit code 2."""
 
@@ -41,9 +47,7 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except InputError as error:
-            problem = click.ClickException(str(error))
-            problem.exit_code = 2
-            raise problem from error
+            raise BadInput(str(error)) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

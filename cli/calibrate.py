@@ -12,7 +12,9 @@ import click
 @click.option("--data", metavar="PATH", help="The training data; the same as --set data.paths=[PATH].")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the config.")
 @click.option("--count", type=click.IntRange(2), default=1000, show_default=True, help="Images to look at.")
-@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="[default: parameters/<dataset>.txt]")
+@click.option(
+    "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="[default: parameters/<dataset>.txt]"
+)
 def command(config: str, data: str | None, changes: tuple[str, ...], count: int, out: Path | None) -> None:
     """Measure the noise levels, step size and statistics that training and sampling use.
 

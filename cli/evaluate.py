@@ -11,13 +11,20 @@ from .options import FOLDER
 
 @click.command("evaluate")
 @click.option("--target", type=FOLDER, required=True, help="Folder of fastMRI files with their truth.")
-@click.option("--predictions", type=FOLDER, required=True, help="Folder of files of the same names with `reconstruction`.")
+@click.option(
+    "--predictions", type=FOLDER, required=True, help="Folder of files of the same names with `reconstruction`."
+)
 @click.option("--challenge", type=click.Choice(["multicoil", "singlecoil"]), default="multicoil", show_default=True)
 @click.option("--acceleration", type=float, help="Only predictions of this nominal acceleration.")
 @click.option("--acquisition", help="Only scans of this kind, such as AXT2.")
 @click.option("--csv", "table", type=click.Path(dir_okay=False, path_type=Path), help="Also write a row a volume.")
 def command(
-    target: Path, predictions: Path, challenge: str, acceleration: float | None, acquisition: str | None, table: Path | None
+    target: Path,
+    predictions: Path,
+    challenge: str,
+    acceleration: float | None,
+    acquisition: str | None,
+    table: Path | None,
 ) -> None:
     """Score reconstructions against the truth in fastMRI files, by fastMRI's own definitions.
 

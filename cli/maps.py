@@ -30,7 +30,9 @@ def command(scan: Path, out: Path, **given: Any) -> None:
     from mri_score.data.scan import Sampling, Scan
     from mri_score.errors import InputError
 
-    sampling = Sampling(given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"]))
+    sampling = Sampling(
+        given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"])
+    )
     files, failed = fastmri_files(scan), []
     for path in files:
         try:
@@ -43,7 +45,7 @@ def command(scan: Path, out: Path, **given: Any) -> None:
             failed.append(path.name)
             continue
         target = out / path.name
-        maps, eigenvalue = (torch.cat([one[part] for one in found]) for part in (0, 1))
+        maps, eigenvalue = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
         write_maps(target, maps, eigenvalue, {"source": str(found[0][2]), "acceleration": view.acceleration})
         click.echo(f"{target}: {found[0][2]}")
     if failed:

@@ -18,7 +18,7 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--accel, --mask and what belongs to them."""
     for option in reversed(
         [
-            click.option("--accel", type=float, help="Undersample a full scan by this factor; the true one is printed."),
+            click.option("--accel", type=float, help="Undersample a full scan so much; the true one is printed."),
             click.option(
                 "--mask", "law", default="variable-density", show_default=True, metavar="LAW|FILE",
                 help="How: variable-density, random, fastmri-random, equispaced, equispaced_fraction, magic,"

@@ -13,9 +13,13 @@ from .options import ANY_PATH, FOLDER, sampling_options
 @click.command("reconstruct")
 @click.argument("scan", required=False, type=ANY_PATH)
 @sampling_options
-@click.option("--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors.")
 @click.option(
-    "--sampler", default="adaptive-draw", show_default=True,
+    "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
+)
+@click.option(
+    "--sampler",
+    default="adaptive-draw",
+    show_default=True,
     help="adaptive-draw, exact-draw, proximal (an estimate, no posterior), langevin or langevin-norm-matched.",
 )
 @click.option("--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Posterior draws a slice.")
@@ -26,11 +30,17 @@ from .options import ANY_PATH, FOLDER, sampling_options
 @click.option("--full-maps", is_flag=True, help="Maps from full k-space: for studies; the report says so.")
 @click.option("--coils", type=click.IntRange(1), metavar="N", help="Compress to N virtual coils.")
 @click.option(
-    "--baselines", default="zero-filled,cg-sense,l1-wavelet", show_default=True,
+    "--baselines",
+    default="zero-filled,cg-sense,l1-wavelet",
+    show_default=True,
     help="Classical methods for comparison: also tv, or none.",
 )
-@click.option("--operator", default="torch", show_default=True, help="torch, or sigpy: the same job through SigPy's linop.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time: bounds memory.")
+@click.option(
+    "--operator", default="torch", show_default=True, help="torch, or sigpy: the same job through SigPy's linop."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time: bounds memory."
+)
 @click.option("--keep-samples", is_flag=True, help="Write every draw into the file.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")

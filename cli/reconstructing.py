@@ -56,7 +56,9 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     prior_path = find_prior(given["prior"])
     prior = load_prior(prior_path)
     digest = sha256(prior_path)
-    sampling = Sampling(given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"]))
+    sampling = Sampling(
+        given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"])
+    )
     if scan is None:
         if sampling.acceleration is None:
             sampling = Sampling(4.0, given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"]))
@@ -64,7 +66,9 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
         files = fastmri_files(scan)
-    identity = key(sorted((name, str(value)) for name, value in given.items() if name not in ("out", "again", "threads")), digest)
+    identity = key(
+        sorted((name, str(value)) for name, value in given.items() if name not in ("out", "again", "threads")), digest
+    )
 
     failed: list[Path] = []
     pages: list[tuple[str, list[MethodScores]]] = []
@@ -74,7 +78,11 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
             continue
         try:
             volume = _one(path, sampling, prior, options, given)
-            attributes = {"prior": str(given["prior"]), "prior_sha256": digest, "identity": str(identity)}
+            attributes: dict[str, Any] = {
+                "prior": str(given["prior"]),
+                "prior_sha256": digest,
+                "identity": str(identity),
+            }
             if sampling.acceleration is not None:
                 attributes["acceleration"] = sampling.acceleration
             written = write_volume(out, volume, options, attributes)
@@ -113,7 +121,9 @@ def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, 
     method = METHODS[options.method]
     steps = options.steps or method.steps
     total = len(slices) * options.samples * steps * method.calls
-    with tqdm(total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
+    with tqdm(
+        total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
+    ) as bar:
         volume = reconstruct_volume(scan, prior, options, slices, bar.update)
     return volume
 
@@ -131,9 +141,7 @@ def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None
     for one in scores:
         seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
         values = one.foreground
-        click.echo(
-            f"  {one.method:<34}{values['psnr']:>10.2f}{values['ssim']:>9.4f}{values['nmse']:>9.4f}{seconds:>9}"
-        )
+        click.echo(f"  {one.method:<34}{values['psnr']:>10.2f}{values['ssim']:>9.4f}{values['nmse']:>9.4f}{seconds:>9}")
     if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
         shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
         click.echo(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")

@@ -74,7 +74,9 @@ def _describe(settings: dict[str, Any], folder: Path) -> None:
     count = sum(parameter.numel() for parameter in prior.parameters())
     click.echo(f"run          {folder}")
     click.echo(f"images       {len(source)}")  # type: ignore[arg-type]
-    click.echo(f"network      {type(prior.network).__name__}, {count:,} parameters, {prior.precondition} preconditioning")
+    click.echo(
+        f"network      {type(prior.network).__name__}, {count:,} parameters, {prior.precondition} preconditioning"
+    )
     click.echo(f"noise        sigma from {parameters.sigma_max:g} to {parameters.sigma_min:g}, sd {parameters.sd:g}")
     click.echo(f"loss         {type(loss).__name__}")
     for key, value in (settings.get("training") or {}).items():

@@ -45,7 +45,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()
-            raise InputError(f"line {event.start_mark.line + 1}: YAML aliases (*name) are not read; write the value out")
+            raise InputError(
+                f"line {event.start_mark.line + 1}: YAML aliases (*name) are not read; write the value out"
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -176,7 +178,7 @@ def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATIO
 
 
 def find_parameters(config: Mapping[str, Any], source: Callable[[], Source], folder: Path | None) -> Parameters:
-    """A run's own parameters.txt, then parameters/<dataset>.txt here, then the bundled one; measured if there is none."""
+    """A run's own parameters.txt, then parameters/<dataset>.txt here, then the bundled one; else measured."""
     dataset = config.get("dataset")
     if not isinstance(dataset, str) or not dataset or Path(dataset).name != dataset:
         raise InputError(f"dataset is {dataset!r}; give the training data a name, for parameters/<name>.txt")
@@ -195,9 +197,7 @@ def make_loss(config: Mapping[str, Any], parameters: Parameters) -> Loss:
     section = dict(config.get("schedule") or {"name": "geometric"})
     if section.get("count") == "automatic":  # technique 2
         section["count"] = parameters.levels
-    schedule = build(
-        "schedule", section, SCHEDULES, sigma_min=parameters.sigma_min, sigma_max=parameters.sigma_max
-    )
+    schedule = build("schedule", section, SCHEDULES, sigma_min=parameters.sigma_min, sigma_max=parameters.sigma_max)
     return build("loss", config.get("loss") or {"name": "denoising"}, LOSSES, schedule=schedule)
 
 
@@ -233,6 +233,7 @@ def run(
         held_out = Batches(make_source(config, "validation"), size, seed=1234)
         validation = [held_out[index] for index in range(max(1, VALIDATION_IMAGES // size))]
     network = dict(config["network"])
+    figures = Figures(folder, validation)
 
     def save(averaged: NetworkPrior, about: dict[str, Any]) -> None:
         save_prior(folder / "prior.safetensors", averaged, network, {"dataset": config["dataset"], **about})
@@ -248,11 +249,10 @@ def run(
         save_prior=save,
         validation=validation,
         quiet=quiet,
-        watch=(lambda averaged, about: figures.watch(averaged, about)) if validation else None,
+        watch=figures.watch if validation else None,
     )
     _keep_config(config, folder)
     write_parameters(folder / "parameters.txt", parameters)
-    figures = Figures(folder, validation)
     start_training()
 
 

@@ -74,13 +74,13 @@ class Options:
     keep_samples: bool = False
 
     def __post_init__(self) -> None:
-        for place, name, known in (
-            ("the sampler", self.method, METHODS),
-            ("the operator", self.operator, OPERATORS),
-            *(("the baseline", name, BASELINES) for name in self.baselines),
-        ):
-            if name not in known:
-                raise unknown_name(place, name, known)
+        if self.method not in METHODS:
+            raise unknown_name("the sampler", self.method, METHODS)
+        if self.operator not in OPERATORS:
+            raise unknown_name("the operator", self.operator, OPERATORS)
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise unknown_name("the baseline", name, BASELINES)
 
     @property
     def estimate(self) -> str:
@@ -246,7 +246,11 @@ def _facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
     if scan.given_maps is not None:
         source = f"given ({Path(scan.given_maps).name})"
     else:
-        source = "full k-space (a study: no real scan has it)" if scan.full_maps else "the calibration region of the sampled data"
+        source = (
+            "full k-space (a study: no real scan has it)"
+            if scan.full_maps
+            else "the calibration region of the sampled data"
+        )
     return {
         "File": file.path.name,
         "Acquisition": f"{file.acquisition}, {file.slices} slices, {file.coils} coils, {file.rows} x {file.cols}",

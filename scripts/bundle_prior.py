@@ -33,7 +33,9 @@ def main(run: Path, name: str, config: str, data_card: Path, summary: str) -> No
     click.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MB")
 
 
-def card(name: str, run: Path, record: dict, about: dict, settings: dict, data: str, path: Path) -> str:
+def card(
+    name: str, run: Path, record: dict, about: dict, settings: dict, data: str, path: Path
+) -> str:
     """The model card, in Markdown."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     curve = [line for line in lines if "denoising_errors" in line]

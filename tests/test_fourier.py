@@ -156,5 +156,5 @@ def test_signs_are_fair_and_uncorrelated(dtype):
 
 def test_uniform_fills_the_unit_interval():
     values = uniform(generators(4, draws=2000))
-    assert values.dtype == torch.float64 and 0 <= values.min() and values.max() < 1
+    assert values.dtype == torch.float64 and values.min() >= 0 and values.max() < 1
     assert abs(values.mean() - 0.5) < 5 * math.sqrt(1 / 12 / 2000)

@@ -47,9 +47,9 @@ class ImageStacks:
             for index in np.flatnonzero(keep):
                 self.groups.setdefault(str(names[index]), []).append((len(self.images), int(index)))
             self.images.append(stack)
-        for label, values in unseen.items():
-            if values:
-                raise InputError(f"exclude: no slice has the {label} {', '.join(sorted(map(str, values)))}")
+        for label, absent in unseen.items():
+            if absent:
+                raise InputError(f"exclude: no slice has the {label} {', '.join(sorted(map(str, absent)))}")
         if not self.groups:
             raise InputError(f"{', '.join(map(str, paths))} hold no image that is not excluded or empty")
 

@@ -85,7 +85,9 @@ def from_arrays(
     (B or 1, C, H, W). Without a mask the points that are zero in all coils are unsampled.
     """
     if kspace.ndim != 4 or not kspace.is_complex():
-        raise InputError(f"{name} has shape {tuple(kspace.shape)} {kspace.dtype}; it needs complex (slices, coils, rows, cols)")
+        raise InputError(
+            f"{name} has shape {tuple(kspace.shape)} {kspace.dtype}; it needs complex (slices, coils, rows, cols)"
+        )
     if not bool(torch.isfinite(torch.view_as_real(kspace.resolve_conj())).all()):
         raise InputError(f"{name} holds NaN or infinity")
     shape = (kspace.shape[-2], kspace.shape[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,14 @@ class Figures:
         images = [batch.image for batch in validation or [] if batch.image is not None]
         self.images = torch.cat(images)[:SHOWN] if images else None
         self.board: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def watch(self, prior: NetworkPrior, about: dict[str, Any]) -> None:
         """At each checkpoint: scalars of the validation, and one figure."""
         step = about["step"]
+        if self.board is None and util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.folder / "tensorboard"))
         for sigma, error in about.get("denoising_errors", {}).items():
             if self.board is not None:
                 self.board.add_scalar(f"denoising error/sigma {sigma:g}", error, step)
