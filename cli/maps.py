@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, sampling_options
+from .options import ANY_PATH, FOLDER, make_sampling, sampling_options
 
 
 @click.command("maps")
@@ -27,12 +27,10 @@ def command(scan: Path, out: Path, **given: Any) -> None:
 
     from mri_score.data.fastmri import FastMRI, fastmri_files
     from mri_score.data.maps import write_maps
-    from mri_score.data.scan import Sampling, Scan
+    from mri_score.data.scan import Scan
     from mri_score.errors import InputError
 
-    sampling = Sampling(
-        given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"])
-    )
+    sampling = make_sampling(given)
     files, failed = fastmri_files(scan), []
     for path in files:
         try:

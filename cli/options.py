@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mri_score.errors import InputError
 
@@ -37,6 +39,21 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def make_sampling(given: dict[str, Any]) -> Any:
+    """The Sampling that these options describe; a mask from a file needs no --accel, a law does."""
+    from mri_score.data.scan import Sampling
+
+    chosen = click.get_current_context().get_parameter_source("law") is not ParameterSource.DEFAULT
+    sampling = Sampling(
+        given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"])
+    )
+    if given["accel"] is None and sampling.from_file:
+        return replace(sampling, acceleration=1.0)
+    if given["accel"] is None and chosen:
+        raise InputError(f"--mask {given['law']} needs --accel, the acceleration that it is drawn for")
+    return sampling
 
 
 def read_slices(text: str | None, count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 import torch
 from tqdm import tqdm
 
+from mri_score import __version__
 from mri_score.data.fastmri import FastMRI, fastmri_files
 from mri_score.data.scan import Sampling, Scan
 from mri_score.data.simulate import simulate
@@ -24,6 +26,7 @@ from mri_score.volumes import (
     Options,
     Volume,
     finished,
+    read_scores,
     reconstruct_volume,
     score_rows,
     write_pictures,
@@ -31,7 +34,10 @@ from mri_score.volumes import (
     write_volume,
 )
 
-from .options import read_slices
+from .options import make_sampling, read_slices
+
+NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size")
+"""Options that do not change a result, so that a finished file stays finished."""
 
 
 def reconstruct_all(scan: Path | None, **given: Any) -> None:
@@ -56,23 +62,19 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     prior_path = find_prior(given["prior"])
     prior = load_prior(prior_path)
     digest = sha256(prior_path)
-    sampling = Sampling(
-        given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"])
-    )
+    sampling = make_sampling(given)
     if scan is None:
-        if sampling.acceleration is None:
-            sampling = Sampling(4.0, given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"]))
+        sampling = replace(sampling, acceleration=sampling.acceleration or 4.0)
         click.echo("No scan was given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
         files = fastmri_files(scan)
-    identity = key(
-        sorted((name, str(value)) for name, value in given.items() if name not in ("out", "again", "threads")), digest
-    )
+    settings = sorted((name, str(value)) for name, value in given.items() if name not in NO_INFLUENCE)
 
     failed: list[Path] = []
-    pages: list[tuple[str, list[MethodScores]]] = []
     for path in files:
+        status = path.stat()
+        identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
         if not given["again"] and finished(out, path.name, identity):
             click.echo(f"{path.name}: finished before (--again redoes it)")
             continue
@@ -83,8 +85,8 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
                 "prior_sha256": digest,
                 "identity": str(identity),
             }
-            if sampling.acceleration is not None:
-                attributes["acceleration"] = sampling.acceleration
+            if sampling.nominal is not None:
+                attributes["acceleration"] = sampling.nominal
             written = write_volume(out, volume, options, attributes)
             facts = {"Prior": f"{given['prior']} (SHA-256 {digest[:12]})"}
             report = out / "report" if len(files) == 1 else out / "report" / path.stem
@@ -97,12 +99,10 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
             click.secho(f"{path.name}: skipped: {error}", fg="red", err=True)
             failed.append(path)
             continue
-        scores = volume.scores(options.estimate).get(MVUE, [])
-        pages.append((path.stem, scores))
-        _print(volume, scores, options)
+        _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
         click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
-    if len(files) > 1 and pages:
-        click.echo(f"Report of all volumes: {_summary(out / 'report', pages)}")
+    if len(files) > 1:
+        click.echo(f"Report of all volumes: {_summary(out, [path.name for path in files])}")
     if failed:
         raise InputError(f"{len(failed)} of {len(files)} files failed: {', '.join(path.name for path in failed)}")
 
@@ -147,13 +147,14 @@ def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None
         click.echo(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
 
 
-def _summary(folder: Path, pages: list[tuple[str, list[MethodScores]]]) -> Path:
-    """The page over all volumes: a row a volume and method, inside the foreground."""
+def _summary(out: Path, names: list[str]) -> Path:
+    """The page over all volumes, those that were finished before included."""
     rows = [
-        [name, one.method, *(f"{one.foreground[key]:.4f}" for key in ("psnr", "ssim", "nmse"))]
-        for name, scores in pages
-        for one in scores
+        [row["file"], row["method"], row["psnr"], row["ssim"], row["nmse"]]
+        for row in read_scores(out / "metrics.csv")
+        if row["target"] == MVUE and row["region"] == "foreground" and row["file"] in names
     ]
     table = Table(f"Against {MVUE}, foreground", ["Volume", "Method", "PSNR (dB)", "SSIM", "NMSE"], rows)
-    facts = {"Volumes": str(len(pages)), "Pages": ", ".join(f"{name}/index.html" for name, _ in pages)}
-    return write_report(folder, Report(title="All volumes", facts=facts, tables=[table] if rows else []))
+    pages = [name for name in names if (out / "report" / Path(name).stem / "index.html").exists()]
+    facts = {"Volumes": str(len(pages)), "Pages": ", ".join(f"{Path(name).stem}/index.html" for name in pages)}
+    return write_report(out / "report", Report(title="All volumes", facts=facts, tables=[table] if rows else []))

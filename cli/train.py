@@ -16,7 +16,12 @@ from .options import FOLDER
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key, e.g. training.steps=2000.")
 @click.option("--out", "-o", type=FOLDER, help="The run's folder.  [default: runs/<config>]")
 @click.option("--from", "start", metavar="PRIOR", help="Start from the weights of a prior, run folder or file.")
-@click.option("--resume/--fresh", default=True, show_default=True, help="Go on where the folder's run stopped.")
+@click.option(
+    "--resume/--fresh",
+    default=True,
+    show_default=True,
+    help="Go on where the folder's run stopped, or refuse a folder that holds one.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
@@ -55,12 +60,16 @@ def command(config: str, data: str | None, changes: tuple[str, ...], out: Path |
     if not given["resume"] and checkpoint.found(folder):
         raise InputError(f"{folder} holds a run already; remove it, or give another folder with --out")
     try:
-        experiment.run(settings, folder, start=given["start"], device=given["device"], quiet=given["quiet"])
+        experiment.run(settings, folder, start=given["start"], device=given["device"], quiet=given["quiet"], say=_note)
     except Interrupted as stop:
         click.echo(f"{folder}: {stop}", err=True)
         raise SystemExit(stop.code) from stop
     click.echo(f"run     {folder}\nprior   {folder / 'prior.safetensors'}")
     click.echo(f"next    mri-score reconstruct --accel 4 --prior {folder}")
+
+
+def _note(text: str) -> None:
+    click.secho(f"note: {text}", fg="yellow", err=True)
 
 
 def _describe(settings: dict[str, Any], folder: Path) -> None:

@@ -141,7 +141,7 @@ def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **giv
         checked = model(**dict(values or {}))
     except pydantic.ValidationError as error:
         raise InputError(_message(section, error, fields)) from error
-    return partial(target, **{key: getattr(checked, key) for key in checked.model_fields_set} | supplied)
+    return partial(target, **supplied | {key: getattr(checked, key) for key in checked.model_fields_set})
 
 
 def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str, Any]) -> str:
@@ -219,9 +219,12 @@ def run(
     start: str | Path | None = None,
     device: str = "auto",
     quiet: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
-    """Train what a config describes in `folder`, or resume there."""
+    """Train what a config describes in `folder`, or resume there; `say` is told what to know about the data."""
     source = make_source(config)
+    for note in getattr(source, "notes", ()):
+        say(note)
     parameters = find_parameters(config, lambda: source, folder)
     loss = make_loss(config, parameters)
     prior = make_prior(config, parameters)
@@ -249,7 +252,7 @@ def run(
         save_prior=save,
         validation=validation,
         quiet=quiet,
-        watch=figures.watch if validation else None,
+        watch=figures.watch,
     )
     _keep_config(config, folder)
     write_parameters(folder / "parameters.txt", parameters)
@@ -266,7 +269,7 @@ def _start_from(prior: NetworkPrior, start: str | Path) -> None:
 
 
 def _keep_config(config: Mapping[str, Any], folder: Path) -> None:
-    """Write config.yaml; a run that goes on must keep its network and data."""
+    """Write config.yaml; a run that goes on must keep its network, preconditioning and dataset."""
     path = folder / "config.yaml"
     if path.exists():
         before = read_config(path)

@@ -239,7 +239,7 @@ def _written(image: Tensor, scan: Scan) -> Tensor:
 
 def _facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
     file = scan.file
-    nominal = scan.sampling.acceleration
+    nominal = scan.sampling.nominal
     seed = scan.sampling.seed
     level = METHODS[options.method]
     steps = level.steps if options.steps is None else options.steps
@@ -254,13 +254,14 @@ def _facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
     return {
         "File": file.path.name,
         "Acquisition": f"{file.acquisition}, {file.slices} slices, {file.coils} coils, {file.rows} x {file.cols}",
-        "Sampling": scan.sampling.law if nominal is not None else "as acquired",
+        "Sampling": scan.sampling.law if scan.sampling.acceleration is not None else "as acquired",
         "Acceleration": f"{scan.acceleration:.2f}" + ("" if nominal is None else f" (nominal {nominal:g})"),
         "Mask seed": "from the file name" if seed is None else str(seed),
         "Coil maps": f"ESPIRiT from {source}" if scan.given_maps is None else source,
         "Coils": "whitened" if scan.noise.whitening is not None and scan.mixing is not None else "as stored",
         "Noise": f"{scan.noise_std:.4g} a sample; {np.mean(levels):.4f} of the image scale",
-        "Method": f"{options.method}, {steps} levels, {steps * level.calls} network calls a draw, {options.samples} draws",
+        "Method": f"{options.method}, {steps} levels, {steps * level.calls} network calls a draw",
+        "Draws": str(options.samples),
         "Seed": str(options.seed),
         "Operator": options.operator,
     }
@@ -315,13 +316,18 @@ def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
     ]
 
 
+def read_scores(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; none where there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write metrics.csv, keeping the rows of files that this run did not touch."""
-    old: list[dict[str, Any]] = []
     new = {row["file"] for row in rows}
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            old = [row for row in csv.DictReader(file) if row.get("file") not in new]
+    old = [row for row in read_scores(path) if row.get("file") not in new]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     writer.writeheader()

@@ -46,6 +46,7 @@ def card(
         f"| {curve[i]['step']} | " + " | ".join(f"{curve[i]['denoising_errors'][s]:.3f}" for s in sigmas) + " |"
         for i in shown
     ]
+    prior = record["prior"]
     weights = load_prior(path)
     count = sum(parameter.numel() for parameter in weights.network.parameters())
     table = "\n".join([head, *rows])
@@ -58,7 +59,7 @@ def card(
 | | |
 |---|---|
 | network | {record["network"]["name"]}, {count:,} parameters, {record["prior"]["precondition"]} preconditioning |
-| noise levels | sigma {record["prior"]["sigma_min"]:g} to {record["prior"]["sigma_max"]:g}; sd {record["prior"]["sd"]:g} |
+| noise levels | sigma {prior["sigma_min"]:g} to {prior["sigma_max"]:g}; sd {prior["sd"]:g} |
 | training | {about["step"]:,} steps, {about["images"]:,} patches, loss {settings["loss"]["name"]} |
 | weights | {path.name}, {path.stat().st_size / 2**20:.1f} MB, float16, SHA-256 {sha256(path)} |
 | retrain | `mri-score train --config {about["config"]}` |

@@ -143,8 +143,8 @@ def table(results: Path) -> None:
             mean = {key: np.mean([row[key] for row in rows]) for key in ("ssim", "nmse", "seconds")}
             spread = [row["spread_skill"] for row in rows if "spread_skill" in row]
             click.echo(
-                f"| {method} | {len(rows)} | {np.mean(psnr):.2f} | {min(psnr):.2f}, {max(psnr):.2f} | {mean['ssim']:.4f} |"
-                f" {mean['nmse']:.4f} | {f'{np.mean(spread):.2f}' if spread else ''} |"
+                f"| {method} | {len(rows)} | {np.mean(psnr):.2f} | {min(psnr):.2f}, {max(psnr):.2f} |"
+                f" {mean['ssim']:.4f} | {mean['nmse']:.4f} | {f'{np.mean(spread):.2f}' if spread else ''} |"
                 f" {rows[0].get('calls', '')} | {mean['seconds']:.1f} |"
             )
         click.echo()

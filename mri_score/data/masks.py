@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int]
 Lines = Callable[[int, float, int, RandomState, Shape], np.ndarray]
+MASK_FILES = (".npy", ".h5")
+"""Endings of files that hold a mask."""
 DENSITY_EXPONENT = 1.0
 """Of `variable_density`; between 0.75 and 1.5 CG-SENSE of a head varies least over seeds, and gaps grow with it."""
 
@@ -44,7 +46,7 @@ def make_mask(
     """
     rows, cols = shape
     left, right = padding or (0, cols)
-    if Path(law).suffix in (".npy", ".h5"):
+    if Path(law).suffix in MASK_FILES:
         return _inside(read_mask(law, shape), left, right, cols)
     if law not in MASK_LAWS:
         raise unknown_name("the mask law", law, MASK_LAWS)

@@ -124,6 +124,15 @@ class Sampling:
     seed: int | None = None
     axis: int = -1
 
+    @property
+    def from_file(self) -> bool:
+        """Whether the law is the name of a mask file, which has its own acceleration."""
+        return Path(self.law).suffix in masks.MASK_FILES
+
+    @property
+    def nominal(self) -> float | None:
+        return None if self.from_file else self.acceleration
+
 
 class Scan:
     """One file as the reconstruction sees it: undersampled, its noise known, coils white or as they are.
