@@ -40,9 +40,9 @@ class ImageStacks:
             stack, labels = read_stack(path)
             keep = np.array([image.max() > 0 for image in stack])
             for label, values in (exclude or {}).items():
-                excluded = np.isin(labels.get(label, np.full(len(stack), "")), list(values))
-                unseen[label] -= set(labels.get(label, np.empty(0))[excluded].tolist())
-                keep &= ~excluded
+                found = labels.get(label, np.full(len(stack), ""))
+                keep &= ~np.isin(found, list(values))
+                unseen[label] -= set(found.tolist())
             names = labels.get("contrast", np.full(len(stack), path.stem))
             for index in np.flatnonzero(keep):
                 self.groups.setdefault(str(names[index]), []).append((len(self.images), int(index)))
