@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +15,11 @@ from mri_score.data.coils import Calibration, coil_maps, compress_coils, truth_i
 from mri_score.data.fastmri import FastMRI
 from mri_score.data.maps import cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.data.transforms import percentile
-from mri_score.data.unexplained import unexplained_noise
-from mri_score.data.whitening import NoiseLevel, measure_noise, whiten
+from mri_score.data.unexplained import noise_level
+from mri_score.data.whitening import NoiseLevel, evenly_spaced, whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
+from mri_score.numerics.noise import key
 from mri_score.numerics.solve import conjugate_gradient
 from mri_score.operators.sense import Sense
 
@@ -100,17 +100,27 @@ def from_arrays(
     except RuntimeError as error:
         raise InputError(f"{name}: a mask of shape {tuple(mask.shape)} does not fit k-space of {shape}") from error
     kspace = kspace * mask
-    level = measure_noise(kspace, mask[0], name=name) if noise_std is None else None
-    mixing = level.whitening if level is not None and maps is None else None
+    mixing = None
+    if maps is not None:
+        maps = _fitting(maps, kspace, name)
+    if noise_std is None:
+        middle = len(kspace) // 2
+        level = noise_level(kspace, mask, None if maps is None else maps[middle : middle + 1], name)
+        noise_std, mixing = level.noise_std, level.whitening if maps is None else None
     if mixing is not None:
         kspace = whiten(kspace, mixing)
-    maps = coil_maps(kspace, mask)[0] if maps is None else normalise_maps(maps)
-    if level is not None:
-        middle = slice(len(kspace) // 2, len(kspace) // 2 + 1)
-        unexplained = unexplained_noise(kspace[middle], maps[middle] if len(maps) > 1 else maps, mask)
-        noise_std = min(unexplained, level.noise_std)
-    assert noise_std is not None
+    maps = coil_maps(kspace, mask)[0] if maps is None else maps
     return scaled(kspace, mask, maps, noise_std, name, mixing)
+
+
+def _fitting(maps: Tensor, kspace: Tensor, name: str) -> Tensor:
+    """Given maps, (B or 1, C, H, W), of unit sum of squares and one for each slice."""
+    if maps.ndim != 4 or maps.shape[1:] != kspace.shape[1:] or len(maps) not in (1, len(kspace)):
+        raise InputError(
+            f"{name}: maps of shape {tuple(maps.shape)} do not fit k-space of {tuple(kspace.shape)}"
+            " (slices, coils, rows, cols); give one slice of maps, or as many as there are slices, or none"
+        )
+    return normalise_maps(maps).expand(kspace.shape)
 
 
 @dataclass(frozen=True)
@@ -185,25 +195,25 @@ class Scan:
         return self.file.mask is None
 
     @cached_property
+    def middle(self) -> int:
+        """The slice nearest the middle that is not empty: it speaks for the volume."""
+        half = self.file.slices // 2
+        nearest = sorted(range(self.file.slices), key=lambda slice: abs(slice - half))
+        return next((slice for slice in nearest if not self.file.empty(slice)), half)
+
+    @cached_property
     def noise(self) -> NoiseLevel:
-        """Measured once a volume, on the sampled points."""
-        level = measure_noise(_Slices(self), self.mask[0], name=self.file.name)
+        """Measured once a volume, on the sampled points of the file's own coils; empty slices are not looked at."""
+        chosen = [slice for slice in evenly_spaced(self.file.slices) if not self.file.empty(slice)]
+        maps = None if self._given is None else self._given[self.middle : self.middle + 1]
+        level = noise_level([self.kspace(slice) for slice in chosen], self.mask, maps, self.file.name)
         self.notes.extend(level.notes)
         return level
 
-    @cached_property
+    @property
     def noise_std(self) -> float:
-        """Of the mixed coils: the outer ring's level, or what the coil maps leave unexplained where that is less."""
-        middle = self.file.slices // 2
-        kspace = self.kspace(middle)[None]
-        maps = self._given[middle : middle + 1] if self._given is not None else self._maps(middle)
-        unexplained = unexplained_noise(kspace if self.mixing is None else whiten(kspace, self.mixing), maps, self.mask)
-        if unexplained < 0.9 * self.noise.noise_std:
-            self.notes.append(
-                f"noise_std {unexplained:.3g} is what the coil maps cannot explain; the outer ring, which holds signal,"
-                f" says {self.noise.noise_std:.3g}"
-            )
-        return min(unexplained, self.noise.noise_std)
+        """Of the mixed coils as of the file's own: whitening keeps the mean power, compression the level."""
+        return self.noise.noise_std
 
     @cached_property
     def mixing(self) -> Tensor | None:
@@ -213,7 +223,7 @@ class Scan:
             self.notes.append("the coils are not whitened: the given maps are those of the file's own coils")
             mixing = None
         if self.coils is not None:
-            middle = self.kspace(self.file.slices // 2)[None]
+            middle = self.kspace(self.middle)[None]
             _, matrix = compress_coils(middle if mixing is None else whiten(middle, mixing), self.coils)
             mixing = matrix if mixing is None else matrix @ mixing.to(matrix)
         return mixing
@@ -241,6 +251,8 @@ class Scan:
 
     def kspace(self, slice: int) -> Tensor:
         """One slice (C, H, W) of the file, as the mask samples it."""
+        if self.file.empty(slice):
+            raise InputError(f"{self.file.path}: slice {slice} holds nothing but zeros; leave it out with --slices")
         return self.file.kspace(slice) * self.mask[0]
 
     def make_maps(self, slice: int) -> tuple[Tensor, Tensor, Calibration]:
@@ -257,20 +269,13 @@ class Scan:
     def _maps(self, slice: int) -> Tensor:
         if self.cache is None:
             return self.make_maps(slice)[0]
-        mixed = "as stored" if self.mixing is None else f"{self.mixing.abs().sum():.12g}"
+        mixed = "as stored" if self.mixing is None else _fingerprint(self.mixing)
         lines = self.sampling.calibration_lines
         key = cache_key(self.file.path, self.mask, slice=slice, full=self.full_maps, coils=mixed, lines=lines)
         return cached_maps(self.cache, key, lambda: self.make_maps(slice)[:2], file=self.file.path.name, slice=slice)[0]
 
 
-class _Slices(Sequence):
-    """The undersampled slices of a scan, read when asked for."""
-
-    def __init__(self, scan: Scan) -> None:
-        self.scan = scan
-
-    def __len__(self) -> int:
-        return self.scan.file.slices
-
-    def __getitem__(self, slice):  # type: ignore[override]
-        return self.scan.kspace(slice)
+def _fingerprint(matrix: Tensor) -> str:
+    """The same for matrices that agree to six decimals."""
+    digits = torch.view_as_real(matrix.to(torch.complex128)).mul(1e6).round().long()
+    return str(key(*digits.flatten().tolist()))

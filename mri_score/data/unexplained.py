@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from mri_score.data.coils import coil_maps
+from mri_score.data.whitening import NoiseLevel, measure_noise, measured_points
+from mri_score.errors import InputError
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
 
@@ -14,26 +20,64 @@ OUTER = 0.8
 WEIGHT = 0.1
 """Tikhonov weight of the fit: small enough that what coils share does not leak, large enough for few iterations."""
 
+SIGNAL = 0.9
+"""The outer ring holds signal where less than this part of its level is unexplained: the scatter of both is smaller."""
 
-def unexplained_noise(kspace: Tensor, maps: Tensor, mask: Tensor) -> float:
-    """Standard deviation of the real and of the imaginary part of the noise, for one slice.
+
+def noise_level(
+    slices: Sequence[Tensor] | Tensor, mask: Tensor | None = None, maps: Tensor | None = None, name: str = "k-space"
+) -> NoiseLevel:
+    """The level of the outer ring, or what the coil maps of the middle slice leave unexplained where that is less.
+
+    If it is clearly less, the covariance of the ring holds signal too: the coils are then not whitened, their noise is
+    taken to be equal, and a note says so.
+    Shapes: each of `slices` (C, H, W); mask bool, broadcastable to (1, 1, H, W) or with one for each slice; maps
+    (1, C, H, W) of the middle slice, made from its samples unless given.
+    """
+    level = measure_noise(slices, mask, name=name)
+    middle = len(slices) // 2
+    kspace = slices[middle][None]
+    mask = mask[middle : middle + 1] if mask is not None and mask.ndim == 4 and len(mask) > 1 else mask
+    try:
+        maps = coil_maps(kspace, mask)[0] if maps is None else maps
+    except InputError as error:
+        return replace(level, notes=(*level.notes, f"noise_std is that of the outer ring, signal or not: {error}"))
+    found = unexplained_noise(kspace, maps, mask)
+    if found >= SIGNAL * level.noise_std:
+        return replace(level, noise_std=min(found, level.noise_std))
+    note = (
+        f"noise_std {found:.3g} is what the coil maps cannot explain; the outer ring, which holds signal, says"
+        f" {level.noise_std:.3g}: the coils are not whitened from it"
+    )
+    equal = torch.full_like(level.coil_std, found)
+    return replace(
+        level, noise_std=found, coil_std=equal, covariance=None, whitening=None, notes=(*level.notes, note)
+    )
+
+
+def unexplained_noise(kspace: Tensor, maps: Tensor, mask: Tensor | None = None) -> float:
+    """Standard deviation of the real and of the imaginary part of the noise, for one slice; infinite if unknown.
 
     With H y = A (A^H A + w)^-1 A^H y, what the coil maps explain, the residual (I - H) y of outer k-space is compared
-    with that of white noise n of unit variance on the same samples:
+    with that of white noise n of unit variance on the same samples, medians over the samples of a coil:
 
-        noise_std = median |(I - H) y| / median |(I - H) n|.
+        noise_std^2 = sum_c median^2 |(I - H) y|_c / sum_c median^2 |(I - H) n|_c.
 
     An image with these coils has almost no residual, whatever its spectrum, so that signal in outer k-space does not
-    count. What does leak makes the result too large, never too small, but for the scatter of n (below 1 %).
+    count. What leaks, because maps are never exact, makes the result too large; it scatters by a few per cent.
+    Padding is not counted. One coil explains everything, and there may be no sample in outer k-space: both give
+    infinity, which leaves min() another estimate.
     Shapes: kspace and maps (1, C, H, W), mask broadcastable bool.
     """
-    operator = Sense(maps, mask)
-    noise = noise_like(kspace, generators(0, "unexplained noise")) * mask
-    both = torch.cat([kspace / kspace.abs().square().mean().sqrt(), noise])
+    points, _ = measured_points(kspace, mask)
+    rows, cols = (torch.linspace(-1, 1, size).square() for size in kspace.shape[-2:])
+    outer = points & ((rows[:, None] + cols) > OUTER**2)
+    if kspace.shape[1] == 1 or not bool(outer.any()):
+        return torch.inf
+    operator = Sense(maps, points)
+    unit = (kspace * points).abs().square().mean().sqrt()
+    both = torch.cat([kspace / unit, noise_like(kspace, generators(0, "unexplained noise"))]) * points
     fit = operator.solve(operator.adjoint(both), WEIGHT, tolerance=1e-4)
     residual = (both - operator(fit)).abs()
-    rows, cols = (torch.linspace(-1, 1, size).square() for size in kspace.shape[-2:])
-    outer = (rows[:, None] + cols) > OUTER**2
-    chosen = (mask & outer).expand(1, *kspace.shape[1:])[0]
-    data, white = (one[chosen] for one in residual)
-    return float(data.median() / white.median() * kspace.abs().square().mean().sqrt())
+    data, white = residual[..., outer].median(-1).values.norm(dim=-1)
+    return float(data / white * unit)

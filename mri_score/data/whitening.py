@@ -35,9 +35,10 @@ class NoiseLevel:
     notes: tuple[str, ...]
     """What a user should know: padding, filters, signal in the outer k-space, why there is no whitening."""
 
-    def unwhitening(self) -> Tensor | None:
-        """(C, C): leads back to the file's coils."""
-        return None if self.whitening is None else torch.linalg.inv(self.whitening)
+
+def evenly_spaced(count: int) -> list[int]:
+    """At most SLICES of `count` slices, the first and the last included."""
+    return torch.linspace(0, count - 1, min(count, SLICES)).round().long().tolist()
 
 
 def whiten(kspace: Tensor, matrix: Tensor) -> Tensor:
@@ -73,11 +74,10 @@ def measure_noise(
     noise_scan (C, ...): noise alone, in any unit: it gives the covariance, outer k-space its level.
     Errors: InputError for NaN and for k-space without a sample.
     """
-    chosen = torch.linspace(0, len(slices) - 1, min(len(slices), SLICES)).round().long().tolist()
-    kspace = torch.stack([slices[index] for index in chosen])
+    kspace = torch.stack([slices[index] for index in evenly_spaced(len(slices))])
     if not torch.isfinite(torch.view_as_real(kspace)).all():
         raise InputError(f"{name}: k-space holds NaN or infinity; look at the file before reconstructing it")
-    points, notes = _sampled(kspace, mask)
+    points, notes = measured_points(kspace, mask)
     if not bool(points.any()):
         raise InputError(f"{name}: k-space of shape {tuple(kspace.shape)} is zero at every sampled point")
     outer, inner = _rings(points, count=len(kspace), coils=kspace.shape[1])
@@ -96,8 +96,11 @@ def measure_noise(
     return NoiseLevel(float(_mean(coil_std)), coil_std, covariance, matrix, tuple(notes))
 
 
-def _sampled(kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, list[str]]:
-    """(H, W) bool: the points that the scanner measured, without padding; and what was left out."""
+def measured_points(kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, list[str]]:
+    """(H, W) bool: the points that the scanner measured, without padding; and what was left out.
+
+    Shapes: kspace (S, C, H, W), mask bool, broadcastable to it; padding is zero in all coils, or 30 times too dark.
+    """
     power = kspace.abs().square().sum((0, 1))
     points = power > 0
     claimed = torch.ones_like(points)

@@ -40,8 +40,8 @@ class Figures:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(self.folder / "tensorboard"))
-        if self.board is not None and "loss" in about:
-            self.board.add_scalar("loss", about["loss"], step)
+        if self.board is not None and "batch_loss" in about:
+            self.board.add_scalar("loss", about["batch_loss"], step)
         for sigma, error in about.get("denoising_errors", {}).items():
             if self.board is not None:
                 self.board.add_scalar(f"denoising error/sigma {sigma:g}", error, step)

@@ -130,7 +130,7 @@ def train(
                 losses.clear()
             if done % save_every == 0 or done == steps or stopped:
                 checkpoint.save(folder, _state(done, prior, ema, optimizer, losses))
-                about: dict[str, Any] = {"step": done, "images": done * batch_size, "loss": float(value.detach())}
+                about: dict[str, Any] = {"step": done, "images": done * batch_size, "batch_loss": float(value.detach())}
                 if validation and not stopped:
                     about["denoising_errors"] = denoising_errors(ema.model, validation)
                     _append(log, about)
