@@ -1,0 +1,50 @@
+"""The noise level that undersampled data give, against the coil null space of the full data.
+
+python scripts/noise_study.py SCAN [SCAN ...]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mri_score.data.coils import coil_maps
+from mri_score.data.fastmri import FastMRI
+from mri_score.data.scan import Sampling, Scan
+from mri_score.data.unexplained import unexplained_noise
+from mri_score.errors import InputError
+from mri_score.numerics.fourier import ifft
+
+
+def null_space_noise(file: FastMRI, slice: int) -> float:
+    """From full k-space: what coil images hold outside of the span of the maps is noise, of C - 1 coils."""
+    kspace = file.kspace(slice)[None]
+    maps = coil_maps(kspace)[0]
+    images = ifft(kspace)
+    rest = images - maps * (maps.conj() * images).sum(1, keepdim=True)
+    return float((rest.abs().square().sum() / (2 * (file.coils - 1) * images[0, 0].numel())).sqrt())
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+def main(paths: tuple[Path, ...]) -> None:
+    print("| scan | R | outer ring / truth | unexplained by the maps / truth |\n|---|---|---|---|")
+    for path in paths:
+        file = FastMRI(path)
+        slice = file.slices // 2
+        truth = null_space_noise(file, slice)
+        for acceleration in (2.0, 4.0, 8.0):
+            scan = Scan(file, Sampling(acceleration))
+            kspace = scan.kspace(slice)[None]
+            try:
+                maps = coil_maps(kspace, scan.mask)[0]
+            except InputError as error:
+                print(f"| {file.name} | {acceleration:g} | | {error} |")
+                continue
+            found = unexplained_noise(kspace, maps, scan.mask)
+            print(f"| {file.name} | {acceleration:g} | {scan.noise.noise_std / truth:.3f} | {found / truth:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What the README promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def text():
+    return README.read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs(text):
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    truth, image = names["scan"].image, names["image"]
+    assert names["draws"].shape == (4, *truth.shape) and names["std"].shape == truth.shape
+    assert float((image - truth).norm() / truth.norm()) < 0.15
+    assert torch.isfinite(names["std"]).all()
+
+
+def test_commands_options_and_files_that_it_names_exist(text):
+    from mri_score.cli import COMMANDS
+    from mri_score.experiment import find_config
+    from mri_score.reconstruction import METHODS
+
+    for command in re.findall(r"mri-score ([a-z]+)", text):
+        assert command in COMMANDS
+    for config in re.findall(r"--config (\S+\.yml)", text):
+        assert find_config(config).exists()
+    for method in re.findall(r"^\| `([a-z-]+)`", text, flags=re.MULTILINE):
+        assert method in METHODS
+    for link in re.findall(r"\]\((\S+?)\)", text):
+        assert (README.parent / link).exists(), link
