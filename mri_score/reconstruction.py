@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,8 @@ def reconstruct(
     """Reconstruct undersampled k-space from arrays; what is not given is found in the data.
 
     Shapes: kspace (slices, coils, rows, cols) or (coils, rows, cols), complex, DC at N // 2, unsampled points zero,
-    readout oversampling removed; maps like kspace; mask (cols,) or (rows, cols). noise_std: of the real and of the
-    imaginary part of a sample, measured in outer k-space if not given.
+    readout oversampling removed; maps like kspace, or of one slice for all; mask (cols,), (rows, cols) or broadcastable
+    to kspace. noise_std: of the real and of the imaginary part of a sample, measured in outer k-space if not given.
     Errors: InputError for what cannot be reconstructed, with the reason.
     """
     y = _complex(kspace)
@@ -158,40 +158,48 @@ def sample_posterior(
         raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask, noise_std and scale")
     place = find_device(device)
     prior = prior.to(place)
-    walk = make_sampler(method, prior, float(scan.noise_std.min()), steps, options)
-    walks = [(index, draw) for index in range(len(scan.kspace)) for draw in range(samples)]
-    found: list[Tensor] = []
-    for start in range(0, len(walks), batch_size):
-        batch = walks[start : start + batch_size]
-        items = torch.tensor([index for index, _ in batch])
+    count = len(scan.kspace)
+    all_maps, levels = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
+    ends = [walk_end(prior, float(level)) for level in levels]
+    images = scan.kspace.new_empty(samples, count, *scan.kspace.shape[-2:])
+    for walks in _batches(ends, samples, batch_size):
+        walk = make_sampler(method, prior, ends[walks[0][0]], steps, options)
+        items, draws = torch.tensor(walks).T
         unique = items.unique()
-        maps = scan.maps[unique] if len(unique) == 1 else scan.maps[items]
+        maps = all_maps[unique] if len(unique) == 1 else all_maps[items]
         mask = scan.mask if len(scan.mask) == 1 else scan.mask[items]
-        kspace, noise_std = scan.kspace[items].to(place), scan.noise_std.expand(len(scan.kspace))[items].to(place)
+        kspace, noise_std = scan.kspace[items].to(place), levels[items].to(place)
         model = operator(maps.to(place), mask.to(place))
         posterior = _make_posterior(method, prior, model, kspace, noise_std, options)
-        random = [
-            one for index, draw in batch for one in generators(seed, scan.name, slices[index], draws=[draw])
-        ]
-        like = torch.zeros(len(batch), *scan.kspace.shape[-2:], dtype=kspace.dtype, device=place)
-        count = METHODS[method].calls * len(batch)
-        watch = None if progress is None else (lambda level, sigma, x, count=count: progress(count))
-        found.append(walk(posterior, like, random, watch).cpu())
-    images = torch.cat(found).reshape(len(scan.kspace), samples, *scan.kspace.shape[-2:]).transpose(0, 1)
-    return Reconstruction(
-        samples=images * scan.scale[:, None, None], weight=coil_weight(scan), maps=scan.maps, acquisition=scan
-    )
+        random = [generators(seed, scan.name, slices[index], draws=[draw])[0] for index, draw in walks]
+        like = torch.zeros(len(walks), *scan.kspace.shape[-2:], dtype=kspace.dtype, device=place)
+        calls = METHODS[method].calls * len(walks)
+        watch = None if progress is None else (lambda level, sigma, x, calls=calls: progress(calls))
+        images[draws, items] = walk(posterior, like, random, watch).cpu()
+    weight = coil_weight(scan).expand(count, -1, -1)
+    return Reconstruction(samples=images * scan.scale.reshape(-1, 1, 1), weight=weight, maps=all_maps, acquisition=scan)
+
+
+def _batches(ends: list[float], samples: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
+    """(slice, draw) of the walks that go together: a batch shares its levels, so its slices have one end."""
+    for end in dict.fromkeys(ends):
+        alike = [index for index, other in enumerate(ends) if other == end]
+        walks = [(index, draw) for index in alike for draw in range(samples)]
+        yield from (walks[start : start + batch_size] for start in range(0, len(walks), batch_size))
+
+
+def walk_end(prior: ScoreModel, noise_std: float) -> float:
+    """The smallest sigma of a walk: what the noise level asks for, within the prior's range."""
+    end = min(SIGMA_END, noise_std / 2)
+    return max(end, prior.sigma_min) if isinstance(prior, NetworkPrior) else end
 
 
 def make_sampler(
-    method: str, prior: ScoreModel, noise_std: float, steps: int | None, options: dict[str, Any] | None = None
+    method: str, prior: ScoreModel, end: float, steps: int | None, options: dict[str, Any] | None = None
 ) -> Sampler:
-    """The walk of a method: from SIGMA_START down to what the noise level asks for, within the prior's range."""
+    """The walk of a method from SIGMA_START, or what the prior knows, down to `end`."""
     chosen = METHODS[method]
-    end = min(SIGMA_END, noise_std / 2)
-    start = SIGMA_START
-    if isinstance(prior, NetworkPrior):
-        end, start = max(end, prior.sigma_min), min(start, prior.sigma_max)
+    start = min(SIGMA_START, prior.sigma_max) if isinstance(prior, NetworkPrior) else SIGMA_START
     kind = SAMPLERS[chosen.sampler]
     return kind(chosen.schedule(end, start).levels(chosen.steps if steps is None else steps), **_for(kind, options))
 

@@ -29,7 +29,8 @@ FLOORS = [
     ["schedules", "noise_levels", "operators"],
     ["networks", "evaluation"],
     ["numerics"],
-    ["errors", "files"],
+    ["files"],
+    ["errors"],
     ["__init__"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -12,7 +12,7 @@ from torch import Tensor
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.posteriors import POSTERIORS, AnnealedLikelihood, ExactDraw, NormMatched, Proximal
+from mri_score.posteriors import POSTERIORS, AdaptiveDraw, AnnealedLikelihood, ExactDraw, NormMatched, Proximal
 
 N = 32
 MANY = 4000
@@ -100,6 +100,53 @@ def test_proximal_draws_its_mean():
     problem, x = gaussian_problem(N), iterates(2)
     model = Proximal(problem.prior, problem.operator, problem.kspace, problem.noise_std)
     assert torch.equal(model.draw(x, 0.3, generators(0, draws=2)), model.denoise(x, 0.3))
+
+
+def misses(error: float, items: int, n: int = 256):
+    """A scan of each of some images, and a denoised image that misses each by white noise of variance `error`."""
+    problem = gaussian_problem(n)
+    x = problem.prior.sample(generators(8, draws=items))
+    y = problem.operator(x)
+    y = y + problem.noise_std * problem.operator.mask * noise_like(y, generators(9, draws=items))
+    v = x + error**0.5 * noise_like(x, generators(10, draws=items))
+    return AdaptiveDraw(problem.prior, problem.operator, y, problem.noise_std), v
+
+
+def test_the_trace_of_unit_maps_is_the_number_of_lines():
+    """tr A^H A = sum over samples and pixels |S_c|^2 mask / n, twice for real components; one probe estimates it."""
+    model, _ = misses(0.01, 2)
+    lines = 2 * int(model.operator.mask.sum())
+    assert torch.allclose(model.trace, torch.tensor(lines).double(), rtol=5 / math.sqrt(lines))
+    assert model.count.tolist() == [2 * lines] * 2  # of two coils
+
+
+@pytest.mark.parametrize("error", [0.005, 0.02, 0.05])
+def test_adaptive_variance_is_the_error_of_the_denoised_image(error):
+    model, v = misses(error, 400)
+    exact = 2 * int(model.operator.mask.sum()) / model.trace[0]
+    found = model.variance(v, 3.0).flatten() / error
+    assert float(found.mean() / exact) == pytest.approx(1, abs=5 * float(found.std()) / math.sqrt(400))
+    assert float(found.std()) < 0.35
+
+
+def test_adaptive_variance_of_an_item_is_its_own():
+    """Images missed by 0.001 and by 0.01 in one batch."""
+    small, v = misses(0.001, 2)
+    _, worse = misses(0.01, 2)
+    mixed = small.variance(torch.stack([v[0], worse[1]]), 3.0).flatten()
+    assert float(mixed[0]) == pytest.approx(float(small.variance(v, 3.0)[0]), rel=1e-9)
+    assert float(mixed[1]) == pytest.approx(float(small.variance(worse, 3.0)[1]), rel=1e-9)
+    assert mixed[1] > 4 * mixed[0]
+
+
+def test_adaptive_variance_is_between_a_fiftieth_and_all_of_the_exact_draws():
+    model, v = misses(0.0, 3)
+    for sigma in (0.05, 0.5, 3.0):
+        bound = ExactDraw.variance(model, v, sigma)
+        assert float(bound) == pytest.approx(sigma**2 * model.sd**2 / (sigma**2 + model.sd**2))
+        assert torch.allclose(model.variance(v + 9, sigma), bound.expand(3, 1, 1))
+        quiet = AdaptiveDraw(model.prior, model.operator, model.kspace, 2 * model.noise_std)
+        assert torch.allclose(quiet.variance(v, sigma), 0.02 * bound.expand(3, 1, 1))
 
 
 @pytest.mark.parametrize("weight", [1.0, 5.0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from mri_score.errors import InputError
 from mri_score.numerics.noise import generators
 from mri_score.operators.sense import Sense
-from mri_score.posteriors import POSTERIORS, AnnealedLikelihood, ExactDraw, NormMatched, Proximal
+from mri_score.posteriors import POSTERIORS, AdaptiveDraw, AnnealedLikelihood, ExactDraw, NormMatched, Proximal
 from mri_score.samplers import Langevin, Renoise
 from mri_score.samplers.base import Sampler
 from mri_score.schedules import Geometric, Karras
@@ -52,6 +52,15 @@ def test_exact_draw_converges_with_its_levels(schedule):
     assert excess[2] < 0.45 * excess[0] / 2
     errors = [mean_error(exact_draws(schedule, levels), problem()) for levels in (5, 10, 20)]
     assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("levels", [30, 50])
+def test_adaptive_draw_reaches_the_posterior_mean_and_variance(levels):
+    samples = Renoise(SCHEDULES["karras"].levels(levels))(
+        posterior(AdaptiveDraw, problem()), problem().mean.expand(300, 1, N), generators(1, "walk", draws=300)
+    )
+    assert mean_error(samples, problem()) < 0.05
+    assert variance_ratio(samples, problem()) == pytest.approx(1, abs=0.1)
 
 
 def test_one_draw_of_white_images_is_exact():

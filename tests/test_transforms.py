@@ -108,7 +108,7 @@ def test_smooth_phase_keeps_the_magnitude_and_is_smooth():
     turned = transforms.smooth_phase(image, seeded(3))
     torch.testing.assert_close(turned.abs(), image)
     for seed in range(20):
-        ramp = transforms.smooth_phase(image, seeded(seed), strength=0, slope=3)
+        ramp = transforms.smooth_phase(image, seeded(seed), strength=0, slope=3, steps=0)
         for axis in (0, 1):
             step = (ramp.narrow(axis, 1, ramp.shape[axis] - 1) / ramp.narrow(axis, 0, ramp.shape[axis] - 1)).angle()
             assert step.std() < 1e-5 and step.abs().max() < 3 / (ramp.shape[axis] - 1) + 1e-5
@@ -206,3 +206,26 @@ def test_transforms_follow_their_generator():
         draws = [transform(image, seeded(seed)) for seed in (*range(12), *range(12))]
         assert all(torch.equal(one, other) for one, other in zip(draws[:12], draws[12:], strict=True))
         assert any(one.shape != draws[0].shape or not torch.equal(one, draws[0]) for one in draws[1:12])
+
+
+def test_phase_steps_are_one_constant_inside_one_region():
+    image = torch.ones(32, 40)
+    plain = transforms.smooth_phase(image, seeded(1), strength=0, slope=0, steps=0)
+    found = 0
+    for seed in range(20):
+        stepped = transforms.smooth_phase(image, seeded(seed), strength=0, slope=0, steps=1)
+        values = stepped.angle().flatten().double().round(decimals=4).unique()
+        assert len(values) <= 2
+        found += len(values) == 2
+    assert found >= 10 and len(plain.angle().unique()) == 1
+
+
+def test_tone_keeps_black_and_white_and_the_order_of_values():
+    image = torch.linspace(0, 1, 50).reshape(5, 10)
+    changed = 0
+    for seed in range(30):
+        toned = transforms.tone(image, seeded(seed))
+        torch.testing.assert_close(toned.flatten()[[0, -1]], image.flatten()[[0, -1]])
+        assert (toned.flatten().diff() > 0).all()
+        changed += not torch.equal(toned, image)
+    assert 10 <= changed < 30

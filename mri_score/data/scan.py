@@ -100,12 +100,16 @@ def from_arrays(
     except RuntimeError as error:
         raise InputError(f"{name}: a mask of shape {tuple(mask.shape)} does not fit k-space of {shape}") from error
     kspace = kspace * mask
+    empty = (kspace == 0).flatten(1).all(1)
+    if bool(empty.any()):
+        number = int(empty.nonzero()[0])
+        raise InputError(f"{name}: slice {number} holds nothing but zeros where the mask samples it; leave it out")
     mixing = None
     if maps is not None:
         maps = _fitting(maps, kspace, name)
     if noise_std is None:
         middle = len(kspace) // 2
-        level = noise_level(kspace, mask, None if maps is None else maps[middle : middle + 1], name)
+        level = noise_level(kspace, mask, None if maps is None else maps[middle : middle + 1], name=name)
         noise_std, mixing = level.noise_std, level.whitening if maps is None else None
     if mixing is not None:
         kspace = whiten(kspace, mixing)
@@ -195,18 +199,22 @@ class Scan:
         return self.file.mask is None
 
     @cached_property
+    def looked_at(self) -> list[int]:
+        """The slices that speak for the volume: evenly spaced, those of zeros left out."""
+        spaced = [slice for slice in evenly_spaced(self.file.slices) if not self.file.empty(slice)]
+        return spaced or [self.file.slices // 2]
+
+    @property
     def middle(self) -> int:
-        """The slice nearest the middle that is not empty: it speaks for the volume."""
-        half = self.file.slices // 2
-        nearest = sorted(range(self.file.slices), key=lambda slice: abs(slice - half))
-        return next((slice for slice in nearest if not self.file.empty(slice)), half)
+        """That of them which is nearest the middle."""
+        return min(self.looked_at, key=lambda slice: abs(slice - self.file.slices // 2))
 
     @cached_property
     def noise(self) -> NoiseLevel:
-        """Measured once a volume, on the sampled points of the file's own coils; empty slices are not looked at."""
-        chosen = [slice for slice in evenly_spaced(self.file.slices) if not self.file.empty(slice)]
+        """Measured once a volume, on the sampled points of the file's own coils."""
         maps = None if self._given is None else self._given[self.middle : self.middle + 1]
-        level = noise_level([self.kspace(slice) for slice in chosen], self.mask, maps, self.file.name)
+        slices, middle = [self.kspace(slice) for slice in self.looked_at], self.looked_at.index(self.middle)
+        level = noise_level(slices, self.mask, maps, middle=middle, name=self.file.name)
         self.notes.extend(level.notes)
         return level
 

@@ -90,16 +90,23 @@ def global_phase(image: Tensor, random: Generator) -> Tensor:
     return image * cmath.exp(1j * between(-math.pi, math.pi, random))
 
 
-def smooth_phase(image: Tensor, random: Generator, strength: float = 1.0, slope: float = 3.0) -> Tensor:
-    """Magnitude -> complex: a uniform global phase, a linear ramp and a smooth field (radians).
+def smooth_phase(
+    image: Tensor, random: Generator, strength: float = 3.0, slope: float = 6.0, steps: float = 0.4
+) -> Tensor:
+    """Magnitude -> complex: a uniform global phase, a linear ramp, a smooth field, sometimes a step (radians).
 
-    The linear part is an off-centre echo, the smooth part is receive phase and field inhomogeneity.
+    The linear part is an off-centre echo; the smooth part is receive phase and field inhomogeneity, several turns
+    over a head in gradient echoes; a `steps` share of the images gets a region whose phase is off by a constant, as
+    fat against water or air against tissue is.
     """
     rows, cols = image.shape[-2:]
     y = torch.linspace(-0.5, 0.5, rows)[:, None]
     x = torch.linspace(-0.5, 0.5, cols)[None]
     phase = between(-math.pi, math.pi, random) + between(-slope, slope, random) * y + between(-slope, slope, random) * x
-    phase = phase + between(0, strength, random) * smooth_field((rows, cols), random)
+    phase = phase + between(0, strength, random) * smooth_field((rows, cols), random, order=6, decay=2.0)
+    if float(torch.rand((), generator=random)) < steps:
+        region = smooth_field((rows, cols), random, order=6) > between(0.5, 1.5, random)
+        phase = phase + between(-math.pi, math.pi, random) * region
     return torch.polar(image, phase.to(image.dtype))
 
 

@@ -17,7 +17,7 @@ from mri_score.operators.sense import Sense
 OUTER = 0.8
 """Outer k-space begins at this part of the half width, as a radius: there what maps explain badly is small."""
 
-WEIGHT = 0.1
+WEIGHT = 0.03
 """Tikhonov weight of the fit: small enough that what coils share does not leak, large enough for few iterations."""
 
 SIGNAL = 0.9
@@ -25,24 +25,28 @@ SIGNAL = 0.9
 
 
 def noise_level(
-    slices: Sequence[Tensor] | Tensor, mask: Tensor | None = None, maps: Tensor | None = None, name: str = "k-space"
+    slices: Sequence[Tensor] | Tensor,
+    mask: Tensor | None = None,
+    maps: Tensor | None = None,
+    *,
+    middle: int | None = None,
+    name: str = "k-space",
 ) -> NoiseLevel:
     """The level of the outer ring, or what the coil maps of the middle slice leave unexplained where that is less.
 
     If it is clearly less, the covariance of the ring holds signal too: the coils are then not whitened, their noise is
     taken to be equal, and a note says so.
     Shapes: each of `slices` (C, H, W); mask bool, broadcastable to (1, 1, H, W) or with one for each slice; maps
-    (1, C, H, W) of the middle slice, made from its samples unless given.
+    (1, C, H, W) of slice number `middle`, made from its samples unless given.
     """
     level = measure_noise(slices, mask, name=name)
-    middle = len(slices) // 2
+    middle = len(slices) // 2 if middle is None else middle
     kspace = slices[middle][None]
     mask = mask[middle : middle + 1] if mask is not None and mask.ndim == 4 and len(mask) > 1 else mask
     try:
-        maps = coil_maps(kspace, mask)[0] if maps is None else maps
+        found = unexplained_noise(kspace, coil_maps(kspace, mask)[0] if maps is None else maps, mask)
     except InputError as error:
         return replace(level, notes=(*level.notes, f"noise_std is that of the outer ring, signal or not: {error}"))
-    found = unexplained_noise(kspace, maps, mask)
     if found >= SIGNAL * level.noise_std:
         return replace(level, noise_std=min(found, level.noise_std))
     note = (
@@ -50,9 +54,7 @@ def noise_level(
         f" {level.noise_std:.3g}: the coils are not whitened from it"
     )
     equal = torch.full_like(level.coil_std, found)
-    return replace(
-        level, noise_std=found, coil_std=equal, covariance=None, whitening=None, notes=(*level.notes, note)
-    )
+    return replace(level, noise_std=found, coil_std=equal, covariance=None, whitening=None, notes=(*level.notes, note))
 
 
 def unexplained_noise(kspace: Tensor, maps: Tensor, mask: Tensor | None = None) -> float:
@@ -64,7 +66,8 @@ def unexplained_noise(kspace: Tensor, maps: Tensor, mask: Tensor | None = None) 
         noise_std^2 = sum_c median^2 |(I - H) y|_c / sum_c median^2 |(I - H) n|_c.
 
     An image with these coils has almost no residual, whatever its spectrum, so that signal in outer k-space does not
-    count. What leaks, because maps are never exact, makes the result too large; it scatters by a few per cent.
+    count. What leaks, because maps are never exact, makes the result too large; coils of very unequal or correlated
+    noise make it up to a tenth too small, and it scatters by a few per cent.
     Padding is not counted. One coil explains everything, and there may be no sample in outer k-space: both give
     infinity, which leaves min() another estimate.
     Shapes: kspace and maps (1, C, H, W), mask broadcastable bool.
@@ -76,7 +79,7 @@ def unexplained_noise(kspace: Tensor, maps: Tensor, mask: Tensor | None = None) 
         return torch.inf
     operator = Sense(maps, points)
     unit = (kspace * points).abs().square().mean().sqrt()
-    both = torch.cat([kspace / unit, noise_like(kspace, generators(0, "unexplained noise"))]) * points
+    both = torch.cat([kspace / unit, noise_like(kspace, generators(0, "unexplained noise"))])
     fit = operator.solve(operator.adjoint(both), WEIGHT, tolerance=1e-4)
     residual = (both - operator(fit)).abs()
     data, white = residual[..., outer].median(-1).values.norm(dim=-1)
