@@ -13,6 +13,7 @@ from mri_score.data.coils import coil_maps
 from mri_score.data.fastmri import FastMRI
 from mri_score.data.scan import Sampling, Scan
 from mri_score.data.unexplained import unexplained_noise
+from mri_score.data.whitening import measure_noise
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 
@@ -43,7 +44,8 @@ def main(paths: tuple[Path, ...]) -> None:
                 print(f"| {file.name} | {acceleration:g} | | {error} |")
                 continue
             found = unexplained_noise(kspace, maps, scan.mask)
-            print(f"| {file.name} | {acceleration:g} | {scan.noise.noise_std / truth:.3f} | {found / truth:.3f} |")
+            ring = measure_noise(kspace, scan.mask[0]).noise_std
+            print(f"| {file.name} | {acceleration:g} | {ring / truth:.3f} | {found / truth:.3f} |")
 
 
 if __name__ == "__main__":
