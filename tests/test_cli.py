@@ -55,13 +55,13 @@ def run(*arguments, cwd, **options):
     )
 
 
-def test_help_loads_neither_torch_nor_sigpy():
+def test_help_loads_neither_torch_nor_sigpy(tmp_path):
     code = (
         "import sys; from click.testing import CliRunner; from mri_score.cli import main;"
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
         "heavy = {'torch', 'sigpy', 'numpy', 'h5py'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
