@@ -104,11 +104,11 @@ class GaussianPrior(ScoreModel):
         self.sd = float(energy.sqrt())
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        gain = self.variances / (self.variances + self._column(sigma, x) ** 2)
+        gain = self.variances / (self.variances + _column(sigma, x) ** 2)
         return self._along_axes(x - self.mean, gain) + self.mean
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
-        sigma = self._column(sigma, x)
+        sigma = _column(sigma, x)
         spread = torch.sqrt(self.variances * sigma**2 / (self.variances + sigma**2))
         return self.denoise(x, sigma.reshape(-1)) + self._along_axes(noise_like(x, random), spread)
 
@@ -120,10 +120,6 @@ class GaussianPrior(ScoreModel):
     def _along_axes(self, x: Tensor, gain: Tensor) -> Tensor:
         coefficients = gain * (x.flatten(1) @ self.axes.conj())
         return (coefficients @ self.axes.T).reshape(x.shape)
-
-    @staticmethod
-    def _column(sigma: Tensor | float, x: Tensor) -> Tensor:
-        return torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))[:, None]
 
 
 class MixturePrior(ScoreModel):
@@ -147,7 +143,7 @@ class MixturePrior(ScoreModel):
 
     def responsibilities(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """p(component | x): (B, K)."""
-        variance = self.stds**2 + self._column(sigma, x) ** 2
+        variance = self.stds**2 + _column(sigma, x) ** 2
         distance = (x.flatten(1)[:, None] - self.means.flatten(1)).abs().square().sum(-1)
         size = self.components * self.means[0].numel()
         return torch.softmax(self.weights.log() - distance / (2 * variance) - size / 2 * variance.log(), dim=1)
@@ -160,14 +156,15 @@ class MixturePrior(ScoreModel):
         u = uniform(random).to(x.real.dtype)[:, None]
         chosen = (self.responsibilities(x, sigma).cumsum(1) < u).sum(1).clamp_max(len(self.stds) - 1)
         mean = self._component_means(x, sigma)[torch.arange(len(x)), chosen].reshape(x.shape)
-        variance, noise = self.stds[chosen] ** 2, self._column(sigma, x)[:, 0] ** 2
+        variance, noise = self.stds[chosen] ** 2, _column(sigma, x)[:, 0] ** 2
         return mean + per_item(torch.sqrt(variance * noise / (variance + noise)), x) * noise_like(x, random)
 
     def _component_means(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        gain = self.stds**2 / (self.stds**2 + self._column(sigma, x) ** 2)
+        gain = self.stds**2 / (self.stds**2 + _column(sigma, x) ** 2)
         means = self.means.flatten(1)
         return means + gain[:, :, None] * (x.flatten(1)[:, None] - means)
 
-    @staticmethod
-    def _column(sigma: Tensor | float, x: Tensor) -> Tensor:
-        return torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))[:, None]
+
+def _column(sigma: Tensor | float, x: Tensor) -> Tensor:
+    """sigma as (B, 1), against flattened items."""
+    return torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))[:, None]
