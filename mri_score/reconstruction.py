@@ -22,7 +22,7 @@ from mri_score.priors.store import DEFAULT, load_prior
 from mri_score.samplers import SAMPLERS
 from mri_score.samplers.base import Sampler
 from mri_score.schedules import Geometric, Karras, Schedule
-from mri_score.score import NetworkPrior, ScoreModel
+from mri_score.score import CountedPrior, NetworkPrior, ScoreModel
 
 SIGMA_START = 5.0
 """Where posterior walks start: the first data step supplies what lies above."""
@@ -59,6 +59,21 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
+class Work:
+    """What some walks cost, summed over them."""
+
+    calls: int = 0
+    """Network evaluations."""
+    products: int = 0
+    """Vector-Jacobian products of the network, each about two evaluations."""
+    iterations: int = 0
+    """Of conjugate gradient, one application of A^H A each."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.calls + other.calls, self.products + other.products, self.iterations + other.iterations)
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """Draws of the posterior of some slices, in the units of the k-space that came in."""
 
@@ -69,6 +84,8 @@ class Reconstruction:
     maps: Tensor
     """(B, C, H, W): the maps that were used."""
     acquisition: Acquisition
+    work: Work
+    """Of all draws of all slices."""
 
     @property
     def image(self) -> Tensor:
@@ -162,6 +179,7 @@ def sample_posterior(
     all_maps, levels = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
     ends = [walk_end(prior, float(level)) for level in levels]
     images = scan.kspace.new_empty(samples, count, *scan.kspace.shape[-2:])
+    work = Work()
     for walks in _batches(ends, samples, batch_size):
         walk = make_sampler(method, prior, ends[walks[0][0]], steps, options)
         items, draws = torch.tensor(walks).T
@@ -170,14 +188,17 @@ def sample_posterior(
         mask = scan.mask if len(scan.mask) == 1 else scan.mask[items]
         kspace, noise_std = scan.kspace[items].to(place), levels[items].to(place)
         model = operator(maps.to(place), mask.to(place))
-        posterior = _make_posterior(method, prior, model, kspace, noise_std, options)
+        counted = CountedPrior(prior)
+        posterior = _make_posterior(method, counted, model, kspace, noise_std, options)
         random = [generators(seed, scan.name, slices[index], draws=[draw])[0] for index, draw in walks]
         like = torch.zeros(len(walks), *scan.kspace.shape[-2:], dtype=kspace.dtype, device=place)
         calls = METHODS[method].calls * len(walks)
         watch = None if progress is None else (lambda level, sigma, x, calls=calls: progress(calls))
         images[draws, items] = walk(posterior, like, random, watch).cpu()
+        work += Work(counted.calls, counted.products, model.iterations)
     weight = coil_weight(scan).expand(count, -1, -1)
-    return Reconstruction(samples=images * scan.scale.reshape(-1, 1, 1), weight=weight, maps=all_maps, acquisition=scan)
+    images = images * scan.scale.reshape(-1, 1, 1)
+    return Reconstruction(samples=images, weight=weight, maps=all_maps, acquisition=scan, work=work)
 
 
 def _batches(ends: list[float], samples: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
@@ -60,7 +61,11 @@ class NetworkPrior(ScoreModel):
     """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): a network F with one row of the preconditioning table.
 
     sigma_min and sigma_max: the range that the network was trained on.
+    precision: what the network computes in; everything around it keeps the precision of x. bfloat16 halves the time
+    on hardware that has it and moves the denoised image by about 1 % of what the network takes away.
     """
+
+    precision: torch.dtype = torch.float32
 
     def __init__(
         self,
@@ -78,8 +83,29 @@ class NetworkPrior(ScoreModel):
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         sigma = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
         c_skip, c_out, c_in, c_noise = PRECONDITIONINGS[self.precondition](sigma, self.sd)
-        output = self.network(to_channels(per_item(c_in, x) * x), c_noise)
+        reduced = self.precision != torch.float32
+        with torch.autocast(x.device.type, self.precision) if reduced else nullcontext():
+            output = self.network(to_channels(per_item(c_in, x) * x), c_noise)
         return per_item(c_skip, x) * x + per_item(c_out, x) * from_channels(output.to(x.real.dtype), x)
+
+
+class CountedPrior(ScoreModel):
+    """A prior that counts what is asked of it, item by item: denoised images and vector-Jacobian products."""
+
+    def __init__(self, prior: ScoreModel) -> None:
+        super().__init__()
+        self.prior, self.sd = prior, prior.sd
+        self.calls = self.products = 0
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        self.calls += len(x)
+        denoised = self.prior.denoise(x, sigma)
+        if denoised.requires_grad:
+            denoised.register_hook(self._product)
+        return denoised
+
+    def _product(self, gradient: Tensor) -> None:
+        self.products += len(gradient)
 
 
 class GaussianPrior(ScoreModel):

@@ -121,9 +121,7 @@ class Slices:
                 del self._memory[next(iter(self._memory))]
         return image
 
-    def _selected(
-        self, paths: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]
-    ) -> list[Path]:
+    def _selected(self, paths: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]) -> list[Path]:
         """The files whose names match; a pattern that matches none is noted, since it may be a slip."""
         files = list(dict.fromkeys(file for path in paths for file in _files(path)))
         for pattern in (*include, *exclude):

@@ -14,6 +14,9 @@ class LinearOperator(nn.Module):
     A subclass writes `forward` and `adjoint`; `normal` when A^H A has a shorter way.
     """
 
+    iterations: int = 0
+    """Conjugate-gradient iterations that `solve` has made so far, summed over items."""
+
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -37,7 +40,8 @@ class LinearOperator(nn.Module):
         Shapes: b and start (B, *image), weight () or (B,), positive.
         """
         weight = per_item(weight, b)
-        solution, _ = conjugate_gradient(
+        solution, iterations = conjugate_gradient(
             lambda x: self.normal(x) + weight * x, b, start, tolerance=tolerance, max_iterations=max_iterations
         )
+        self.iterations += iterations * len(b)
         return solution

@@ -26,9 +26,7 @@ class AdaptiveDraw(ExactDraw):
     No truth enters, each item has its own r, and m counts real components of the samples, zeros being unsampled.
     """
 
-    def __init__(
-        self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float
-    ) -> None:
+    def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
         super().__init__(prior, operator, kspace, noise_std)
         probe = noise_like(self.backprojection, [generators(0, "trace")[0] for _ in kspace])
         self.trace = squared_norm(operator(probe)) * real_size(probe) / squared_norm(probe)

@@ -19,9 +19,7 @@ class Posterior(ScoreModel):
     noise_std: Tensor
     backprojection: Tensor
 
-    def __init__(
-        self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float
-    ) -> None:
+    def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
         super().__init__()
         self.prior, self.operator = prior, operator
         self.sd = prior.sd

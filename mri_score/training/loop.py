@@ -160,9 +160,7 @@ def _state(
     }
 
 
-def _restore(
-    path: Path, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-) -> None:
+def _restore(path: Path, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     try:
         prior.load_state_dict(state["model"])
         ema.model.load_state_dict(state["ema"])
