@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,11 @@ class Reconstruction:
     acquisition: Acquisition
     work: Work
     """Of all draws of all slices."""
+
+    def first(self, count: int) -> Reconstruction:
+        """The same with only the first `count` draws; its work is that share of the whole."""
+        part = Work(*(round(number * count / len(self.samples)) for number in astuple(self.work)))
+        return replace(self, samples=self.samples[:count], work=part)
 
     @property
     def image(self) -> Tensor:
