@@ -17,6 +17,8 @@ COMMANDS = {
     "calibrate": "Measure a dataset's noise levels and statistics.",
     "train": "Train a prior, from clean or from noisy scans.",
     "reconstruct": "Reconstruct undersampled scans with their uncertainty.",
+    "intervals": "Fit intervals that keep their promise, on scans with truth.",
+    "compare": "Compare methods over scans, accelerations and masks.",
     "evaluate": "Score reconstructions as fastMRI does.",
     "priors": "List the bundled priors.",
 }

@@ -39,6 +39,20 @@ from .options import ANY_PATH, FOLDER, sampling_options
     "--operator", default="torch", show_default=True, help="torch, or sigpy: the same job through SigPy's linop."
 )
 @click.option(
+    "--check-lines",
+    is_flag=False,
+    flag_value="0.1",
+    metavar="N|SHARE",
+    help="Leave out N or a share (0.1 unless said) of the sampled lines, reconstruct from the rest too, and report how"
+    " well that predicts them.",
+)
+@click.option(
+    "--intervals",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="From mri-score intervals: writes the half width `interval` beside `std`.",
+)
+@click.option(
     "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time: bounds memory."
 )
 @click.option("--keep-samples", is_flag=True, help="Write every draw into the file.")
@@ -56,7 +70,8 @@ def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
     Examples:
       mri-score reconstruct --accel 4
       mri-score reconstruct scan.h5 --accel 8 --samples 8 --out results
-      mri-score reconstruct undersampled/ --prior runs/knee_384
+      mri-score reconstruct undersampled/ --prior runs/knee_384 --check-lines 0.1
+      mri-score reconstruct scan.h5 --accel 4 --samples 8 --intervals intervals.json
     """
     from .reconstructing import reconstruct_all
 

@@ -15,6 +15,7 @@ from mri_score.data.fastmri import FastMRI, fastmri_files
 from mri_score.data.scan import Sampling, Scan
 from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
+from mri_score.evaluation.conformal import read_intervals
 from mri_score.evaluation.report import MethodScores, Report, Table, write_report
 from mri_score.files import make_folder, sha256
 from mri_score.numerics.noise import key
@@ -25,6 +26,7 @@ from mri_score.volumes import (
     MVUE,
     Options,
     Volume,
+    counted,
     finished,
     read_scores,
     reconstruct_volume,
@@ -45,6 +47,7 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     out: Path = given["out"]
+    intervals = None if given["intervals"] is None else read_intervals(given["intervals"])
     names = [name.strip() for name in given["baselines"].split(",") if name.strip() not in ("", "none")]
     options = Options(
         method=given["sampler"],
@@ -56,12 +59,17 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         operator=given["operator"],
         baselines=names,
         keep_samples=given["keep_samples"],
+        check_lines=_amount(given["check_lines"]),
+        intervals=intervals,
     )
     find_device(given["device"])
     make_folder(out)
     prior_path = find_prior(given["prior"])
     prior = load_prior(prior_path)
     digest = sha256(prior_path)
+    if intervals is not None:
+        steps = options.steps or METHODS[options.method].steps
+        intervals.check(prior_sha256=digest, sampler=options.method, steps=steps, samples=options.samples)
     sampling = make_sampling(given)
     if scan is None:
         sampling = replace(sampling, acceleration=sampling.acceleration or 4.0)
@@ -70,6 +78,7 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     else:
         files = fastmri_files(scan)
     settings = sorted((name, str(value)) for name, value in given.items() if name not in NO_INFLUENCE)
+    settings.append(("intervals", str(intervals)))
 
     failed: list[Path] = []
     for path in files:
@@ -120,7 +129,8 @@ def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, 
     )
     method = METHODS[options.method]
     steps = options.steps or method.steps
-    total = len(slices) * options.samples * steps * method.calls
+    walks = len(slices) * options.samples * (1 if options.check_lines is None else 2)
+    total = walks * steps * method.calls
     with tqdm(
         total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
     ) as bar:
@@ -128,14 +138,32 @@ def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, 
     return volume
 
 
+def _amount(text: str | None) -> float | None:
+    """The N or SHARE of --check-lines."""
+    try:
+        return None if text is None else float(text)
+    except ValueError as error:
+        raise InputError(
+            f"--check-lines {text!r} should be a number of lines such as 5, or a share such as 0.1"
+        ) from error
+
+
 def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None:
     """The table of one volume."""
-    click.secho(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {len(volume.slices)} slices", bold=True)
+    count = counted(len(volume.slices), "slice")
+    click.secho(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {count}", bold=True)
     for note in volume.notes:
         click.secho(f"  note: {note}", fg="yellow")
-    if not scores:
+    if scores:
+        _print_scores(volume, scores, options)
+    else:
         click.echo("  acquired undersampled: no truth, nothing to score")
-        return
+    for name, one in volume.held_out.items():
+        draws = "" if one.ratio is None else f", {one.ratio:.2f} of what the draws foretell (1 is calibrated)"
+        click.echo(f"  left-out samples by {name}: misfit {one.misfit:.2f} of the noise{draws}")
+
+
+def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) -> None:
     click.echo(f"  against {MVUE}, inside the foreground")
     click.echo(f"  {'':<34}{'PSNR (dB)':>10}{'SSIM':>9}{'NMSE':>9}{'seconds':>9}")
     for one in scores:
@@ -145,6 +173,9 @@ def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None
     if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
         shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
         click.echo(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
+    if (promise := volume.promise()) is not None and promise.kept:
+        shares = ", ".join(f"{share:.1%} of the {target}s" for target, share in promise.kept.items())
+        click.echo(f"  intervals of {promise.level:.0%} cover {shares}")
 
 
 def _summary(out: Path, names: list[str]) -> Path:

@@ -1,4 +1,4 @@
-"""Classical reconstructions by SigPy: zero-filled, CG-SENSE, L1-wavelet, total variation.
+"""What posterior samples are compared with: zero-filled, CG-SENSE, L1-wavelet, total variation, a supervised network.
 
 One slice in, one image out. kspace is (C, H, W) complex with zeros where nothing was sampled, maps (C, H, W) complex,
 mask (bool or real) broadcastable to kspace, each a tensor or an array; the image is a complex64 tensor (H, W).
@@ -8,7 +8,7 @@ Units are the scaled ones: the 99th percentile of the image's magnitude is about
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import sigpy
@@ -93,6 +93,26 @@ def total_variation(
         max_iter=-(-iterations // INNER_ITERATIONS),
         max_cg_iter=INNER_ITERATIONS,
     )
+
+
+class Restorer(Protocol):
+    """A network that restores CG-SENSE images, trained for noise levels from sigma_min to sigma_max."""
+
+    sigma_min: float
+    sigma_max: float
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor: ...
+
+
+@torch.no_grad()
+def supervised(kspace: Array, maps: Array, mask: Array, noise_std: float | Tensor, network: Restorer) -> Tensor:
+    """f(CG-SENSE image, noise_std), the image that a network trained on pairs makes of it: its posterior mean.
+
+    `network` comes from `priors.store.load_supervised`; a noise_std outside its range counts as the nearest within.
+    Reference: Jin et al., Deep convolutional neural network for inverse problems in imaging, IEEE TIP 2017.
+    """
+    image = cg_sense(kspace, maps, mask)
+    return network.denoise(image[None], min(max(float(noise_std), network.sigma_min), network.sigma_max))[0]
 
 
 def weight_by_rule(image: Array, transform: Linop, noise_std: float | Tensor) -> float:

@@ -20,6 +20,7 @@ import yaml
 
 from mri_score.data.images import ImageStacks
 from mri_score.data.slices import Slices
+from mri_score.data.undersampled import UndersampledImages
 from mri_score.dataset import Parameters, measure, read_parameters, write_parameters
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import write_text
@@ -157,7 +158,7 @@ def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str,
 # ---- The objects of a training run.
 
 SCHEDULES = {"geometric": Geometric, "karras": Karras, "lognormal": LogNormal}
-SOURCES = {"fastmri": Slices, "images": ImageStacks}
+SOURCES = {"fastmri": Slices, "images": ImageStacks, "undersampled": UndersampledImages}
 CALIBRATION_IMAGES = 1000
 VALIDATION_IMAGES = 64
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mri_score.numerics.noise import generators
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.posteriors import POSTERIORS
+from mri_score.posteriors.base import Posterior
 from mri_score.priors.store import DEFAULT, load_prior
 from mri_score.samplers import SAMPLERS
 from mri_score.samplers.base import Sampler
@@ -43,14 +44,32 @@ class Method:
     """Network calls a level."""
     draws: bool
     """Whether its results are draws of a posterior, or point estimates."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What its posterior and sampler take, where not their defaults."""
 
 
 METHODS = {
+    # Draws of a posterior, one network call a level.
     "adaptive-draw": Method("adaptive-draw", "renoise", Karras, 30, 1, True),
     "exact-draw": Method("exact-draw", "renoise", Karras, 30, 1, True),
+    # Draws through the Jacobian of the network.
+    "mmps-draw": Method("mmps-draw", "renoise", Karras, 20, 1, True),
+    "mmps": Method("mmps", "ancestral", Karras, 50, 1, True),
+    "pigdm": Method("pigdm", "ancestral", Karras, 100, 1, True),
+    "dps": Method("dps", "guided-ancestral", Geometric, 1000, 1, True),
+    # Draws by many small steps.
+    "langevin": Method("annealed", "langevin", Geometric, 334, 3, True),
+    "langevin-norm-matched": Method("norm-matched", "langevin", Geometric, 334, 3, True),
+    "pula": Method("unannealed", "preconditioned", Geometric, 100, 1, True),
+    "daps": Method("daps", "renoise", Karras, 200, 5, True),
+    "split-gibbs": Method("split-gibbs", "renoise", Geometric, 100, 10, True),
+    "score-mri": Method("projected", "predictor-corrector", Geometric, 1000, 2, True),
+    "score-mri-coils": Method("coil-projected", "predictor-corrector", Geometric, 1000, 2, True),
+    # Point estimates: their spread says nothing.
     "proximal": Method("proximal", "renoise", Karras, 30, 1, False),
-    "langevin": Method("annealed", "langevin", Geometric, 300, 3, True),
-    "langevin-norm-matched": Method("norm-matched", "langevin", Geometric, 300, 3, False),
+    "dds": Method("dds", "ddim", Karras, 50, 1, False, {"zeta": 0.85**2}),
+    "diffpir": Method("diffpir", "ddim", Karras, 100, 1, False),
+    "red-diff": Method("unannealed", "red-diff", Geometric, 1000, 1, False),
 }
 DEFAULT_METHOD = "adaptive-draw"
 
@@ -86,16 +105,19 @@ class Reconstruction:
     acquisition: Acquisition
     work: Work
     """Of all draws of all slices."""
+    means: Tensor | None = None
+    """(P, B, H, W) complex: what each walk found of the posterior mean, where it finds more than its draw."""
 
     def first(self, count: int) -> Reconstruction:
         """The same with only the first `count` draws; its work is that share of the whole."""
         part = Work(*(round(number * count / len(self.samples)) for number in astuple(self.work)))
-        return replace(self, samples=self.samples[:count], work=part)
+        means = None if self.means is None else self.means[:count]
+        return replace(self, samples=self.samples[:count], means=means, work=part)
 
     @property
     def image(self) -> Tensor:
-        """The mean of the draws: (B, H, W) complex."""
-        return self.samples.mean(0)
+        """The posterior mean as the walks estimate it, or the mean of the draws: (B, H, W) complex."""
+        return (self.samples if self.means is None else self.means).mean(0)
 
     @property
     def std(self) -> Tensor:
@@ -164,9 +186,10 @@ def sample_posterior(
     batch_size: int = 8,
     device: str = "auto",
     slices: list[int],                                                       # the numbers that key the random draws
-    operator: Callable[[Tensor, Tensor], LinearOperator] = Sense,            # from maps and mask
+    operator: Callable[[Tensor, Tensor], LinearOperator] | None = None,      # from maps and mask; None: the scan's own
     progress: Progress | None = None,
     options: dict[str, Any] | None = None,                                   # more arguments of posterior and sampler
+    warm_start: float | None = None,                                         # sigma to start from, about CG-SENSE
 ) -> Reconstruction:  # fmt: skip
     """`samples` draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
 
@@ -176,34 +199,50 @@ def sample_posterior(
         raise unknown_name("the sampler", method, METHODS)
     if samples < 1 or batch_size < 1:
         raise InputError(f"samples and batch size must be at least 1; got {samples} and {batch_size}")
-    if scan.kspace is None or scan.maps is None or scan.mask is None or scan.noise_std is None or scan.scale is None:
-        raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask, noise_std and scale")
+    if scan.kspace is None or scan.maps is None or scan.noise_std is None or scan.scale is None:
+        raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask or trajectory, noise_std, scale")
     place = find_device(device)
     prior = prior.to(place)
     count = len(scan.kspace)
     all_maps, levels = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
     ends = [walk_end(prior, float(level)) for level in levels]
-    images = scan.kspace.new_empty(samples, count, *scan.kspace.shape[-2:])
-    work = Work()
+    shape = scan.maps.shape[-2:]
+    images = scan.kspace.new_empty(samples, count, *shape)
+    means, work = torch.empty_like(images), Work()
     for walks in _batches(ends, samples, batch_size):
         walk = make_sampler(method, prior, ends[walks[0][0]], steps, options)
+        walk = walk if warm_start is None else walk.below(warm_start)
         items, draws = torch.tensor(walks).T
         unique = items.unique()
         maps = all_maps[unique] if len(unique) == 1 else all_maps[items]
-        mask = scan.mask if len(scan.mask) == 1 else scan.mask[items]
         kspace, noise_std = scan.kspace[items].to(place), levels[items].to(place)
-        model = operator(maps.to(place), mask.to(place))
+        model = _operator(replace(scan, kspace=None, maps=maps.to(place)), items, operator)
         counted = CountedPrior(prior)
         posterior = _make_posterior(method, counted, model, kspace, noise_std, options)
         random = [generators(seed, scan.name, slices[index], draws=[draw])[0] for index, draw in walks]
-        like = torch.zeros(len(walks), *scan.kspace.shape[-2:], dtype=kspace.dtype, device=place)
+        like = torch.zeros(len(walks), *shape, dtype=kspace.dtype, device=place)
         calls = METHODS[method].calls * len(walks)
         watch = None if progress is None else (lambda level, sigma, x, calls=calls: progress(calls))
-        images[draws, items] = walk(posterior, like, random, watch).cpu()
+        guess = like if warm_start is None else model.cg_sense(kspace)
+        x = walk(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
+        images[draws, items] = posterior.combine(x).cpu()
+        found = getattr(posterior, "mean", None)
+        means[draws, items] = images[draws, items] if found is None else found.cpu()
         work += Work(counted.calls, counted.products, model.iterations)
     weight = coil_weight(scan).expand(count, -1, -1)
-    images = images * scan.scale.reshape(-1, 1, 1)
-    return Reconstruction(samples=images, weight=weight, maps=all_maps, acquisition=scan, work=work)
+    scale = scan.scale.reshape(-1, 1, 1)
+    return Reconstruction(images * scale, weight, all_maps, scan, work, means * scale)
+
+
+def _operator(
+    scan: Acquisition, items: Tensor, make: Callable[[Tensor, Tensor], LinearOperator] | None
+) -> LinearOperator:
+    """The forward operator of some items of a scan, whose maps are theirs already."""
+    if scan.mask is None:
+        return scan.operator()
+    assert scan.maps is not None
+    mask = scan.mask if len(scan.mask) == 1 else scan.mask[items]
+    return (make or Sense)(scan.maps, mask.to(scan.maps.device))
 
 
 def _batches(ends: list[float], samples: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
@@ -227,7 +266,8 @@ def make_sampler(
     chosen = METHODS[method]
     start = min(SIGMA_START, prior.sigma_max) if isinstance(prior, NetworkPrior) else SIGMA_START
     kind = SAMPLERS[chosen.sampler]
-    return kind(chosen.schedule(end, start).levels(chosen.steps if steps is None else steps), **_for(kind, options))
+    levels = chosen.schedule(end, start).levels(chosen.steps if steps is None else steps)
+    return kind(levels, **_for(kind, {**chosen.options, **(options or {})}))
 
 
 def _make_posterior(
@@ -237,16 +277,17 @@ def _make_posterior(
     kspace: Tensor,
     noise_std: Tensor,
     options: dict[str, Any] | None,
-) -> ScoreModel:
-    kind = POSTERIORS[METHODS[method].posterior]
-    return kind(prior, operator, kspace, noise_std, **_for(kind, options))
+) -> Posterior:
+    chosen = METHODS[method]
+    kind = POSTERIORS[chosen.posterior]
+    return kind(prior, operator, kspace, noise_std, **_for(kind, {**chosen.options, **(options or {})}))
 
 
-def _for(kind: type, options: dict[str, Any] | None) -> dict[str, Any]:
+def _for(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that this class takes."""
     import inspect
 
-    return {key: value for key, value in (options or {}).items() if key in inspect.signature(kind).parameters}
+    return {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
 
 
 def find_device(device: str) -> torch.device:

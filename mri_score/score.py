@@ -54,7 +54,20 @@ def edm(sigma: Tensor, sd: float) -> Coefficients:
     return sd**2 / total**2, sigma * sd / total, 1 / total, torch.log(sigma) / 4
 
 
-PRECONDITIONINGS: dict[str, Callable[[Tensor, float], Coefficients]] = {"edm": edm, "ncsn": ncsn}
+def regression(noise_std: Tensor, sd: float) -> Coefficients:
+    """No score model but a supervised network: what it adds to a reconstruction of k-space with this noise_std.
+
+    An error of sd / 5 is what the network's output of 1 stands for, as for a denoiser at that level.
+    """
+    one = torch.ones_like(noise_std)
+    return one, sd / 5 * one, one / sd, torch.log(noise_std) / 4
+
+
+PRECONDITIONINGS: dict[str, Callable[[Tensor, float], Coefficients]] = {
+    "edm": edm,
+    "ncsn": ncsn,
+    "regression": regression,
+}
 
 
 class NetworkPrior(ScoreModel):

@@ -21,8 +21,8 @@ SOURCES = ["mri_score", "cli", "configs", "parameters", "setup.cfg", "pyproject.
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["experiment"],
-    ["training", "volumes"],
+    ["experiment", "comparison"],
+    ["training", "volumes", "subject"],
     ["reconstruction"],
     ["losses", "samplers", "posteriors", "baselines", "dataset", "priors"],
     ["score", "data"],

@@ -12,7 +12,7 @@ from torch import Tensor
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.posteriors import POSTERIORS, AdaptiveDraw, AnnealedLikelihood, ExactDraw, NormMatched, Proximal
+from mri_score.posteriors import DPS, POSTERIORS, AdaptiveDraw, AnnealedLikelihood, ExactDraw, NormMatched, Proximal
 
 N = 32
 MANY = 4000
@@ -168,6 +168,9 @@ def test_norm_matched_ignores_the_noise_of_the_scan():
 
 
 def faces(model, x: Tensor, sigma: float, draws: list[int]) -> dict[str, Tensor]:
+    x = model.expand(x)
+    if isinstance(model, DPS):  # a rule for its own walk
+        return {"guide": torch.stack(model.guide(x, sigma), 1)}
     found = {"score": model.score(x, sigma), "denoise": model.denoise(x, sigma)}
     if isinstance(model, Proximal):
         found["draw"] = model.draw(x, sigma, generators(7, draws=draws))

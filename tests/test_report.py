@@ -13,8 +13,16 @@ from PIL import Image
 
 from mri_score.errors import InputError
 from mri_score.evaluation import panel as pictures
-from mri_score.evaluation.panel import display_window, panel, picture, save_png
-from mri_score.evaluation.report import MethodScores, Report, SliceFigures, score_table, write_report
+from mri_score.evaluation.panel import choose_zoom, display_window, panel, picture, save_png, zoomed
+from mri_score.evaluation.report import (
+    MethodScores,
+    Promise,
+    Report,
+    SliceFigures,
+    Table,
+    score_table,
+    write_report,
+)
 from mri_score.evaluation.uncertainty import Calibration
 
 RAMP = np.linspace(0, 1, 35 * 28).reshape(35, 28)
@@ -63,6 +71,24 @@ def test_without_a_truth_the_last_image_sets_the_window():
     images = {"zero-filled": np.full((40, 40), 3.0), "mean": np.full((40, 40), 6.0)}
     shown = columns_of(panel(images, zoom=(0, 0, 9)), 2)
     assert [np.median(one) for one in shown] == [pytest.approx(128, abs=1), 255]
+
+
+@pytest.mark.parametrize("shape", [(35, 28), (40, 45), (3, 2)])
+def test_the_zoom_is_where_the_draws_differ_most(shape):
+    random = np.random.default_rng(1)
+    std = random.random(shape) ** 6
+    zoom = choose_zoom(np.ones(shape), std)
+    side = zoom[2]
+    assert side == max(min(shape) // 3, 1) and zoomed(std, zoom).shape == (side, side)
+    squares = np.lib.stride_tricks.sliding_window_view(std**2, (side, side)).mean((2, 3))
+    assert np.mean(zoomed(std, zoom) ** 2) == pytest.approx(squares.max())
+
+
+def test_the_zoom_without_a_std_is_the_middle_of_the_object():
+    image = np.zeros((60, 90))
+    image[30:50, 10:40] = 1
+    assert choose_zoom(image) == (30, 14, 20)
+    assert choose_zoom(np.zeros((60, 90))) == (20, 35, 20)
 
 
 def test_panels_of_odd_images_are_files_and_shapes_must_agree(tmp_path):
@@ -116,7 +142,9 @@ def page(tmp_path):
         notes=["maps <b>from</b> full k-space"],
         tables=[score_table("|MVUE| from full k-space", METHODS), score_table("RSS", METHODS)],
         calibration=Calibration(draws=8, spread_skill=0.934, coverage={0.5: 0.487, 0.95: 0.931}),
-        slices=[SliceFigures("slice 3", picture(RAMP), [picture(RAMP), picture(1 - RAMP)])],
+        promise=Promise(0.9, {"magnitude": 1.83}, {"magnitude": 0.897}, "88 slices of 1 volume"),
+        held_out=Table("5 lines left out", ["Method", "Misfit"], [["CG-SENSE", "4.64"]]),
+        slices=[SliceFigures("slice 3", picture(RAMP), [picture(RAMP), picture(1 - RAMP)], [picture(RAMP[:9])] * 2)],
     )
     return write_report(tmp_path / "report", report).read_text(encoding="utf-8")
 
@@ -130,7 +158,7 @@ def test_texts_are_escaped_and_the_patient_is_left_out(page):
 
 def test_the_page_holds_its_pictures_and_asks_for_nothing_else(page):
     addresses = re.findall(r"""(?:src|href|url|@import|fetch)\s*[=(]\s*["']?([^"')\s]+)""", page)
-    assert len(addresses) == 3 and all(one.startswith("data:image/png;base64,") for one in addresses)
+    assert len(addresses) == 5 and all(one.startswith("data:image/png;base64,") for one in addresses)
     assert np.array_equal(decode(b64decode(addresses[2].split(",")[1])), decode(picture(1 - RAMP)))
     assert "default-src 'none'" in page and "http://" not in page and "https://" not in page
 
@@ -138,11 +166,30 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing_else(page):
 def test_the_page_says_what_was_run_and_what_it_scored(page):
     text = Page(page).text
     assert {"Renoise & Karras", "3.87", "Against |MVUE| from full k-space", "33.25", "0.93", "48.7 %"} <= set(text)
+    assert {"1.83", "89.7 %", "5 lines left out", "4.64"} <= set(text)
+    assert "88 slices of 1 volume" in page
     assert text.count("Research use only, not for diagnosis.") == 1
     assert ("td", {"class": "best"}) in Page(page).tags
+
+
+def test_a_flip_book_turns_by_keyboard_and_its_two_stacks_hold_the_same_draws(page):
+    tags = Page(page).tags
+    (slider,) = (attributes for tag, attributes in tags if tag == "input")
+    assert slider["type"] == "range" and slider["max"] == "2" and "arrow keys" in slider["aria-label"]
+    assert "disabled" not in slider and "tabindex" not in slider
+    assert [tag for tag, _ in tags].count("button") == 1
+    draws = [attributes["alt"] for tag, attributes in tags if tag == "img" and "draw" in attributes["alt"]]
+    assert draws == [f"slice 3: draw {n}{end}" for end in ("", ", the framed square") for n in (1, 2)]
+
+
+def test_a_promise_without_a_truth_has_no_bar(tmp_path):
+    report = Report("scan", {}, promise=Promise(0.9, {"magnitude": 1.83}, {}, "88 slices"))
+    text = write_report(tmp_path, report).read_text(encoding="utf-8")
+    assert "1.83" in text and "90 % are promised" in text and "88 slices" in text and "<rect" not in text
 
 
 def test_a_report_without_truth_has_no_scores(tmp_path):
     report = Report("scan", {"File": "scan.h5"}, slices=[SliceFigures("slice 0", picture(RAMP))])
     text = write_report(tmp_path, report).read_text(encoding="utf-8")
     assert "PSNR" not in text and "spread / skill" not in text and '<input type="range"' not in text
+    assert "promise" not in text and "left-out" not in text

@@ -20,7 +20,7 @@ class Acquisition:
 
     name: str
     kspace: Tensor | None = None
-    """(B, C, H, W) complex, DC at N // 2, unsampled points zero."""
+    """(B, C, H, W) complex, DC at N // 2, unsampled points zero; (B, C, M) along a trajectory."""
     maps: Tensor | None = None
     """(B, C, H, W) complex, sum over coils of |maps|^2 = 1 at every pixel."""
     mask: Tensor | None = None
@@ -33,8 +33,17 @@ class Acquisition:
     """() or (B,): what a value of 1 here is in the file's units."""
     whitening: Tensor | None = None
     """(C, C): the whitening that was applied to the coils; its inverse leads back to the file's coils."""
+    trajectory: Tensor | None = None
+    """(M, 2): in place of a mask, where samples lie, in cycles per field of view; see `NonCartesian`."""
+    acceleration: Tensor | None = None
+    """(B,): all points over sampled points of each training item."""
+    estimate: Tensor | None = None
+    """(B, H, W) complex: the CG-SENSE image of the samples, which a supervised network starts from."""
 
     def __post_init__(self) -> None:
+        if self.trajectory is not None:
+            self._check_trajectory(self.trajectory)
+            return
         if self.kspace is not None and self.kspace.ndim != 4:
             raise InputError(f"{self.name}: kspace has {self.kspace.ndim} axes; it needs (slices, coils, rows, cols)")
         if self.kspace is not None and self.maps is not None and self.maps.shape[-3:] != self.kspace.shape[-3:]:
@@ -44,9 +53,22 @@ class Acquisition:
             )
 
     def operator(self) -> LinearOperator:
-        """The forward operator of these samples: SENSE with these maps and this mask."""
+        """The forward operator of these samples: SENSE with these maps and this mask, or along this trajectory."""
         if self.maps is None:
             raise InputError(f"{self.name} has no coil maps; make them with: mri-score maps")
+        if self.trajectory is not None:
+            from mri_score.operators.noncartesian import NonCartesian  # SigPy takes seconds to import
+
+            return NonCartesian(self.maps, self.trajectory)
         if self.mask is None:
             raise InputError(f"{self.name} has no sampling mask; undersample it first, or give mask=all ones")
         return Sense(self.maps, self.mask)
+
+    def _check_trajectory(self, trajectory: Tensor) -> None:
+        if self.kspace is not None and (self.kspace.ndim != 3 or self.kspace.shape[-1] != len(trajectory)):
+            raise InputError(
+                f"{self.name}: kspace has shape {tuple(self.kspace.shape)}; along a trajectory of {len(trajectory)}"
+                f" samples it needs (slices, coils, {len(trajectory)})"
+            )
+        if self.kspace is not None and self.maps is not None and self.maps.shape[1] != self.kspace.shape[1]:
+            raise InputError(f"{self.name}: {self.maps.shape[1]} coil maps, but kspace of {self.kspace.shape[1]} coils")

@@ -20,14 +20,10 @@ from mri_score.data.whitening import NoiseLevel, evenly_spaced, whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
-from mri_score.numerics.solve import conjugate_gradient
 from mri_score.operators.sense import Sense
 
 LEAST_NOISE = 1e-3
 """noise_std is never taken to be less than this part of the image scale."""
-
-CG_SENSE_ITERATIONS = 15
-"""Of the image whose percentile is the scale."""
 
 
 def scaled(
@@ -45,10 +41,7 @@ def scaled(
     Shapes: kspace and maps (B, C, H, W), mask broadcastable, noise_std in the units of kspace.
     """
     operator = Sense(maps, mask)
-    image, _ = conjugate_gradient(
-        operator.normal, operator.adjoint(kspace), tolerance=0.0, max_iterations=CG_SENSE_ITERATIONS
-    )
-    scale = percentile(image)
+    scale = percentile(operator.cg_sense(kspace))
     if not bool((scale > 0).all()):
         empty = int((scale <= 0).nonzero()[0])
         raise InputError(f"{name}: slice {empty} of the batch holds no signal; leave it out with --slices")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -41,20 +42,23 @@ def simulate(
     name. The same arguments write the same samples.
     Errors: InputError where `out` is a file, and for an acceleration that the size cannot give.
     """
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; simulate writes a folder of scans: choose another --out")
+    out = check_folder(out)
     if volumes < 1:
         raise InputError(f"simulate has volumes={volumes}; it needs at least 1")
     shape = phantom.image_shape(size)
     paths = [out / f"sim_{contrast}_{number + 1:04d}.h5" for number in range(volumes)]
     for number, path in enumerate(paths):
-        mask = None
-        if undersample is not None:
-            mask = make_mask("variable-density", shape, undersample, seed=mask_seed(path.name))
         kspace, noise_std = scan(key("simulate", seed, number), slices, shape, coils, noise, contrast, oversample)
-        _write(path, kspace, shape, mask, contrast, noise_std)
+        write_simulated(path, kspace, shape, noise_std, acquisition=f"AX{contrast}", undersample=undersample)
     return paths
+
+
+def check_folder(out: str | Path) -> Path:
+    """The folder that scans are written into, which need not exist."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; simulate writes a folder of scans: choose another --out")
+    return out
 
 
 def scan(
@@ -88,20 +92,29 @@ def _rss(images: Tensor) -> Tensor:
     return images.abs().square().sum(1).sqrt()
 
 
-def _write(
-    path: Path, kspace: Tensor, shape: tuple[int, int], mask: Tensor | None, contrast: str, noise_std: float
+def write_simulated(
+    path: Path,
+    kspace: Tensor,
+    shape: tuple[int, int],
+    noise_std: float,
+    *,
+    acquisition: str,
+    undersample: float | None = None,
+    attributes: Mapping[str, str | float] | None = None,
 ) -> None:
-    rss = None
-    if mask is None:
+    """Write noisy k-space (slices, coils, rows, cols): with its RSS images of `shape`, or undersampled without."""
+    rss = mask = None
+    if undersample is None:
         rss = _rss(resize_image(ifft(kspace), shape))
     else:
+        mask = make_mask("variable-density", shape, undersample, seed=mask_seed(path.name))
         kspace = kspace * mask
     write_fastmri(
         path,
         kspace,
         rss=rss,
         mask=None if mask is None else mask.flatten(),
-        acquisition=f"AX{contrast}",
+        acquisition=acquisition,
         recon=shape,
-        attributes={"noise_std": noise_std, "simulated": True},
+        attributes={"noise_std": noise_std, "simulated": True, **(attributes or {})},
     )

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import uniform_filter
 
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
@@ -59,9 +60,9 @@ def panel(
 
     All images share black = 0 and white = 99.5th percentile of the truth, or of the last image without one. Error
     (of magnitudes) and std share a colour bar from 0 to white / gain, in % of white, so that one can see whether
-    the std foretells the error; `gain` is stated, by default the largest of GAINS that clips at most 0.5 % of them.
+    the std foretells the error; the bar states `gain`, by default the largest of GAINS that clips at most 0.5 %.
     `images` maps titles to (H, W), reconstruction last; `captions` maps titles ("truth" too) to a second line such
-    as PSNR and SSIM; `zoom` is (first row, first column, side), by default the middle of the object, a third wide.
+    as PSNR and SSIM; `zoom` is (first row, first column, side), by default that of `choose_zoom`.
     Errors: InputError for no image, or images of different shapes.
     """
     if not images:
@@ -77,18 +78,18 @@ def panel(
         maps = {"|error|": np.abs(greys[last] - greys["truth"]), **maps}
     _, white = display_window(greys[last if truth is None else "truth"])
     gain = gain or _gain(maps, white)
-    zoom = zoom or _middle(greys[last])
+    zoom = zoom or choose_zoom(greys[last], maps.get("std"))
     columns = [(title, image, "gray", white) for title, image in greys.items()]
-    columns += [(f"{title} × {gain:g}", image, COLOURS, white / gain) for title, image in maps.items()]
+    columns += [(title, image, COLOURS, white / gain) for title, image in maps.items()]
 
     figure, grid, bar = _canvas(len(columns), shapes[last], captions=bool(captions), with_bar=bool(maps))
     for (whole, part), (title, image, colours, top) in zip(grid, columns, strict=True):
         _draw(whole, image, colours, top)
-        _draw(part, _part(image, zoom), colours, top)
+        _draw(part, zoomed(image, zoom), colours, top)
         _write(whole, title, captions.get(title, "") if captions else None)
         _frame(whole, zoom)
     if bar is not None:
-        _colour_bar(figure, bar, 100 / gain)
+        _colour_bar(figure, bar, gain)
     return _png(figure)
 
 
@@ -103,16 +104,25 @@ def _gain(maps: Mapping[str, Magnitude], white: float) -> float:
     return max((gain for gain in GAINS if top * gain <= white), default=GAINS[0])
 
 
-def _middle(image: Magnitude) -> Zoom:
-    """A square of a third of the image about the object's centre of mass."""
+def choose_zoom(image: Images, std: Images | None = None) -> Zoom:
+    """A square a third wide: where the mean square of the std is largest, without a std the middle of the object."""
+    image = _magnitude("the image", image)
     side = max(min(image.shape) // 3, 1)
+    last = np.array(image.shape) - side
+    if std is not None:
+        power = uniform_filter(_magnitude("std", std) ** 2, side, mode="constant")
+        half = side // 2  # of a square whose first pixel is `half` before the one that holds its mean
+        inside = power[half : half + last[0] + 1, half : half + last[1] + 1]
+        row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+        return int(row), int(column), side
     bright = np.argwhere(image > 0.15 * np.percentile(image, 99))
     centre = bright.mean(0) if len(bright) else np.array(image.shape) / 2
-    row, column = np.clip(np.round(centre - side / 2), 0, np.array(image.shape) - side).astype(int)
+    row, column = np.clip(np.round(centre - side / 2), 0, last).astype(int)
     return int(row), int(column), side
 
 
-def _part(image: Magnitude, zoom: Zoom) -> Magnitude:
+def zoomed(image: NDArray, zoom: Zoom) -> NDArray:
+    """The square of an image (H, W)."""
     row, column, side = zoom
     return image[row : row + side, column : column + side]
 
@@ -153,9 +163,9 @@ def _frame(axes: Axes, zoom: Zoom) -> None:
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor=ACCENT, linewidth=0.8))
 
 
-def _colour_bar(figure: Figure, axes: Axes, top: float) -> None:
-    bar = figure.colorbar(ScalarMappable(Normalize(0, top), COLOURS), cax=axes)
-    bar.set_label("% of white (p99.5)", color=QUIET, fontsize=9)
+def _colour_bar(figure: Figure, axes: Axes, gain: float) -> None:
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 100 / gain), COLOURS), cax=axes)
+    bar.set_label(f"% of white, shown × {gain:g}", color=QUIET, fontsize=9)
     bar.outline.set_visible(False)
     axes.tick_params(colors=QUIET, labelsize=8.5, length=2)
 

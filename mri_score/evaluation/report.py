@@ -39,12 +39,24 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Promise:
+    """Intervals of a promised `level`: for each target the factor, and where it is known the share that they kept."""
+
+    level: float
+    factors: Mapping[str, float]
+    kept: Mapping[str, float]
+    fitted: str
+    """On what, such as "88 slices of 1 volume at acceleration 4.00"."""
+
+
+@dataclass(frozen=True)
 class SliceFigures:
-    """The pictures of one slice: `panel` and the flip-book's `samples` as PNG bytes."""
+    """The pictures of one slice as PNG bytes: `panel`, the flip-book's `samples`, and their `zooms`."""
 
     title: str
     panel: bytes
     samples: Sequence[bytes] = ()
+    zooms: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Report:
     """All that a report shows, in the order of the page; what is empty is left out.
 
     `facts` says what was run (name -> text); names that mention the patient are left out. `notes` are warnings
-    that a reader must see before the figures.
+    that a reader must see before the figures; `held_out` says how methods predict samples that were left out.
     """
 
     title: str
@@ -60,6 +72,8 @@ class Report:
     notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
     calibration: Calibration | None = None
+    promise: Promise | None = None
+    held_out: Table | None = None
     slices: Sequence[SliceFigures] = ()
 
 

@@ -84,12 +84,22 @@ def coverage(
     their own uncertainty. `std` is that of each real component, as `pixel_std` gives it.
     Shapes: mean, std, truth and mask (...). Errors: InputError for other shapes or values that are not finite.
     """
-    parts, truth, chosen = _checked(as_numpy(mean)[None], truth, mask)
+    error, chosen = component_errors(mean, truth, mask)
     std = as_numpy(std)
-    if std.shape != truth.shape[:-1]:
-        raise InputError(f"the std map has shape {std.shape} but the truth {truth.shape[:-1]}")
-    error = np.abs(parts[0] - truth)[chosen]
+    if std.shape != chosen.shape:
+        raise InputError(f"the std map has shape {std.shape} but the truth {chosen.shape}")
     return {level: float(np.mean(error <= norm.ppf((1 + level) / 2) * std[chosen][..., None])) for level in levels}
+
+
+def component_errors(
+    mean: Images, truth: Images, mask: Images | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """|mean - truth| of the real components of the pixels that count, (n, 2) or (n, 1), and these pixels (...).
+
+    Shapes and errors as in `coverage`.
+    """
+    parts, truth, chosen = _checked(as_numpy(mean)[None], truth, mask)
+    return np.abs(parts[0] - truth)[chosen], chosen
 
 
 def _variance(parts: NDArray) -> NDArray:

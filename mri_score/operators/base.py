@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.solve import conjugate_gradient
 
+CG_SENSE_ITERATIONS = 15
+"""Of the image that gives a scan its scale, starts a supervised network and warms a walk."""
+
 
 class LinearOperator(nn.Module):
     """A linear map A from images x (B, *image) to samples y (B, *samples), norm at most 1 where it can be had.
@@ -26,6 +29,11 @@ class LinearOperator(nn.Module):
     def normal(self, x: Tensor) -> Tensor:
         """A^H A x."""
         return self.adjoint(self(x))
+
+    def cg_sense(self, y: Tensor, iterations: int = CG_SENSE_ITERATIONS) -> Tensor:
+        """argmin_x |A x - y|^2 by conjugate gradient from zero, stopped early, each item by itself: (B, *image)."""
+        # The tolerance is for operators that converge at once, as one coil does: what follows would be rounding.
+        return conjugate_gradient(self.normal, self.adjoint(y), tolerance=1e-6, max_iterations=iterations)[0]
 
     def solve(
         self,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from mri_score.errors import InputError
+from mri_score.errors import InputError, unknown_name
+from mri_score.numerics.channels import per_item
 from mri_score.numerics.fourier import AXES, fft, ifft
 from mri_score.operators.base import LinearOperator
+from mri_score.operators.lines import LineSystems, direct_below, find_owners
 
 CACHED_PIXELS = 1 << 16
 """How many complex numbers `normal` handles at a time on a CPU."""
+
+Solver = Literal["auto", "cg", "direct"]
 
 
 class Sense(LinearOperator):
@@ -20,7 +26,11 @@ class Sense(LinearOperator):
 
     Shapes: maps (B or 1, C, H, W) complex, mask (bool or real) broadcastable to y, x (B, H, W), y (B, C, H, W).
     Maps with sum over coils of |maps|^2 <= 1 and a mask within [0, 1] make the norm at most 1.
-    Errors: InputError for maps that are not complex (B, C, H, W) or a mask that does not broadcast against them.
+    solver: `cg`; `direct`, for masks of whole lines, by their factors; or `auto`, which on a CPU takes for each item
+    what its weight makes cheaper, by operations counted beforehand (`direct_below`): never by time, nor by what was
+    solved before, so that an item does not depend on its batch mates.
+    Errors: InputError for maps that are not complex (B, C, H, W), a mask that does not broadcast against them, an
+    unknown solver, or `direct` for a mask of points or one that differs between coils.
     Reference: Pruessmann et al., SENSE: sensitivity encoding for fast MRI, MRM 1999.
     """
 
@@ -28,8 +38,9 @@ class Sense(LinearOperator):
     mask: Tensor
     _conjugate: Tensor
     _filter: Tensor
+    _systems: LineSystems | None
 
-    def __init__(self, maps: Tensor, mask: Tensor) -> None:
+    def __init__(self, maps: Tensor, mask: Tensor, solver: Solver = "auto") -> None:
         super().__init__()
         _check(maps, mask)
         mask = mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape)).to(maps.device)
@@ -40,6 +51,10 @@ class Sense(LinearOperator):
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("_conjugate", maps.conj().resolve_conj(), persistent=False)
         self.register_buffer("_filter", _filter(mask.to(maps.real.dtype), self._axes), persistent=False)
+        self.solver, self._systems = solver, None
+        self._line_axis = self._axes[0] if self._axes else -1
+        self._has_lines = len(self._axes) < 2 and self._filter.shape[1] == 1
+        _check_solver(solver, self._has_lines)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mask * fft(self.maps * x.unsqueeze(1))
@@ -54,6 +69,47 @@ class Sense(LinearOperator):
             coils = self._convolve(maps * x, mask).mul_(conjugate)
             result += coils.sum(1, keepdim=True) if coils.shape[1] > 1 else coils
         return result.squeeze(1)
+
+    def solve(
+        self,
+        b: Tensor,
+        weight: Tensor | float,
+        start: Tensor | None = None,
+        tolerance: float = 1e-5,
+        max_iterations: int | None = None,
+    ) -> Tensor:
+        """x with (A^H A + weight) x = b, by the `solver`.
+
+        A number of iterations asks for conjugate gradient cut short, which is another regulariser, whatever the solver.
+        """
+        if max_iterations is not None:
+            return super().solve(b, weight, start, tolerance, max_iterations)
+        weights = per_item(weight, b).flatten().expand(len(b))
+        direct = weights < self._direct_below()
+        if bool(direct.any()):
+            start = torch.zeros_like(b) if start is None else start
+            start = torch.where(direct[:, None, None], self._solve_lines(b, weights, start), start)
+        # A start within the tolerance comes back as it is; what rounding has left outside is finished by iterations.
+        return super().solve(b, weight, start, tolerance)
+
+    def _solve_lines(self, b: Tensor, weights: Tensor, start: Tensor) -> Tensor:
+        if self._systems is None:
+            self._systems = self._factor()
+        x = start.to(torch.complex128)
+        return (x + self._systems.solve(b - self.normal(x) - per_item(weights, x) * x, weights)).to(b.dtype)
+
+    def _direct_below(self) -> float:
+        """The weight below which items are solved by the factors."""
+        if self.solver != "auto" or not self._has_lines or self.maps.device.type != "cpu":
+            return math.inf if self.solver == "direct" else 0.0
+        coils, n = self.maps.shape[1], self.maps.shape[self._line_axis]
+        return direct_below(coils, n, n * self.maps[0, 0].numel())
+
+    def _factor(self) -> LineSystems:
+        first, owners = find_owners(self.maps, self._filter)
+        maps = self.maps.expand(len(owners), -1, -1, -1)
+        spectra = self._filter.flatten(1).expand(len(owners), maps.shape[self._line_axis])
+        return LineSystems(maps[first], spectra[first], self._line_axis, owners)
 
     def _convolve(self, coils: Tensor, mask: Tensor) -> Tensor:
         """F^H mask^2 F along the axes on which the mask varies: a circular convolution, free of shifts."""
@@ -81,6 +137,7 @@ def _along(axes: tuple[int, ...], x: Tensor) -> Tensor:
 
 def _filter(mask: Tensor, axes: tuple[int, ...]) -> Tensor:
     """mask^2 with DC first: the one shift that is left, as circular convolutions commute with shifts of the image."""
+    mask = mask if _varies(mask, -3) else mask.narrow(-3, 0, 1)
     for axis in AXES:
         if axis not in axes:
             mask = mask.narrow(axis, 0, 1)
@@ -102,3 +159,13 @@ def _check(maps: Tensor, mask: Tensor) -> None:
             f"a mask of shape {tuple(mask.shape)} does not fit coil maps of shape {tuple(maps.shape)};"
             " make it broadcastable, e.g. (1, 1, 1, W) for columns"
         ) from error
+
+
+def _check_solver(solver: str, has_lines: bool) -> None:
+    if solver not in get_args(Solver):
+        raise unknown_name("the solver of Sense", solver, get_args(Solver))
+    if solver == "direct" and not has_lines:
+        raise InputError(
+            "the direct solver of Sense got a mask of points, or one that differs between coils;"
+            " it takes whole lines, the same for all coils: use solver='auto' or 'cg'"
+        )

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from mri_score.posteriors.adaptive_draw import AdaptiveDraw
 from mri_score.posteriors.annealed import AnnealedLikelihood
+from mri_score.posteriors.daps import Daps
+from mri_score.posteriors.dds import Dds
+from mri_score.posteriors.diffpir import DiffPir
+from mri_score.posteriors.dps import DPS
 from mri_score.posteriors.exact_draw import ExactDraw, Proximal
+from mri_score.posteriors.mmps import MMPS, MMPSDraw
 from mri_score.posteriors.norm_matched import NormMatched
+from mri_score.posteriors.pigdm import PiGDM
+from mri_score.posteriors.projected import CoilProjected, Projected
+from mri_score.posteriors.split_gibbs import SplitGibbs
+from mri_score.posteriors.unannealed import Unannealed
 
 POSTERIORS = {
     "adaptive-draw": AdaptiveDraw,
     "annealed": AnnealedLikelihood,
+    "coil-projected": CoilProjected,
+    "daps": Daps,
+    "dds": Dds,
+    "diffpir": DiffPir,
+    "dps": DPS,
     "exact-draw": ExactDraw,
+    "mmps": MMPS,
+    "mmps-draw": MMPSDraw,
     "norm-matched": NormMatched,
+    "pigdm": PiGDM,
+    "projected": Projected,
     "proximal": Proximal,
+    "split-gibbs": SplitGibbs,
+    "unannealed": Unannealed,
 }

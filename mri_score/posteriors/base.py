@@ -26,3 +26,11 @@ class Posterior(ScoreModel):
         self.register_buffer("kspace", kspace)
         self.register_buffer("noise_std", torch.as_tensor(noise_std, dtype=kspace.real.dtype).to(kspace.device))
         self.register_buffer("backprojection", operator.adjoint(kspace))
+
+    def expand(self, image: Tensor) -> Tensor:
+        """An image (B, *image) as the iterate of a walk; the same, but for posteriors that walk coil images."""
+        return image
+
+    def combine(self, x: Tensor) -> Tensor:
+        """The image of an iterate: undoes `expand`."""
+        return x

@@ -17,6 +17,8 @@ from mri_score.networks import NETWORKS
 from mri_score.score import PRECONDITIONINGS, NetworkPrior
 
 DEFAULT = "brain"
+SUPERVISED = "regression"
+"""The preconditioning of supervised networks, which are stored as priors are."""
 _FORMAT = "mri_score prior 1"
 
 
@@ -66,7 +68,23 @@ def save_prior(
 
 def load_prior(name: str | Path = DEFAULT) -> NetworkPrior:
     """A prior by the name of a bundled one, by a run folder, or by its .safetensors file; in eval mode, on the CPU."""
-    path = find_prior(name)
+    prior = _load(find_prior(name))
+    if prior.precondition == SUPERVISED:
+        raise InputError(f"{name} is a supervised network, which knows no score: give a prior, e.g. {DEFAULT}")
+    return prior
+
+
+def load_supervised(name: str | Path) -> NetworkPrior:
+    """A supervised network by its run folder or .safetensors file, for `baselines.supervised`; as `load_prior`."""
+    network = _load(find_prior(name))
+    if network.precondition != SUPERVISED:
+        raise InputError(
+            f"{name} is a prior, not a supervised network; train one: mri-score train -c brain_supervised.yml"
+        )
+    return network
+
+
+def _load(path: Path) -> NetworkPrior:
     record = read_record(path)
     prior = build_prior(record["network"], **record["prior"])
     try:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from mri_score.samplers.ancestral import Ancestral, GuidedAncestral
+from mri_score.samplers.ddim import Ddim
 from mri_score.samplers.langevin import Langevin
+from mri_score.samplers.preconditioned import Preconditioned
+from mri_score.samplers.predictor_corrector import PredictorCorrector
+from mri_score.samplers.red_diff import RedDiff
 from mri_score.samplers.renoise import Renoise
 
-SAMPLERS = {"langevin": Langevin, "renoise": Renoise}
+SAMPLERS = {
+    "ancestral": Ancestral,
+    "ddim": Ddim,
+    "guided-ancestral": GuidedAncestral,
+    "langevin": Langevin,
+    "preconditioned": Preconditioned,
+    "predictor-corrector": PredictorCorrector,
+    "red-diff": RedDiff,
+    "renoise": Renoise,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +20,9 @@ class Sampler:
     """A walk down the levels `sigmas`; pure configuration, it holds no model. A subclass writes one step.
 
     Shapes: like (B, *shape) gives shape, type and device alone; one generator an item; the result is (B, *shape).
+    start: a quick image (B, *shape); the walk then begins near it and not anywhere. Cut the levels above the image's
+    own error with `below`: what they would decide, the image has decided. Reference: Chung et al., Come-closer-
+    diffuse-faster, CVPR 2022.
     """
 
     def __init__(self, sigmas: Tensor) -> None:
@@ -29,12 +33,25 @@ class Sampler:
             )
         self.sigmas = sigmas
 
+    def below(self, sigma: float) -> Sampler:
+        """The same walk from its first level at or below sigma: for a warm start."""
+        if not bool((self.sigmas <= sigma).any()):
+            raise InputError(f"no level is at or below {sigma:.4g}: the walk ends at {float(self.sigmas[-1]):.4g}")
+        walk = copy(self)
+        walk.sigmas = self.sigmas[self.sigmas <= sigma]
+        return walk
+
     @torch.no_grad()
     def __call__(
-        self, model: ScoreModel, like: Tensor, random: Sequence[Generator], watch: Watch | None = None
+        self,
+        model: ScoreModel,
+        like: Tensor,
+        random: Sequence[Generator],
+        watch: Watch | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
         levels = [float(sigma) for sigma in self.sigmas] + [0.0]
-        x = levels[0] * noise_like(like, random)
+        x = self.begin(model, torch.zeros_like(like) if start is None else start.expand_as(like), levels[0], random)
         for level, (sigma, sigma_next) in enumerate(zip(levels, levels[1:], strict=False)):
             x = self.step(model, x, sigma, sigma_next, random)
             x = model.project(x, sigma_next, random)
@@ -48,6 +65,10 @@ class Sampler:
             if watch is not None:
                 watch(level, sigma, x)
         return x
+
+    def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
+        """The iterate at the first level, about a guess of the image: zero without a warm start."""
+        return guess + sigma * noise_like(guess, random)
 
     def step(
         self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]

@@ -44,14 +44,23 @@ class Batches(Dataset):
 
 
 def join(items: Sequence[Acquisition]) -> Acquisition:
-    """Items of equal size -> one batch with their images and noise levels."""
+    """Items of equal size -> one batch with their images and, where all have them, what goes with them."""
     images = [item.image for item in items if item.image is not None]
     if len({image.shape[-2:] for image in images}) > 1:
         sizes = sorted({tuple(image.shape[-2:]) for image in images})
         raise InputError(f"training images have sizes {sizes}; set data.size (or data.patch) to give them one")
-    levels = [item.noise_std.reshape(-1) for item in items if item.noise_std is not None]
-    noise_std: Tensor | None = torch.cat(levels) if len(levels) == len(items) else None
-    return Acquisition(name=items[0].name, image=torch.cat(images), noise_std=noise_std)
+    return Acquisition(
+        name=items[0].name,
+        noise_std=_joined([item.noise_std for item in items]),
+        image=torch.cat(images),
+        acceleration=_joined([item.acceleration for item in items]),
+        estimate=_joined([item.estimate for item in items]),
+    )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    given = [torch.atleast_1d(part) for part in parts if part is not None]
+    return torch.cat(given) if len(given) == len(parts) else None
 
 
 def _quiet_worker(worker: int) -> None:

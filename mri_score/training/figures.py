@@ -1,4 +1,4 @@
-"""What a run shows while it trains: denoised validation images, samples of the prior, TensorBoard."""
+"""What a run shows while it trains: denoised or restored validation images, samples of the prior, TensorBoard."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class Figures:
         self.folder = folder
         images = [batch.image for batch in validation or [] if batch.image is not None]
         self.images = torch.cat(images)[:SHOWN] if images else None
+        pairs = [(one.estimate, one.noise_std) for one in validation or []]
+        scans = [(estimate, level) for estimate, level in pairs if estimate is not None and level is not None]
+        self.scans = list(zip(*scans, strict=True))  # their estimates, their noise levels
         self.board: Any = None
 
     def watch(self, prior: NetworkPrior, about: dict[str, Any]) -> None:
@@ -45,18 +48,25 @@ class Figures:
         for sigma, error in about.get("denoising_errors", {}).items():
             if self.board is not None:
                 self.board.add_scalar(f"denoising error/sigma {sigma:g}", error, step)
+        for acceleration, psnr in about.get("psnr", {}).items():
+            if self.board is not None:
+                self.board.add_scalars(f"PSNR/{acceleration}", psnr, step)
         if self.images is None:
             return
         rows = self._rows(prior, self.images.to(next(prior.parameters()).device))
         sheet = torch.cat([torch.cat(list(row.abs()), dim=-1) for row in rows], dim=-2).cpu().clamp(0, 1.2)
         save_png(self.folder / "figures" / f"step-{step:08d}.png", picture(sheet.numpy(), (0.0, 1.2)))
         if self.board is not None:
-            self.board.add_image("clean, noisy and denoised, samples", sheet[None] / 1.2, step)
+            shown = "clean, CG-SENSE, restored" if self.scans else "clean, noisy and denoised, samples"
+            self.board.add_image(shown, sheet[None] / 1.2, step)
             self.board.flush()
 
     @torch.no_grad()
     def _rows(self, prior: NetworkPrior, images: Tensor) -> list[Tensor]:
-        """The images; for each sigma noisy and denoised ones; samples."""
+        """The images; for each sigma noisy and denoised ones; samples. Of scans: CG-SENSE and what became of it."""
+        if self.scans:
+            estimates, noise_std = (torch.cat(parts)[: len(images)].to(images.device) for parts in self.scans)
+            return [images, estimates, prior.denoise(estimates, noise_std)]
         rows = [images]
         for sigma in SIGMAS:
             level = torch.full((len(images),), sigma, device=images.device)

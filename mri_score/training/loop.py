@@ -24,7 +24,7 @@ from mri_score.score import NetworkPrior
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, Source
 from mri_score.training.ema import Ema
-from mri_score.training.validation import denoising_errors
+from mri_score.training.validation import validate
 
 PATIENCE = 20
 """Steps in a row whose loss or gradient is not finite before the run gives up."""
@@ -46,7 +46,7 @@ def train(
     folder: Path,                                   # of the run: checkpoints, log, prior
     save_prior: Callable[[NetworkPrior, dict[str, Any]], None],  # called with the averaged prior at each checkpoint
     *,
-    validation: list[Acquisition] | None = None,    # batches for the denoising error of each level
+    validation: list[Acquisition] | None = None,    # batches for the denoising error of each level, or for PSNR
     steps: int = 10_000,
     batch_size: int = 16,
     learning_rate: float = 1e-3,
@@ -132,7 +132,7 @@ def train(
                 checkpoint.save(folder, _state(done, prior, ema, optimizer, losses))
                 about: dict[str, Any] = {"step": done, "images": done * batch_size, "batch_loss": float(value.detach())}
                 if validation and not stopped:
-                    about["denoising_errors"] = denoising_errors(ema.model, validation)
+                    about |= validate(ema.model, validation)
                     _append(log, about)
                 save_prior(ema.model, about)
                 if watch is not None:
@@ -172,9 +172,8 @@ def _restore(path: Path, prior: nn.Module, ema: Ema, optimizer: torch.optim.Opti
 
 
 def _to(batch: Acquisition, device: torch.device) -> Acquisition:
-    noise_std = None if batch.noise_std is None else batch.noise_std.to(device)
-    image = None if batch.image is None else batch.image.to(device)
-    return Acquisition(name=batch.name, image=image, noise_std=noise_std)
+    parts = {key: getattr(batch, key) for key in ("noise_std", "image", "acceleration", "estimate")}
+    return Acquisition(name=batch.name, **{key: part.to(device) for key, part in parts.items() if part is not None})
 
 
 def _append(log: Path, entry: dict[str, Any]) -> None:

@@ -1,19 +1,46 @@
-"""How well a prior denoises held-out images, level by level."""
+"""How well a prior denoises held-out images, level by level; how well a supervised network restores them."""
 
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
+from mri_score.evaluation import metrics
 from mri_score.losses.base import mean_square
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.score import ScoreModel
 
 SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+def validate(model: ScoreModel, batches: list[Acquisition]) -> dict[str, Any]:
+    """What the log says about held-out batches: denoising errors, or PSNR where the batches have estimates."""
+    if any(batch.estimate is None for batch in batches):
+        return {"denoising_errors": denoising_errors(model, batches)}
+    return {"psnr": restored_psnr(model, batches)}
+
+
+@torch.no_grad()
+def restored_psnr(model: ScoreModel, batches: list[Acquisition]) -> dict[str, dict[str, float]]:
+    """Mean PSNR (dB) of magnitude in the foreground, for each nominal acceleration: of the estimate, of the network."""
+    device = next(chain(model.parameters(), model.buffers())).device
+    found: dict[str, list[tuple[float, float]]] = {}
+    for batch in batches:
+        assert batch.image is not None and batch.estimate is not None
+        assert batch.noise_std is not None and batch.acceleration is not None
+        restored = model.denoise(batch.estimate.to(device), batch.noise_std.to(device))
+        items = zip(batch.acceleration, batch.image, batch.estimate, restored, strict=True)
+        for acceleration, truth, *images in items:
+            inside = metrics.foreground(truth[None])
+            before, after = (metrics.psnr(truth[None], image[None], inside) for image in images)
+            found.setdefault(f"R = {float(acceleration):.0f}", []).append((before, after))
+    means = {key: torch.tensor(pairs).mean(0).tolist() for key, pairs in sorted(found.items())}
+    return {key: {"estimate": before, "network": after} for key, (before, after) in means.items()}
 
 
 @torch.no_grad()

@@ -1,0 +1,146 @@
+"""mri-score intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import ANY_PATH
+
+if TYPE_CHECKING:
+    from mri_score.evaluation.conformal import Factor
+    from mri_score.score import ScoreModel
+    from mri_score.volumes import Options
+
+
+@click.command("intervals")
+@click.argument("folder", type=ANY_PATH)
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("intervals.json"),
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--accel", default="4", show_default=True, metavar="LIST", help="Accelerations, such as 4,8.")
+@click.option("--level", type=float, default=0.9, show_default=True, help="What the intervals shall cover.")
+@click.option("--samples", "-n", type=click.IntRange(2), default=8, show_default=True, help="Draws a slice.")
+@click.option("--prior", "-p", default="brain", show_default=True, help="As for mri-score reconstruct.")
+@click.option("--sampler", default="adaptive-draw", show_default=True, help="As for mri-score reconstruct.")
+@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
+@click.option("--seed", default=0, show_default=True, help="Of the draws; never of the mask.")
+@click.option("--slices", metavar="LIST", help="Of each file: 3, 2:5, 0,4,9 or middle.  [default: all]")
+@click.option("--mask", "law", default="variable-density", show_default=True, help="As for mri-score reconstruct.")
+@click.option("--mask-seed", type=click.IntRange(0), metavar="N", help="Other masks than the file names'.")
+@click.option(
+    "--unit",
+    type=click.Choice(["slice", "volume"]),
+    default="slice",
+    show_default=True,
+    help="What a new one is promised for; volumes are the honest choice, where there are enough of them.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+def command(folder: Path, out: Path, accel: str, level: float, unit: str, **given: Any) -> None:  # fmt: skip
+    """Fit intervals that keep their promise, on FOLDER: full scans of patients that no prior was trained on.
+
+    The draws' standard deviation times the fitted factor then covers --level of the foreground of a new slice, on
+    average: at least, and with n slices at most 2 / (n + 1) more, so that fifty are a good start. mri-score reconstruct
+    --intervals writes such intervals, for the same prior, sampler and draws.
+
+    \b
+    Example:
+      mri-score intervals held_out_patients --out intervals.json --accel 4,8 --samples 8
+    """
+    import torch
+
+    from mri_score.data.fastmri import fastmri_files
+    from mri_score.errors import InputError
+    from mri_score.evaluation.conformal import Intervals
+    from mri_score.files import make_folder, sha256
+    from mri_score.priors.store import find_prior, load_prior
+    from mri_score.reconstruction import METHODS
+    from mri_score.volumes import Options, counted
+
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    try:
+        accelerations = [float(part) for part in accel.split(",")]
+    except ValueError as error:
+        raise InputError(f"--accel {accel!r} should be one or more numbers, such as 4,8") from error
+    make_folder(out.parent)
+    options = Options(
+        method=given["sampler"],
+        steps=given["steps"],
+        samples=given["samples"],
+        seed=given["seed"],
+        batch_size=given["batch_size"],
+        device=given["device"],
+        baselines=(),
+    )
+    path = find_prior(given["prior"])
+    prior = load_prior(path)
+    files = fastmri_files(folder)
+    factors, slices = [], 0
+    for acceleration in accelerations:
+        factor, slices = _fit(files, acceleration, level, unit, prior, options, given)
+        factors.append(factor)
+        click.echo(
+            f"acceleration {factor.acceleration:.2f}, {counted(factor.units, unit)}: {level:.0%} within std x"
+            f" {factor.magnitude:.3f} (magnitude), {factor.component:.3f} (each component)"
+        )
+    Intervals(
+        level=level,
+        unit=unit,
+        factors=tuple(factors),
+        prior=str(given["prior"]),
+        prior_sha256=sha256(path),
+        sampler=options.method,
+        steps=options.steps or METHODS[options.method].steps,
+        samples=options.samples,
+        mask=given["law"],
+        volumes=len(files),
+        slices=slices,
+    ).write(out)
+    click.echo(out)
+
+
+def _fit(
+    files: list[Path],
+    acceleration: float,
+    level: float,
+    unit: str,
+    prior: ScoreModel,
+    options: Options,
+    given: dict[str, Any],
+) -> tuple[Factor, int]:
+    """The factor of one acceleration, and how many slices it is from."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from mri_score.data.fastmri import FastMRI
+    from mri_score.data.scan import Sampling, Scan
+    from mri_score.errors import InputError
+    from mri_score.evaluation.conformal import TARGETS, Factor, conformal_factor
+    from mri_score.volumes import reconstruct_volume
+
+    from .options import read_slices
+
+    scores: dict[str, list[Any]] = {target: [] for target in TARGETS}
+    true, slices = [], 0
+    for path in tqdm(files, desc=f"acceleration {acceleration:g}", unit="volume", leave=False, disable=None):
+        scan = Scan(FastMRI(path), Sampling(acceleration, given["law"], seed=given["mask_seed"]))
+        if not scan.has_truth:
+            raise InputError(f"{path} was acquired undersampled: intervals need full scans, with their truth")
+        volume = reconstruct_volume(scan, prior, options, read_slices(given["slices"], scan.file.slices))
+        for target in TARGETS:
+            found = volume.interval_scores(target)
+            scores[target] += found if unit == "slice" else [np.concatenate(found)]
+        slices += len(found)
+        true.append(volume.acceleration)
+    factors = {target: conformal_factor(found, level) for target, found in scores.items()}
+    return Factor(float(np.mean(true)), units=len(scores["magnitude"]), **factors), slices

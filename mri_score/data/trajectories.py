@@ -1,0 +1,105 @@
+"""Trajectories through k-space that are no grid: radial spokes and spirals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mri_score.errors import InputError
+
+GOLDEN = math.pi * (math.sqrt(5) - 1) / 2
+"""Angle between successive spokes, 111.25 degrees."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Where a scan samples k-space, in cycles per field of view, rows and columns; DC is 0.
+
+    It fills the ellipse within the matrix: the corners of k-space stay empty, as on scanners.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    """(H, W) of the image."""
+    coordinates: Tensor
+    """(M, 2) float64."""
+    area: Tensor
+    """(M,): the part of k-space that a sample stands for, in grid cells; for gridding alone, no posterior sees it."""
+    centre: float
+    """Radius, in samples of the longer side, within which neighbours are at most one grid cell apart on average."""
+
+    @property
+    def acceleration(self) -> float:
+        """Points of the grid over samples: the same scan time as a Cartesian scan of that acceleration."""
+        return self.shape[0] * self.shape[1] / len(self.coordinates)
+
+
+def radial(shape: tuple[int, int], acceleration: float) -> Trajectory:
+    """Spokes through DC, each turned by the golden angle, with one sample a grid cell along the longer side.
+
+    Reference: Winkelmann et al., An optimal radial profile order based on the golden ratio, IEEE TMI 2007.
+    """
+    longer = max(shape)
+    spokes = _count(shape[0] * shape[1] / (acceleration * longer), "spokes", shape, acceleration)
+    radius = (torch.arange(longer, dtype=torch.float64) - longer // 2).expand(spokes, -1)
+    angle = GOLDEN * torch.arange(spokes, dtype=torch.float64)[:, None]
+    area = math.pi * radius.abs().clamp_min(0.25) / spokes  # a ring of width 1, shared by two samples of each spoke
+    return _trajectory("radial", shape, radius, angle, area, centre=spokes / math.pi)
+
+
+def spiral(shape: tuple[int, int], acceleration: float, interleaves: int = 8, centre: float = 12.0) -> Trajectory:
+    """Archimedean spirals from DC at constant speed: arms one grid cell apart in the centre, equally further beyond.
+
+    Undersampled from DC on, coil maps could not be made: the dense centre, of radius at most a quarter of the edge's,
+    pays for them. Interleaves are turned against each other evenly.
+    Reference: Ahn, Kim and Cho, High-speed spiral-scan echo planar NMR imaging, IEEE TMI 1986.
+    """
+    longer = max(shape)
+    edge = longer / 2
+    centre = min(centre, edge / 2)
+    wanted = longer**2 / acceleration
+    if wanted <= math.pi * centre**2:
+        raise InputError(
+            f"a spiral at acceleration {acceleration:g} has {wanted:.0f} samples, fewer than its dense centre needs"
+            f" ({math.pi * centre**2:.0f}); choose a smaller acceleration"
+        )
+    pitch = math.pi * (edge**2 - centre**2) / (wanted - math.pi * centre**2)
+    samples = _count(shape[0] * shape[1] / (acceleration * interleaves), "samples an interleaf", shape, acceleration)
+    fine = torch.linspace(0, edge, 64 * longer, dtype=torch.float64)
+    turn = 2 * math.pi / interleaves * (fine.clamp_max(centre) + (fine - centre).clamp_min(0) / pitch)
+    arm = torch.polar(fine, turn)
+    length = torch.cat([torch.zeros(1), arm.diff().abs().cumsum(0)])
+    bounds = torch.linspace(0, float(length[-1]), 2 * samples + 1, dtype=torch.float64)
+    radius, angle = (_interpolate(bounds, length, values) for values in (fine, turn))
+    rings = math.pi / interleaves * radius[::2].square().diff()
+    starts = 2 * math.pi / interleaves * torch.arange(interleaves, dtype=torch.float64)[:, None]
+    along, turned = radius[1::2].expand(interleaves, -1), angle[1::2] + starts
+    return _trajectory("spiral", shape, along, turned, rings.expand(interleaves, -1), centre)
+
+
+TRAJECTORIES = {"radial": radial, "spiral": spiral}
+
+
+def _trajectory(
+    name: str, shape: tuple[int, int], radius: Tensor, angle: Tensor, area: Tensor, centre: float
+) -> Trajectory:
+    """From polar coordinates in samples of the longer side: circles become the ellipse of the matrix."""
+    stretch = torch.tensor(shape, dtype=torch.float64) / max(shape)
+    circle = torch.stack([radius * angle.sin(), radius * angle.cos()], -1).flatten(0, 1)
+    return Trajectory(name, shape, circle * stretch, area.flatten() * float(stretch.prod()), centre)
+
+
+def _count(wanted: float, what: str, shape: tuple[int, int], acceleration: float) -> int:
+    if not acceleration > 0 or round(wanted) < 1:
+        raise InputError(f"acceleration {acceleration:g} leaves no {what} of {shape[0]} x {shape[1]} points; lower it")
+    return round(wanted)
+
+
+def _interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Piecewise linear y at `at`, for rising x."""
+    right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
+    part = (at - x[right - 1]) / (x[right] - x[right - 1])
+    return torch.lerp(y[right - 1], y[right], part.clamp(0, 1))

@@ -1,0 +1,86 @@
+"""Rows of a comparison in one file that any number of processes append to."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mri_score.errors import InputError
+from mri_score.files import make_folder
+from mri_score.numerics.noise import key
+
+IDENTITY = (
+    "scan", "file", "slice", "law", "nominal", "mask_seed", "method", "steps", "prior", "precision", "seed", "draws",
+)  # fmt: skip
+"""Columns that say which row it is: two rows that agree in them are one row."""
+
+
+class Ledger:
+    """<folder>/cells.jsonl: a JSON object a line, only ever appended to, read without what is torn or repeated.
+
+    A claim is a lock on one byte of cells.lock, which the system lets go of when its process ends, however it ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self.path = folder / "cells.jsonl"
+        try:
+            self._locks = os.open(folder / "cells.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows, in one write that is on disk when this returns."""
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        try:
+            with open(self.path, "ab+", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.write((b"" if _ends_a_line(file.fileno()) else b"\n") + lines.encode())
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
+
+    @contextmanager
+    def claim(self, *parts: object) -> Iterator[bool]:
+        """Whether this process may run what `parts` name: False while another one does."""
+        place = key(*parts) >> 1
+        try:
+            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, place)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return read_rows(self.path)
+
+
+def identity(row: Mapping[str, Any]) -> tuple:
+    return tuple(row.get(column) for column in IDENTITY)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ledger's file, the first of each identity; a line that was cut off is not a row."""
+    rows: dict[tuple, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.setdefault(identity(row), row)
+    return list(rows.values())
+
+
+def _ends_a_line(file: int) -> bool:
+    """Whether the file is empty or its last line whole."""
+    size = os.fstat(file).st_size
+    return size == 0 or os.pread(file, 1, size - 1) == b"\n"

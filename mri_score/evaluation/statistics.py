@@ -1,0 +1,98 @@
+"""How far a mean over cells can be trusted: bootstrap intervals, and over what they may run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm, t
+
+from mri_score.evaluation.metrics import bootstrap_interval
+
+LEAST_VOLUMES = 5
+"""Fewer volumes say little of the next one: the interval then runs over slice blocks or masks, and says so."""
+LEAST_GROUPS = 3
+"""Fewer groups give no interval."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % interval; nan for an end that is not known."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is drawn with replacement: its name in words, and the group of each cell."""
+
+    name: str
+    groups: Mapping[tuple, Hashable]
+
+    @property
+    def count(self) -> int:
+        return len(set(self.groups.values()))
+
+    def __str__(self) -> str:
+        if self.count < LEAST_GROUPS:
+            return f"none ({self.count} {self.name}; at least {LEAST_GROUPS} are needed)"
+        small = ", too few for the full 95 %" if self.count < LEAST_VOLUMES else ""
+        return f"95 % bootstrap over {self.count} {self.name}{small}"
+
+
+def mean_interval(values: Sequence[float], groups: Sequence[Hashable], level: float = 0.95) -> Estimate:
+    """The mean with its expanded percentile bootstrap interval, whole groups drawn at a time.
+
+    Percentiles of n resampled groups are too narrow, by sqrt((n - 1) / n) and by the normal for Student's quantile;
+    the expanded ones make up for both. Fewer than LEAST_GROUPS groups, or values that are not finite, have none.
+    Reference: Hesterberg, What teachers should know about the bootstrap, Am. Stat. 2015, section 3.
+    """
+    mean, count = float(np.mean(values)), len(set(groups))
+    if count < LEAST_GROUPS or not np.isfinite(values).all():
+        return Estimate(mean, float("nan"), float("nan"))
+    reach = sqrt(count / (count - 1)) * t.ppf((1 + level) / 2, count - 1)
+    return Estimate(mean, *bootstrap_interval(values, groups, level=1 - 2 * norm.sf(reach)))
+
+
+def cell_key(row: Row) -> tuple:
+    """What two methods must share to be compared: the scan, the slice and the mask."""
+    return row["scan"], row["slice"], row["mask_seed"]
+
+
+def resampling_unit(rows: Sequence[Row]) -> Unit:
+    """The largest unit there are enough of: volumes (patients, where files name them), slice blocks, mask seeds.
+
+    Neighbouring slices are alike, so that n slices of a volume count as about sqrt(n) blocks.
+    """
+    patients = {cell_key(row): row["patient"] for row in rows}
+    volumes = Unit(
+        "volumes" if len(set(patients.values())) == len({row["scan"] for row in rows}) else "patients", patients
+    )
+    if volumes.count >= LEAST_VOLUMES:
+        return volumes
+    block = _blocks(rows)
+    blocks = Unit("slice blocks", {cell_key(row): block[row["scan"], row["slice"]] for row in rows})
+    if blocks.count >= LEAST_GROUPS and blocks.count > len({row["scan"] for row in rows}):
+        return blocks
+    return Unit("mask seeds of these scans", {cell_key(row): row["mask_seed"] for row in rows})
+
+
+def _blocks(rows: Sequence[Row]) -> dict[tuple[str, int], Hashable]:
+    """(scan, slice) -> its run of neighbouring slices."""
+    slices = defaultdict(set)
+    for row in rows:
+        slices[row["scan"]].add(row["slice"])
+    return {
+        (scan, int(number)): (scan, place)
+        for scan, numbers in slices.items()
+        for place, run in enumerate(np.array_split(sorted(numbers), round(sqrt(len(numbers)))))
+        for number in run
+    }

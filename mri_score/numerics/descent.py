@@ -1,0 +1,76 @@
+"""The way down in noise, for any denoiser: one step, and whole descents to a clean image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from mri_score.errors import InputError
+from mri_score.numerics.channels import per_item
+from mri_score.numerics.noise import noise_like
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+def lower_noise(
+    z: Tensor,
+    x: Tensor,
+    sigma: Tensor | float,
+    sigma_next: Tensor | float,
+    fresh: Tensor | float = 0.0,
+    random: Sequence[Generator] = (),
+) -> Tensor:
+    """From x at sigma to sigma_next about the clean estimate z, with a share `fresh` of the new noise's variance drawn:
+
+        x' = z + sigma_next (sqrt(1 - fresh) e + sqrt(fresh) n),    e = (x - z) / sigma.
+
+    0 is Euler's step of the probability flow, 1 - (sigma_next / sigma)^2 the reverse diffusion, 1 all new noise.
+    Shapes: z and x (B, *shape); sigma, sigma_next and fresh () or (B,).
+    Reference: Song et al., Denoising diffusion implicit models, ICLR 2021, eq. 12, divided by the signal's scale.
+    """
+    sigma, sigma_next, fresh = (per_item(value, x) for value in (sigma, sigma_next, fresh))
+    kept = z + sigma_next / sigma * (1 - fresh).sqrt() * (x - z)
+    return kept + sigma_next * fresh.sqrt() * noise_like(x, random) if bool((fresh > 0).any()) else kept
+
+
+def levels_below(sigma: Tensor | float, steps: int, end: float = 0.01) -> list[Tensor]:
+    """sigma, ..., then 0: `steps` steps, the last from `end` (or sigma / 2, if less), even in sigma^(1/7).
+
+    Errors: InputError for fewer than one step.
+    Reference: Karras et al., NeurIPS 2022, eq. 5.
+    """
+    if steps < 1:
+        raise InputError(f"a descent takes at least 1 inner step; got {steps}")
+    high = torch.as_tensor(sigma, dtype=torch.float64)
+    low = (high / 2).clamp_max(end)
+    parts = [high ** (1 / 7) + u * (low ** (1 / 7) - high ** (1 / 7)) for u in torch.linspace(0, 1, steps).double()]
+    return [*(part**7 for part in parts), torch.zeros_like(high)]
+
+
+def probability_flow(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], heun: bool = False) -> Tensor:
+    """Down the levels by dx / dsigma = (x - D(x, sigma)) / sigma: Euler's steps, or Heun's but for one to zero.
+
+    Heun's take two calls of the denoiser.
+    Reference: Song et al., ICLR 2021; Karras et al., NeurIPS 2022, algorithm 1.
+    """
+    for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+        z = denoise(x, sigma)
+        x_next = lower_noise(z, x, sigma, sigma_next)
+        if heun and bool((sigma_next > 0).all()):
+            slope, slope_next = (x - z) / per_item(sigma, x), x_next - denoise(x_next, sigma_next)
+            slope_next = slope_next / per_item(sigma_next, x)
+            x_next = x + per_item(sigma_next - sigma, x) * (slope + slope_next) / 2
+        x = x_next
+    return x
+
+
+def reverse_diffusion(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], random: Sequence[Generator]) -> Tensor:
+    """Down the levels by x' ~ p(x' | x, x0 = D(x, sigma)), the reverse of adding noise: one draw of x0 at its end.
+
+    Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, eq. 7.
+    """
+    for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+        x = lower_noise(denoise(x, sigma), x, sigma, sigma_next, 1 - (sigma_next / sigma) ** 2, random)
+    return x

@@ -1,0 +1,71 @@
+"""Products with a Jacobian that is never formed, and with its square root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mri_score.errors import InputError
+from mri_score.numerics.channels import per_item, squared_norm
+
+Product = Callable[[Tensor], Tensor]
+
+
+def linearise(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Product]:
+    """f(x), and the map v -> J^T v with J = df/dx by real components; it holds f's graph for as long as it lives.
+
+    Items of f must not mix: v (B, *shape) has one vector an item.
+    Errors: InputError where f(x) does not depend on x as far as torch can see.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = f(x)
+    if not value.requires_grad:
+        raise InputError(
+            "the prior's denoised image carries no gradient, and this posterior needs its Jacobian;"
+            " take no_grad and detach out of the prior, or choose a sampler without Jacobian, e.g. exact-draw"
+        )
+
+    def product(v: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(value, x, v, retain_graph=True)
+        return gradient
+
+    return value.detach(), product
+
+
+def square_root(product: Product, b: Tensor, steps: int) -> Tensor:
+    """J^(1/2) b for a symmetric positive J by Lanczos: |b| V H^(1/2) e1 after `steps` products with J.
+
+    V spans b, J b, J^2 b, ... and H = V^T J V. Already the first step has the right length,
+    |J^(1/2) b|^2 = b . J b, so that noise turned by it has the trace of J; the directions follow with the steps.
+    Networks have Jacobians that are only nearly so: H is the symmetric part, and what it has below zero counts as zero.
+    Reference: Chow and Saad, Preconditioned Krylov subspace methods for sampling multivariate Gaussian distributions,
+    SIAM J. Sci. Comput. 2014.
+    """
+    length = squared_norm(b).sqrt()
+    basis, images = [b / per_item(length, b)], [product(b) / per_item(length, b)]
+    while len(basis) < steps:
+        basis.append(_beyond(basis, images[-1]))
+        images.append(product(basis[-1]))
+    h = torch.stack([torch.stack([inner(v, image) for image in images], -1) for v in basis], -2)
+    values, vectors = torch.linalg.eigh((h + h.mT) / 2)
+    weights = (vectors * (values.clamp_min(0).sqrt() * vectors[:, 0])[:, None]).sum(-1)
+    return torch.stack([per_item(length * weights[:, k], v) * v for k, v in enumerate(basis)]).sum(0)
+
+
+def _beyond(basis: list[Tensor], q: Tensor) -> Tensor:
+    """The direction of q outside of an orthonormal basis, item by item; zero where there is only rounding left."""
+    least = 1e3 * torch.finfo(q.real.dtype).eps * squared_norm(q).sqrt()
+    for _ in range(2):  # once would leave the rounding of long parts taken away
+        for v in basis:
+            q = q - per_item(inner(v, q), q) * v
+    length = squared_norm(q).sqrt()
+    scale = torch.where(length > least, 1 / length, 0.0)
+    return per_item(scale, q) * q
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Re <a, b> of each item, the inner product of real components."""
+    return (a.conj() * b).real.flatten(1).sum(1) if a.is_complex() else (a * b).flatten(1).sum(1)

@@ -1,0 +1,39 @@
+"""Decoupled annealing: a clean image by the probability flow, then one exact draw about it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mri_score.numerics.channels import per_item
+from mri_score.numerics.descent import levels_below, probability_flow
+from mri_score.operators.base import LinearOperator
+from mri_score.posteriors.exact_draw import ExactDraw
+from mri_score.score import ScoreModel
+
+
+class Daps(ExactDraw):
+    """One draw z ~ exp(-|y - A z|^2 / 2 noise_std^2 - |z - v|^2 / 2 sigma^2), v the prior's flow from x down to 0.
+
+    The published chain of 100 Langevin steps for z is replaced by the draw that it approximates. Walked by `Renoise`.
+    Bias: r = sigma is more than the prior leaves open, so that the draws spread too far: 1.5 times the posterior's
+    variance at 200 levels of a Gaussian problem, 2.0 times at 20.
+    inner_steps: of the flow, one network call each; `heun` takes two, but for the last.
+    Reference: Zhang et al., Improving diffusion inverse problem solving with decoupled noise annealing, CVPR 2025.
+    """
+
+    def __init__(
+        self,
+        prior: ScoreModel,
+        operator: LinearOperator,
+        kspace: Tensor,
+        noise_std: Tensor | float,
+        inner_steps: int = 5,
+        heun: bool = False,
+    ) -> None:
+        super().__init__(prior, operator, kspace, noise_std)
+        self.inner_steps, self.heun = inner_steps, heun
+
+    def _split(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        v = probability_flow(self.prior.denoise, x, levels_below(sigma, self.inner_steps), self.heun)
+        r = per_item(sigma, x)
+        return v, r, per_item(self.noise_std, x) ** 2 / r**2

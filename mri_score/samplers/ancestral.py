@@ -1,0 +1,60 @@
+"""Ancestral sampling: the step of DDPM and DDIM in terms of the denoised image and sigma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Generator, Tensor
+
+from mri_score.errors import InputError
+from mri_score.numerics.noise import noise_like
+from mri_score.samplers.base import Sampler
+from mri_score.score import ScoreModel
+
+
+class Ancestral(Sampler):
+    """x' = D + sqrt(sigma'^2 - tau^2) / sigma (x - D) + tau n,  tau = eta sigma' sqrt(1 - sigma'^2 / sigma^2).
+
+    D = D(x, sigma). With eta = 1 this is q(x' | x, x0 = D), the reverse step of DDPM; eta = 0 is DDIM, which adds no
+    noise. The last step ends in D.
+    Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020; Song et al., Denoising diffusion
+    implicit models, ICLR 2021, in variance-exploding coordinates.
+    """
+
+    def __init__(self, sigmas: Tensor, eta: float = 1.0) -> None:
+        super().__init__(sigmas)
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta of the ancestral walk is {eta}; it lies between 0 (DDIM) and 1 (DDPM)")
+        self.eta = eta
+
+    def step(
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+    ) -> Tensor:
+        return self._towards(model.denoise(x, sigma), x, sigma, sigma_next, random)
+
+    def _towards(
+        self, clean: Tensor, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+    ) -> Tensor:
+        if not sigma_next:
+            return clean
+        tau = self.eta * sigma_next * (1 - sigma_next**2 / sigma**2) ** 0.5
+        kept = (sigma_next**2 - tau**2) ** 0.5 / sigma
+        return clean + kept * (x - clean) + tau * noise_like(x, random)
+
+
+class GuidedAncestral(Ancestral):
+    """The ancestral step with the prior's D, then x' <- x' - correction at x: the walk of DPS.
+
+    It asks the model for `guide(x, sigma)`, which gives D and the correction, because the correction has a length of
+    its own that no score expresses: it does not shrink with the step.
+    Reference: Chung et al., Diffusion posterior sampling for general noisy inverse problems, ICLR 2023, algorithm 1.
+    """
+
+    def step(
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+    ) -> Tensor:
+        guide = getattr(model, "guide", None)
+        if not callable(guide):
+            raise InputError(f"{type(model).__name__} has no guide; GuidedAncestral walks DPS, Ancestral the others")
+        clean, correction = guide(x, sigma)
+        return self._towards(clean, x, sigma, sigma_next, random) - correction
