@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER
+from .options import ANY_PATH, FOLDER, precision_option
 
 
 @click.command("compare")
@@ -28,7 +28,7 @@ from .options import ANY_PATH, FOLDER
 @click.option(
     "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
 )
-@click.option("--precision", default="float32", show_default=True, help="float32 or bfloat16: of the prior's network.")
+@precision_option
 @click.option("--reference", metavar="METHOD", help="What gains are over.  [default: l1-wavelet-tuned where it ran]")
 @click.option("--seed", default=0, show_default=True, help="Of the draws; never of the masks.")
 @click.option(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import ANY_PATH
+from .options import ANY_PATH, each_file
 
 
 @click.command("info")
@@ -20,27 +20,17 @@ def command(scan: Path) -> None:
     """
     from mri_score.data.fastmri import FastMRI, fastmri_files
     from mri_score.data.scan import Scan
-    from mri_score.errors import InputError
 
-    files, failed = fastmri_files(scan), []
-    for path in files:
-        try:
-            file = FastMRI(path)
-            view = Scan(file)
-            lines = _describe(view)
-        except InputError as error:
-            if len(files) == 1:
-                raise
-            click.secho(f"{error}", fg="red", err=True)
-            failed.append(path.name)
-            continue
+    def tell(path: Path) -> None:
+        view = Scan(FastMRI(path))
+        lines = _describe(view)
         click.secho(str(path), bold=True)
         for name, value in lines.items():
             click.echo(f"  {name:<15}{value}")
         for note in view.notes:
             click.secho(f"  note: {note}", fg="yellow")
-    if failed:
-        raise InputError(f"{len(failed)} of {len(files)} files cannot be read: {', '.join(failed)}")
+
+    each_file(fastmri_files(scan), tell)
 
 
 def _describe(scan) -> dict[str, str]:  # type: ignore[no-untyped-def]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .options import ANY_PATH
+from .options import ANY_PATH, each_file, read_slices
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mri_score.evaluation.conformal import Factor
     from mri_score.score import ScoreModel
     from mri_score.volumes import Options
@@ -57,6 +61,7 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
       mri-score intervals held_out_patients --out intervals.json --accel 4,8 --samples 8
     """
     import torch
+    from tqdm import tqdm
 
     from mri_score.data.fastmri import fastmri_files
     from mri_score.errors import InputError
@@ -84,63 +89,74 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
     )
     path = find_prior(given["prior"])
     prior = load_prior(path)
-    files = fastmri_files(folder)
-    factors, slices = [], 0
-    for acceleration in accelerations:
-        factor, slices = _fit(files, acceleration, level, unit, prior, options, given)
-        factors.append(factor)
-        click.echo(
-            f"acceleration {factor.acceleration:.2f}, {counted(factor.units, unit)}: {level:.0%} within std x"
-            f" {factor.magnitude:.3f} (magnitude), {factor.component:.3f} (each component)"
-        )
-    Intervals(
-        level=level,
-        unit=unit,
-        factors=tuple(factors),
-        prior=str(given["prior"]),
-        prior_sha256=sha256(path),
-        sampler=options.method,
-        steps=options.steps or METHODS[options.method].steps,
-        samples=options.samples,
-        mask=given["law"],
-        volumes=len(files),
-        slices=slices,
-    ).write(out)
-    click.echo(out)
+    files, found = fastmri_files(folder), []
+
+    def measure(file: Path) -> None:
+        found.append([_errors(file, acceleration, prior, options, given) for acceleration in accelerations])
+        bar.update()
+
+    def fit() -> None:
+        bar.close()
+        factors = [_fit(volumes, level, unit) for volumes in zip(*found, strict=True)]
+        for factor in factors:
+            click.echo(
+                f"acceleration {factor.acceleration:.2f}, {counted(factor.units, unit)}: {level:.0%} within std x"
+                f" {factor.magnitude:.3f} (magnitude), {factor.component:.3f} (each component)"
+            )
+        Intervals(
+            level=level,
+            unit=unit,
+            factors=tuple(factors),
+            prior=str(given["prior"]),
+            prior_sha256=sha256(path),
+            sampler=options.method,
+            steps=options.steps or METHODS[options.method].steps,
+            samples=options.samples,
+            mask=given["law"],
+            volumes=len(found),
+            slices=sum(volumes[0].slices for volumes in found),
+        ).write(out)
+        click.echo(out)
+
+    with tqdm(total=len(files), unit="volume", leave=False, disable=None) as bar:
+        each_file(files, measure, fit)
 
 
-def _fit(
-    files: list[Path],
-    acceleration: float,
-    level: float,
-    unit: str,
-    prior: ScoreModel,
-    options: Options,
-    given: dict[str, Any],
-) -> tuple[Factor, int]:
-    """The factor of one acceleration, and how many slices it is from."""
-    import numpy as np
-    from tqdm import tqdm
+class _Errors(NamedTuple):
+    """What one volume at one acceleration tells, slice by slice, of each target."""
 
+    acceleration: float
+    scores: dict[str, list[NDArray[np.float32]]]
+
+    @property
+    def slices(self) -> int:
+        return len(next(iter(self.scores.values())))
+
+
+def _errors(path: Path, acceleration: float, prior: ScoreModel, options: Options, given: dict[str, Any]) -> _Errors:
     from mri_score.data.fastmri import FastMRI
     from mri_score.data.scan import Sampling, Scan
     from mri_score.errors import InputError
-    from mri_score.evaluation.conformal import TARGETS, Factor, conformal_factor
+    from mri_score.evaluation.conformal import TARGETS
     from mri_score.volumes import reconstruct_volume
 
-    from .options import read_slices
+    scan = Scan(FastMRI(path), Sampling(acceleration, given["law"], seed=given["mask_seed"]))
+    if not scan.has_truth:
+        raise InputError(f"{path} was acquired undersampled: intervals need full scans, with their truth")
+    volume = reconstruct_volume(scan, prior, options, read_slices(given["slices"], scan.file.slices))
+    return _Errors(volume.acceleration, {target: volume.interval_scores(target) for target in TARGETS})
 
-    scores: dict[str, list[Any]] = {target: [] for target in TARGETS}
-    true, slices = [], 0
-    for path in tqdm(files, desc=f"acceleration {acceleration:g}", unit="volume", leave=False, disable=None):
-        scan = Scan(FastMRI(path), Sampling(acceleration, given["law"], seed=given["mask_seed"]))
-        if not scan.has_truth:
-            raise InputError(f"{path} was acquired undersampled: intervals need full scans, with their truth")
-        volume = reconstruct_volume(scan, prior, options, read_slices(given["slices"], scan.file.slices))
-        for target in TARGETS:
-            found = volume.interval_scores(target)
+
+def _fit(volumes: Sequence[_Errors], level: float, unit: str) -> Factor:
+    """The factor of one acceleration."""
+    import numpy as np
+
+    from mri_score.evaluation.conformal import TARGETS, Factor, conformal_factor
+
+    scores: dict[str, list[NDArray[np.float32]]] = {target: [] for target in TARGETS}
+    for volume in volumes:
+        for target, found in volume.scores.items():
             scores[target] += found if unit == "slice" else [np.concatenate(found)]
-        slices += len(found)
-        true.append(volume.acceleration)
     factors = {target: conformal_factor(found, level) for target, found in scores.items()}
-    return Factor(float(np.mean(true)), units=len(scores["magnitude"]), **factors), slices
+    true = np.mean([volume.acceleration for volume in volumes])
+    return Factor(float(true), units=len(scores["magnitude"]), **factors)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, make_sampling, sampling_options
+from .options import ANY_PATH, FOLDER, each_file, make_sampling, sampling_options
 
 
 @click.command("maps")
@@ -28,23 +28,15 @@ def command(scan: Path, out: Path, **given: Any) -> None:
     from mri_score.data.fastmri import FastMRI, fastmri_files
     from mri_score.data.maps import write_maps
     from mri_score.data.scan import Scan
-    from mri_score.errors import InputError
 
     sampling = make_sampling(given)
-    files, failed = fastmri_files(scan), []
-    for path in files:
-        try:
-            view = Scan(FastMRI(path), sampling)
-            found = [view.make_maps(slice) for slice in range(view.file.slices)]
-        except InputError as error:
-            if len(files) == 1:
-                raise
-            click.secho(f"{path.name}: skipped: {error}", fg="red", err=True)
-            failed.append(path.name)
-            continue
-        target = out / path.name
+
+    def make(path: Path) -> None:
+        view = Scan(FastMRI(path), sampling)
+        found = [view.make_maps(slice) for slice in range(view.file.slices)]
         maps, eigenvalue = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
-        write_maps(target, maps, eigenvalue, {"source": str(found[0][2]), "acceleration": view.acceleration})
-        click.echo(f"{target}: {found[0][2]}")
-    if failed:
-        raise InputError(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}")
+        target, source = out / path.name, str(found[0][2])
+        write_maps(target, maps, eigenvalue, {"source": source, "acceleration": view.acceleration})
+        click.echo(f"{target}: {source}")
+
+    each_file(fastmri_files(scan), make)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,19 @@ from mri_score.errors import InputError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+
+DRAWS = (
+    "adaptive-draw", "exact-draw", "mmps-draw", "mmps", "pigdm", "dps", "langevin", "langevin-norm-matched", "pula",
+    "daps", "split-gibbs", "score-mri", "score-mri-coils",
+)  # fmt: skip
+ESTIMATES = ("proximal", "dds", "diffpir", "red-diff")
+TRAJECTORIES = ("radial", "spiral")
+"""Written out here, because --help does not load the tables that know these names."""
+SAMPLERS = f"Draws of the posterior: {', '.join(DRAWS)}. Estimates, whose spread says nothing: {', '.join(ESTIMATES)}."
+
+precision_option = click.option(
+    "--precision", default="float32", show_default=True, help="float32 or bfloat16: of the prior's network."
+)
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,19 +58,48 @@ def make_sampling(given: dict[str, Any]) -> Any:
     """The Sampling that these options describe; a mask from a file needs no --accel, a law does."""
     from mri_score.data.scan import Sampling
 
-    chosen = click.get_current_context().get_parameter_source("law") is not ParameterSource.DEFAULT
     sampling = Sampling(
         given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"])
     )
     if given["accel"] is None and sampling.from_file:
         return replace(sampling, acceleration=1.0)
-    if given["accel"] is None and chosen:
+    if given["accel"] is None and chosen("law"):
         raise InputError(f"--mask {given['law']} needs --accel, the acceleration that it is drawn for")
     return sampling
 
 
-def read_slices(text: str | None, count: int) -> list[int]:
-    """`3`, `2:5`, `:`, `0,4,9` -> numbers; `middle` is the middle one."""
+def chosen(*names: str) -> list[str]:
+    """Those of the running command's options, such as --mask, that its user gave."""
+    context = click.get_current_context()
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+
+
+def each_file(files: Sequence[Path], work: Callable[[Path], None], then: Callable[[], None] | None = None) -> None:
+    """Do `work` for every file, then `then` if it went well for one at least.
+
+    A file that fails is reported and skipped, and all of them raise InputError at the end; the only one raises its own.
+    """
+    failed = []
+    for path in files:
+        try:
+            work(path)
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            click.secho(f"{path.name}: skipped: {error}", fg="red", err=True)
+            failed.append(path.name)
+    if then is not None and len(failed) < len(files):
+        then()
+    if failed:
+        raise InputError(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}")
+
+
+def read_slices(text: str | None, count: int, option: str = "--slices") -> list[int]:
+    """`3`, `2:5`, `:`, `0,4,9` -> numbers; `middle` is the middle one. Messages name the option."""
     if text is None or text == ":":
         return list(range(count))
     if text == "middle":
@@ -65,11 +107,11 @@ def read_slices(text: str | None, count: int) -> list[int]:
     try:
         if ":" in text:
             first, last = (int(part) if part else None for part in text.split(":"))
-            chosen = list(range(count))[first:last]
+            numbers = list(range(count))[first:last]
         else:
-            chosen = [int(part) for part in text.split(",")]
+            numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(f"--slices {text!r} should read 3, 2:5, 0,4,9 or middle") from error
-    if not chosen or not all(0 <= number < count for number in chosen):
-        raise InputError(f"--slices {text!r} is outside the volume, which has slices 0 to {count - 1}")
-    return chosen
+        raise InputError(f"{option} {text!r} should read 3, 2:5, 0,4,9 or middle") from error
+    if not numbers or not all(0 <= number < count for number in numbers):
+        raise InputError(f"{option} {text!r} is outside the volume, which has slices 0 to {count - 1}")
+    return numbers

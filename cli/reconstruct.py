@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, sampling_options
+from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option, sampling_options
 
 
 @click.command("reconstruct")
@@ -17,13 +17,20 @@ from .options import ANY_PATH, FOLDER, sampling_options
     "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
 )
 @click.option(
-    "--sampler",
-    default="adaptive-draw",
-    show_default=True,
-    help="adaptive-draw, exact-draw, proximal (an estimate, no posterior), langevin or langevin-norm-matched.",
+    "--trajectory",
+    type=click.Choice(TRAJECTORIES),
+    help="Simulate a scan along spokes or spirals from a full one, in place of a mask.",
 )
+@click.option("--sampler", default="adaptive-draw", show_default=True, help=SAMPLERS)
 @click.option("--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Posterior draws a slice.")
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
+@click.option(
+    "--warm-start",
+    type=float,
+    metavar="SIGMA",
+    help="Start walks from CG-SENSE, at the first level at or below SIGMA: fewer levels, less of the posterior.",
+)
+@precision_option
 @click.option("--seed", default=0, show_default=True, help="Of the draws; never of the mask.")
 @click.option("--slices", metavar="LIST", help="Such as 3, 2:5, 0,4,9 or middle.  [default: all]")
 @click.option("--maps", type=ANY_PATH, help="Coil maps to use (.h5 or .npy).  [default: ESPIRiT from the sampled data]")
@@ -33,7 +40,8 @@ from .options import ANY_PATH, FOLDER, sampling_options
     "--baselines",
     default="zero-filled,cg-sense,l1-wavelet",
     show_default=True,
-    help="Classical methods for comparison: also tv, or none.",
+    help="Classical methods for comparison: also tv, or none. Along a --trajectory gridding takes the place of"
+    " zero-filled, and l1-wavelet and tv are not offered.",
 )
 @click.option(
     "--operator", default="torch", show_default=True, help="torch, or sigpy: the same job through SigPy's linop."
@@ -72,6 +80,7 @@ def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
       mri-score reconstruct scan.h5 --accel 8 --samples 8 --out results
       mri-score reconstruct undersampled/ --prior runs/knee_384 --check-lines 0.1
       mri-score reconstruct scan.h5 --accel 4 --samples 8 --intervals intervals.json
+      mri-score reconstruct scan.h5 --accel 4 --trajectory radial
     """
     from .reconstructing import reconstruct_all
 

@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from mri_score import __version__
 from mri_score.data.fastmri import FastMRI, fastmri_files
+from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Sampling, Scan
 from mri_score.data.simulate import simulate
+from mri_score.data.trajectories import TRAJECTORIES
 from mri_score.errors import InputError
 from mri_score.evaluation.conformal import read_intervals
 from mri_score.evaluation.report import MethodScores, Report, Table, write_report
@@ -21,25 +23,19 @@ from mri_score.files import make_folder, sha256
 from mri_score.numerics.noise import key
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.reconstruction import METHODS, find_device
+from mri_score.results import finished, read_scores, score_rows, write_pictures, write_scores, write_volume
 from mri_score.score import NetworkPrior
-from mri_score.volumes import (
-    MVUE,
-    Options,
-    Volume,
-    counted,
-    finished,
-    read_scores,
-    reconstruct_volume,
-    score_rows,
-    write_pictures,
-    write_scores,
-    write_volume,
-)
+from mri_score.volumes import MVUE, TRAJECTORY_BASELINES, Options, Volume, counted, reconstruct_volume
 
-from .options import make_sampling, read_slices
+from .options import chosen, each_file, make_sampling, read_slices
 
 NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size")
 """Options that do not change a result, so that a finished file stays finished."""
+
+CARTESIAN = (
+    "law", "calibration_lines", "mask_seed", "axis", "maps", "full_maps", "check_lines", "intervals", "operator"
+)  # fmt: skip
+"""Options that know masks only."""
 
 
 def reconstruct_all(scan: Path | None, **given: Any) -> None:
@@ -47,8 +43,8 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     out: Path = given["out"]
+    _check_combinations(scan, given)
     intervals = None if given["intervals"] is None else read_intervals(given["intervals"])
-    names = [name.strip() for name in given["baselines"].split(",") if name.strip() not in ("", "none")]
     options = Options(
         method=given["sampler"],
         steps=given["steps"],
@@ -57,7 +53,9 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         batch_size=given["batch_size"],
         device=given["device"],
         operator=given["operator"],
-        baselines=names,
+        precision=given["precision"],
+        warm_start=given["warm_start"],
+        baselines=_baselines(given),
         keep_samples=given["keep_samples"],
         check_lines=_amount(given["check_lines"]),
         intervals=intervals,
@@ -80,46 +78,85 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     settings = sorted((name, str(value)) for name, value in given.items() if name not in NO_INFLUENCE)
     settings.append(("intervals", str(intervals)))
 
-    failed: list[Path] = []
-    for path in files:
+    def redo(path: Path) -> None:
         status = path.stat()
         identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
         if not given["again"] and finished(out, path.name, identity):
             click.echo(f"{path.name}: finished before (--again redoes it)")
-            continue
-        try:
-            volume = _one(path, sampling, prior, options, given)
-            attributes: dict[str, Any] = {
-                "prior": str(given["prior"]),
-                "prior_sha256": digest,
-                "identity": str(identity),
-            }
-            if sampling.nominal is not None:
-                attributes["acceleration"] = sampling.nominal
-            written = write_volume(out, volume, options, attributes)
-            facts = {"Prior": f"{given['prior']} (SHA-256 {digest[:12]})"}
-            report = out / "report" if len(files) == 1 else out / "report" / path.stem
-            panels, page = write_pictures(out, report, volume, options, facts)
-            if volume.truth:
-                write_scores(out / "metrics.csv", score_rows(volume, options))
-        except InputError as error:
-            if len(files) == 1:
-                raise
-            click.secho(f"{path.name}: skipped: {error}", fg="red", err=True)
-            failed.append(path)
-            continue
+            return
+        volume = _one(path, sampling, prior, options, given)
+        attributes: dict[str, Any] = {
+            "prior": str(given["prior"]),
+            "prior_sha256": digest,
+            "identity": str(identity),
+        }
+        if sampling.nominal is not None:
+            attributes["acceleration"] = sampling.nominal
+        written = write_volume(out, volume, options, attributes)
+        facts = {"Prior": f"{given['prior']} (SHA-256 {digest[:12]})"}
+        report = out / "report" if len(files) == 1 else out / "report" / path.stem
+        panels, page = write_pictures(out, report, volume, options, facts)
+        if volume.truth:
+            write_scores(out / "metrics.csv", score_rows(volume, options))
         _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
         click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
-    if len(files) > 1:
-        click.echo(f"Report of all volumes: {_summary(out, [path.name for path in files])}")
-    if failed:
-        raise InputError(f"{len(failed)} of {len(files)} files failed: {', '.join(path.name for path in failed)}")
+
+    def summarise() -> None:
+        if len(files) > 1:
+            click.echo(f"Report of all volumes: {_summary(out, [path.name for path in files])}")
+
+    each_file(files, redo, summarise)
+
+
+def _check_combinations(scan: Path | None, given: dict[str, Any]) -> None:
+    """Refuse options that contradict each other."""
+    if given["warm_start"] is not None and given["intervals"] is not None:
+        raise InputError("--intervals were fitted on walks from noise; leave out --warm-start, or --intervals")
+    if (name := given["trajectory"]) is None:
+        return
+    if others := chosen(*CARTESIAN):
+        raise InputError(f"--trajectory {name} does not go with {', '.join(others)}: for masks only; leave out either")
+    if given["accel"] is None and scan is not None:
+        raise InputError(f"--trajectory {name} needs --accel, the acceleration that it is made for")
+    if given["accel"] is not None and not 1 <= given["accel"] < float("inf"):
+        raise InputError(f"--accel {given['accel']:g} should be a number of at least 1 for --trajectory {name}")
+
+
+def _baselines(given: dict[str, Any]) -> list[str]:
+    """The names of --baselines; unless they were asked for, without those that a trajectory does not have."""
+    names = [name.strip() for name in given["baselines"].split(",") if name.strip() not in ("", "none")]
+    if given["trajectory"] is None:
+        return names
+    if chosen("baselines") and (missing := [name for name in names if name not in TRAJECTORY_BASELINES]):
+        known = ", ".join(TRAJECTORY_BASELINES)
+        raise InputError(
+            f"--baselines {', '.join(missing)}: not offered along a --trajectory; known there: {known}, or none"
+        )
+    return [name for name in names if name in TRAJECTORY_BASELINES]
 
 
 def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, given: dict[str, Any]) -> Volume:
     file = FastMRI(path)
     slices = read_slices(given["slices"], file.slices)
-    scan = Scan(
+    scan = _scan(file, sampling, given)
+    method = METHODS[options.method]
+    steps = options.steps or method.steps
+    walks = len(slices) * options.samples * (1 if options.check_lines is None else 2)
+    total = walks * steps * method.calls if options.warm_start is None else None
+    with tqdm(
+        total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
+    ) as bar:
+        volume = reconstruct_volume(scan, prior, options, slices, bar.update)
+    return volume
+
+
+def _scan(file: FastMRI, sampling: Sampling, given: dict[str, Any]) -> Scan:
+    """The file under its mask, or along its trajectory."""
+    if given["trajectory"] is not None:
+        assert sampling.acceleration is not None
+        trajectory = TRAJECTORIES[given["trajectory"]](file.image_shape, sampling.acceleration)
+        return NonCartesianScan(file, trajectory, coils=given["coils"])
+    return Scan(
         file,
         sampling,
         maps=given["maps"],
@@ -127,15 +164,6 @@ def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, 
         coils=given["coils"],
         full_maps=given["full_maps"],
     )
-    method = METHODS[options.method]
-    steps = options.steps or method.steps
-    walks = len(slices) * options.samples * (1 if options.check_lines is None else 2)
-    total = walks * steps * method.calls
-    with tqdm(
-        total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
-    ) as bar:
-        volume = reconstruct_volume(scan, prior, options, slices, bar.update)
-    return volume
 
 
 def _amount(text: str | None) -> float | None:

@@ -64,7 +64,7 @@ def command(**given: Any) -> None:
 def _pick(text: str | None, count: int) -> list[int]:
     """As `read_slices`; `40%` is the slice nearest that part of the volume."""
     if text is None or "%" not in text:
-        return read_slices(text, count)
+        return read_slices(text, count, "--pick")
     try:
         parts = [float(part.strip().removesuffix("%")) / 100 for part in text.split(",")]
     except ValueError as error:

@@ -30,7 +30,7 @@ def command(config: str, data: str | None, changes: tuple[str, ...], out: Path |
     """Train a prior as a config says; resumes by itself where a run was stopped.
 
     The run's folder holds config.yaml, parameters.txt, log.jsonl, checkpoints, figures and prior.safetensors, which
-    mri-score reconstruct --prior takes.
+    mri-score reconstruct --prior takes, or mri-score compare --supervised where the config trains a supervised network.
 
     \b
     Examples:
@@ -45,6 +45,7 @@ def command(config: str, data: str | None, changes: tuple[str, ...], out: Path |
 
     from mri_score import experiment
     from mri_score.errors import InputError
+    from mri_score.priors.store import SUPERVISED
     from mri_score.training import checkpoint
     from mri_score.training.loop import Interrupted
 
@@ -64,8 +65,10 @@ def command(config: str, data: str | None, changes: tuple[str, ...], out: Path |
     except Interrupted as stop:
         click.echo(f"{folder}: {stop}", err=True)
         raise SystemExit(stop.code) from stop
-    click.echo(f"run     {folder}\nprior   {folder / 'prior.safetensors'}")
-    click.echo(f"next    mri-score reconstruct --accel 4 --prior {folder}")
+    supervised = (settings.get("prior") or {}).get("precondition") == SUPERVISED
+    click.echo(f"run     {folder}\n{'network' if supervised else 'prior  '} {folder / 'prior.safetensors'}")
+    following = f"compare --supervised {folder} SCANS" if supervised else f"reconstruct --accel 4 --prior {folder}"
+    click.echo(f"next    mri-score {following}")
 
 
 def _note(text: str) -> None:

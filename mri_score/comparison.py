@@ -24,7 +24,7 @@ from mri_score.files import sha256
 from mri_score.reconstruction import METHODS, Progress, Reconstruction, find_device, sample_posterior
 from mri_score.score import NetworkPrior
 from mri_score.subject import Subject, Subjects
-from mri_score.volumes import BASELINES
+from mri_score.volumes import BASELINES, PRECISIONS
 
 TUNED, SUPERVISED = "l1-wavelet-tuned", "supervised"
 TITLES = {name: title for name, (title, _) in BASELINES.items()} | {
@@ -33,7 +33,6 @@ TITLES = {name: title for name, (title, _) in BASELINES.items()} | {
 }
 """Of what is not a sampler, by name."""
 DEFAULT_BASELINES = tuple(name for name in TITLES if name != SUPERVISED)
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BASELINE_WORK = 20
 """Network evaluations that a baseline counts as, for the expected end of a run."""
 

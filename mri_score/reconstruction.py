@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from mri_score.posteriors import POSTERIORS
 from mri_score.posteriors.base import Posterior
 from mri_score.priors.store import DEFAULT, load_prior
 from mri_score.samplers import SAMPLERS
-from mri_score.samplers.base import Sampler
+from mri_score.samplers.base import Diverged, Sampler
 from mri_score.schedules import Geometric, Karras, Schedule
 from mri_score.score import CountedPrior, NetworkPrior, ScoreModel
 
@@ -50,7 +51,7 @@ class Method:
 
 METHODS = {
     # Draws of a posterior, one network call a level.
-    "adaptive-draw": Method("adaptive-draw", "renoise", Karras, 30, 1, True),
+    "adaptive-draw": Method("adaptive-draw", "renoise", Karras, 50, 1, True),
     "exact-draw": Method("exact-draw", "renoise", Karras, 30, 1, True),
     # Draws through the Jacobian of the network.
     "mmps-draw": Method("mmps-draw", "renoise", Karras, 20, 1, True),
@@ -201,6 +202,8 @@ def sample_posterior(
         raise InputError(f"samples and batch size must be at least 1; got {samples} and {batch_size}")
     if scan.kspace is None or scan.maps is None or scan.noise_std is None or scan.scale is None:
         raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask or trajectory, noise_std, scale")
+    if unknown := set(options or {}) - set(method_options(method)):
+        raise unknown_name(f"the option of {method}", min(unknown), method_options(method))
     place = find_device(device)
     prior = prior.to(place)
     count = len(scan.kspace)
@@ -224,7 +227,14 @@ def sample_posterior(
         calls = METHODS[method].calls * len(walks)
         watch = None if progress is None else (lambda level, sigma, x, calls=calls: progress(calls))
         guess = like if warm_start is None else model.cg_sense(kspace)
-        x = walk(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
+        try:
+            x = walk(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
+        except Diverged as error:
+            index, draw = walks[error.item]
+            raise InputError(
+                f"{scan.name}, slice {slices[index]}, draw {draw}: not finite any more at {error.where} of {method};"
+                " take more --steps, or look for NaN in the scan with: mri-score info"
+            ) from error
         images[draws, items] = posterior.combine(x).cpu()
         found = getattr(posterior, "mean", None)
         means[draws, items] = images[draws, items] if found is None else found.cpu()
@@ -283,10 +293,18 @@ def _make_posterior(
     return kind(prior, operator, kspace, noise_std, **_for(kind, {**chosen.options, **(options or {})}))
 
 
+GIVEN = ("self", "sigmas", "prior", "operator", "kspace", "noise_std")
+"""What `sample_posterior` gives to samplers and posteriors itself."""
+
+
+def method_options(method: str) -> list[str]:
+    """The further arguments of a method's posterior and sampler."""
+    kinds: tuple[type, ...] = (POSTERIORS[METHODS[method].posterior], SAMPLERS[METHODS[method].sampler])
+    return sorted({name for kind in kinds for name in inspect.signature(kind).parameters} - set(GIVEN))
+
+
 def _for(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that this class takes."""
-    import inspect
-
     return {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
 
 

@@ -35,6 +35,9 @@ class ScoreModel(nn.Module):
         """One draw of x0 given x, or the method's approximation of it."""
         raise InputError(f"{type(self).__name__} has no draw of its own: walk it with a sampler that uses its score")
 
+    def begin_walk(self) -> None:
+        """Called as a walk begins: a model that gathers something along it starts anew."""
+
     def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         """What the iterate must satisfy; nothing, for most models."""
         return x

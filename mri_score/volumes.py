@@ -1,54 +1,42 @@
-"""A volume from file to results: reconstructed slice by slice, scored where there is a truth, written, reported."""
+"""A volume: reconstructed slice by slice, with what it is compared with, and scored where there is a truth."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import sigpy.mri.linop
 import torch
 from torch import Tensor
 
-from mri_score import __version__, baselines
+from mri_score import baselines
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.held_out import Misfit, hold_out, misfit
 from mri_score.data.masks import mask_seed
+from mri_score.data.noncartesian import NonCartesianScan, gridding
 from mri_score.data.scan import Scan, coil_weight
+from mri_score.data.trajectories import Trajectory
 from mri_score.data.whitening import whiten
 from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.conformal import TARGETS, Intervals, covered, predicted_std, relative_errors
 from mri_score.evaluation.metrics import complex_nrmse, foreground, volume_scores
-from mri_score.evaluation.panel import choose_zoom, panel, picture, save_png, zoomed
-from mri_score.evaluation.report import (
-    MethodScores,
-    Promise,
-    Report,
-    SliceFigures,
-    Table,
-    score_table,
-    write_report,
-)
+from mri_score.evaluation.report import MethodScores, Promise
 from mri_score.evaluation.uncertainty import Calibration, calibration
-from mri_score.files import whole_file, write_text
 from mri_score.numerics.fourier import resize_image
 from mri_score.numerics.noise import generators, key
 from mri_score.operators.base import LinearOperator
+from mri_score.operators.noncartesian import find_gain
 from mri_score.operators.sense import Sense
 from mri_score.operators.sigpy import SigpyOperator
 from mri_score.reconstruction import DEFAULT_METHOD, METHODS, Progress, Reconstruction, sample_posterior
-from mri_score.score import ScoreModel
+from mri_score.score import NetworkPrior, ScoreModel
 
 MVUE = "|MVUE|, maps from full k-space"
 RSS = "RSS of full k-space"
-REPORTED_SLICES = 4
-"""Slices that a report shows, evenly spaced: a page of a whole volume would not open."""
 
 
 def _sigpy(maps: Tensor, mask: Tensor) -> LinearOperator:
@@ -68,7 +56,16 @@ BASELINES: dict[str, tuple[str, Baseline]] = {
     "l1-wavelet": ("L1-wavelet", baselines.l1_wavelet),
     "tv": ("total variation", baselines.total_variation),
 }
+TrajectoryBaseline = Callable[[Acquisition, Trajectory], Tensor]
+TRAJECTORY_BASELINES: dict[str, tuple[str, TrajectoryBaseline]] = {
+    "zero-filled": ("gridding", gridding),
+    "cg-sense": ("CG-SENSE", lambda scan, trajectory: scan.operator().cg_sense(scan.kspace)),  # type: ignore[arg-type]
+}
+"""Those of `BASELINES` that are offered for non-Cartesian scans, and what they are there."""
+Classical = Callable[[Acquisition], Tensor]
+"""From one slice to its image (H, W), in its scale."""
 DEFAULT_BASELINES = ("zero-filled", "cg-sense", "l1-wavelet")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,10 @@ class Options:
     seed: int = 0
     batch_size: int = 8
     device: str = "auto"
+    precision: str = "float32"
+    """What the prior's network computes in."""
+    warm_start: float | None = None
+    """The sigma at or below which walks start, about CG-SENSE; None for walks from noise."""
     operator: str = "torch"
     baselines: Sequence[str] = DEFAULT_BASELINES
     keep_samples: bool = False
@@ -94,6 +95,8 @@ class Options:
             raise unknown_name("the sampler", self.method, METHODS)
         if self.operator not in OPERATORS:
             raise unknown_name("the operator", self.operator, OPERATORS)
+        if self.precision not in PRECISIONS:
+            raise unknown_name("the precision", self.precision, PRECISIONS)
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown_name("the baseline", name, BASELINES)
@@ -112,11 +115,14 @@ class Volume:
 
     name: str
     slices: list[int]
-    mask: Tensor
     acceleration: float
     """The true one."""
     facts: dict[str, str]
     notes: list[str]
+    mask: Tensor | None = None
+    """As `Scan.mask`, or in its place:"""
+    trajectory: Tensor | None = None
+    """(M, 2), as `Acquisition.trajectory`."""
     intervals: Intervals | None = None
     images: list[Tensor] = field(default_factory=list)
     """(h, w) complex, one a slice: what the reconstruction gives as its image."""
@@ -134,7 +140,7 @@ class Volume:
     """(h, w) complex: the truth's coil images on the maps of the reconstruction."""
     complex_nrmse: list[float] = field(default_factory=list)
     baselines: dict[str, list[Tensor]] = field(default_factory=dict)
-    """(h, w) magnitudes in the file's coils."""
+    """By title: (h, w) magnitudes in the file's coils, one a slice."""
     seconds: dict[str, float] = field(default_factory=dict)
     held_out: dict[str, Misfit] = field(default_factory=dict)
     """Of each method, over all slices."""
@@ -203,7 +209,7 @@ class Volume:
         """For each target, the methods' scores; nothing without a truth."""
         if not self.truth:
             return {}
-        methods = {BASELINES[name][0]: torch.stack(images) for name, images in self.baselines.items()}
+        methods = {title: torch.stack(images) for title, images in self.baselines.items()}
         if len(self.samples[0]) > 1:
             methods["one draw"] = self.one_draw
         methods[estimate] = self.rss
@@ -234,22 +240,30 @@ def reconstruct_volume(
 ) -> Volume:
     """Reconstruct the slices of a scan (default: all), with baselines, and the truth where the file holds it."""
     chosen = list(range(scan.file.slices)) if slices is None else list(slices)
-    volume = Volume(scan.file.path.name, chosen, scan.mask, scan.acceleration, {}, scan.notes, options.intervals)
+    trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
+    volume = Volume(scan.file.path.name, chosen, scan.acceleration, {}, scan.notes, intervals=options.intervals)
+    if trajectory is None:
+        volume.mask = scan.mask
+    else:
+        volume.trajectory = trajectory.coordinates
+    gain = 1.0 if trajectory is None else find_gain(trajectory.coordinates, trajectory.shape)
     held = None if options.check_lines is None else _held_out(scan, options.check_lines)
-    names = {name: BASELINES[name][0] for name in options.baselines}
-    volume.seconds = dict.fromkeys([*names.values(), options.estimate], 0.0)
+    classical = _baselines(options.baselines, trajectory)
+    volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
+    if isinstance(prior, NetworkPrior):
+        prior.precision = PRECISIONS[options.precision]
     levels: list[float] = []
     for number in chosen:
         acquisition = scan.acquisition(number)
         assert acquisition.scale is not None and acquisition.noise_std is not None
-        levels.append(float(acquisition.noise_std))
+        levels.append(float(acquisition.noise_std) / gain)
         weight = coil_weight(acquisition)[0]
 
-        for name, title in names.items():
+        for title, method in classical.items():
             started = time.perf_counter()
-            image = _baseline(name, acquisition) * acquisition.scale[0]
+            image = method(acquisition) * acquisition.scale[0]
             volume.seconds[title] += time.perf_counter() - started
-            volume.baselines.setdefault(name, []).append(_written(image.abs() * weight, scan))
+            volume.baselines.setdefault(title, []).append(_written(image.abs() * weight, scan))
 
         started = time.perf_counter()
         found = _sample(acquisition, prior, options, number, progress)
@@ -257,12 +271,12 @@ def reconstruct_volume(
         volume.images.append(_written(found.image[0], scan))
         volume.samples.append(_written(found.samples[:, 0], scan))
         volume.stds.append(_written(found.std[0], scan))
-        volume.noise.append(float(acquisition.noise_std * acquisition.scale))
+        volume.noise.append(levels[-1] * float(acquisition.scale))
         volume.weight.append(_written(weight, scan))
         if scan.has_truth:
             _add_truth(volume, scan, number, acquisition, found.image[0])
         if held is not None:
-            _check(volume, acquisition, held, prior, options, number, progress)
+            _check(volume, acquisition, held, classical, prior, options, number, progress)
     volume.facts = _facts(scan, options, levels)
     if held is not None:
         volume.facts["Held out"] = counted(int(held.sum()), "line" if 1 in held.shape[-2:] else "point")
@@ -287,11 +301,14 @@ def _sample(
         slices=[number],
         operator=OPERATORS[options.operator],
         progress=progress,
+        warm_start=options.warm_start,
     )
 
 
 def _held_out(scan: Scan, amount: float) -> Tensor:
     """The left-out samples of a volume, which follow from the seed of its mask."""
+    if isinstance(scan, NonCartesianScan):
+        raise InputError(f"{scan.file.path}: --check-lines leaves out samples of a mask, not of a trajectory")
     seed = key("held-out lines", *mask_seed(scan.file.path.name, scan.sampling.seed))
     return hold_out(scan.mask, scan.file.image_shape, amount, generators(seed)[0])
 
@@ -300,6 +317,7 @@ def _check(
     volume: Volume,
     acquisition: Acquisition,
     held: Tensor,
+    classical: Mapping[str, Classical],
     prior: ScoreModel,
     options: Options,
     number: int,
@@ -312,7 +330,7 @@ def _check(
     found = _sample(kept, prior, options, number, progress)
     scale = acquisition.scale[0]
     images: dict[str, tuple[Tensor, Tensor | None]] = {
-        BASELINES[name][0]: (_baseline(name, kept), None) for name in options.baselines
+        title: (method(kept), None) for title, method in classical.items()
     }
     images[options.estimate] = found.image[0] / scale, found.samples[:, 0] / scale
     noise_std = float(acquisition.noise_std)
@@ -321,11 +339,29 @@ def _check(
         volume.held_out[name] = volume.held_out[name] + one if name in volume.held_out else one
 
 
-def _baseline(name: str, acquisition: Acquisition) -> Tensor:
+def _baselines(names: Sequence[str], trajectory: Trajectory | None) -> dict[str, Classical]:
+    """The classical methods of these names, by title."""
+    if trajectory is None:
+        return {BASELINES[name][0]: partial(_on_grid, BASELINES[name][1]) for name in names}
+    for name in names:
+        if name not in TRAJECTORY_BASELINES:
+            raise InputError(
+                f"the baseline {name} is not offered along a trajectory; known there:"
+                f" {', '.join(TRAJECTORY_BASELINES)} (gridding takes the place of zero-filled)"
+            )
+    chosen = [TRAJECTORY_BASELINES[name] for name in names]
+    return {title: partial(_along, method, trajectory) for title, method in chosen}
+
+
+def _on_grid(method: Baseline, acquisition: Acquisition) -> Tensor:
     assert acquisition.kspace is not None and acquisition.maps is not None
     assert acquisition.mask is not None and acquisition.noise_std is not None
-    method = BASELINES[name][1]
-    return method(acquisition.kspace[0], acquisition.maps[0], acquisition.mask[0], float(acquisition.noise_std))
+    kspace, maps, mask = acquisition.kspace, acquisition.maps, acquisition.mask
+    return method(kspace[0], maps[0], mask[0], float(acquisition.noise_std))
+
+
+def _along(method: TrajectoryBaseline, trajectory: Trajectory, acquisition: Acquisition) -> Tensor:
+    return method(acquisition, trajectory)[0]
 
 
 def _add_truth(volume: Volume, scan: Scan, number: int, acquisition: Acquisition, image: Tensor) -> None:
@@ -351,180 +387,52 @@ def counted(number: int, noun: str) -> str:
 
 def _facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
     file = scan.file
-    nominal = scan.sampling.nominal
-    seed = scan.sampling.seed
-    level = METHODS[options.method]
-    steps = level.steps if options.steps is None else options.steps
-    if scan.given_maps is not None:
-        source = f"given ({Path(scan.given_maps).name})"
-    else:
-        source = (
-            "full k-space (a study: no real scan has it)"
-            if scan.full_maps
-            else "the calibration region of the sampled data"
-        )
+    method = METHODS[options.method]
+    steps = method.steps if options.steps is None else options.steps
+    cost = f"{steps} levels, {steps * method.calls} network calls a draw"
+    warm = {}
+    if options.warm_start is not None:
+        cost = f"of {steps} levels those of the warm start"
+        warm["Warm start"] = f"at sigma {options.warm_start:g}, about CG-SENSE"
+    along = isinstance(scan, NonCartesianScan)
     return {
         "File": file.path.name,
         "Acquisition": f"{file.acquisition}, {counted(file.slices, 'slice')}, {counted(file.coils, 'coil')},"
         f" {file.rows} x {file.cols}",
-        "Sampling": scan.sampling.law if scan.sampling.acceleration is not None else "as acquired",
-        "Acceleration": f"{scan.acceleration:.2f}" + ("" if nominal is None else f" (nominal {nominal:g})"),
-        "Mask seed": "from the file name" if seed is None else str(seed),
-        "Coil maps": f"ESPIRiT from {source}" if scan.given_maps is None else source,
+        **_sampling(scan),
+        "Coil maps": _source_of_maps(scan),
         "Coils": "whitened" if scan.noise.whitening is not None and scan.mixing is not None else "as stored",
         "Noise": f"{scan.noise_std:.4g} in the file's units; {np.mean(levels):.4f} of the image scale",
-        "Method": f"{options.method}, {steps} levels, {steps * level.calls} network calls a draw",
+        "Method": f"{options.method}, {cost}",
+        **warm,
         "Draws": str(options.samples),
         "Seed": str(options.seed),
-        "Operator": options.operator,
+        "Precision": options.precision,
+        "Operator": "non-uniform Fourier transform" if along else options.operator,
     }
 
 
-def write_volume(folder: Path, volume: Volume, options: Options, attributes: dict[str, Any]) -> Path:
-    """Write reconstructions/<name>.h5: `reconstruction` as fastMRI's tools read it, and beside it what made it."""
-    path = folder / "reconstructions" / volume.name
-    try:
-        with whole_file(path) as part, h5py.File(part, "w") as file:
-            file["reconstruction"] = volume.rss.numpy().astype(np.float32)
-            file["reconstruction_complex"] = volume.image.numpy().astype(np.complex64)
-            file["std"] = volume.std.numpy().astype(np.float32)
-            for name, target in zip(("interval", "interval_complex"), TARGETS, strict=True):
-                if (interval := volume.interval(target)) is not None:
-                    file[name] = interval.numpy().astype(np.float32)
-            file["mask"] = volume.mask[0, 0].expand(-1, volume.mask.shape[-1]).numpy()
-            file["slices"] = np.array(volume.slices)
-            if options.keep_samples:
-                file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
-            file.attrs.update({name.lower().replace(" ", "_"): value for name, value in volume.facts.items()})
-            file.attrs.update({"true_acceleration": volume.acceleration, **_figures(volume), **attributes})
-            file.attrs.update({"mri_score": __version__, "complete": True})
-    except RuntimeError as error:  # what h5py raises where the disk is full
-        raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
-    return path
-
-
-def _figures(volume: Volume) -> dict[str, float]:
-    """The promise of the intervals and the verdict of the left-out lines, as numbers."""
-    figures: dict[str, float] = {}
-    if (promise := volume.promise()) is not None:
-        figures["interval_level"] = promise.level
-        figures |= {f"interval_factor_{target}": value for target, value in promise.factors.items()}
-        figures |= {f"interval_coverage_{target}": value for target, value in promise.kept.items()}
-    if volume.held_out:
-        judged = list(volume.held_out.values())[-1]  # the method itself; baselines stand before it
-        figures["held_out_misfit"] = judged.misfit
-        figures |= {} if judged.ratio is None else {"held_out_ratio": judged.ratio}
-    return figures
-
-
-def finished(folder: Path, name: str, identity: int) -> bool:
-    """Whether reconstructions/<name> is there, whole, from the same settings and prior."""
-    try:
-        with h5py.File(folder / "reconstructions" / name) as file:
-            return bool(file.attrs.get("complete")) and file.attrs.get("identity") == str(identity)
-    except OSError:
-        return False
-
-
-COLUMNS = ("file", "target", "region", "method", "psnr", "ssim", "nmse", "seconds")
-
-
-def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
-    """One row a target, region and method, for metrics.csv; seconds are those of the whole volume."""
-    return [
-        {
-            "file": volume.name,
-            "target": target,
-            "region": region,
-            "method": one.method,
-            **{key: f"{getattr(one, region)[key]:.6g}" for key in ("psnr", "ssim", "nmse")},
-            "seconds": "" if one.seconds is None else f"{one.seconds:.2f}",
+def _sampling(scan: Scan) -> dict[str, str]:
+    if isinstance(scan, NonCartesianScan):
+        trajectory = scan.trajectory
+        return {
+            "Sampling": f"{trajectory.name} trajectory, {counted(len(trajectory.coordinates), 'sample')} a coil,"
+            " simulated from full k-space",
+            "Acceleration": f"{scan.acceleration:.2f}",
         }
-        for target, methods in volume.scores(options.estimate).items()
-        for one in methods
-        for region in ("foreground", "whole")
-    ]
+    nominal, seed = scan.sampling.nominal, scan.sampling.seed
+    return {
+        "Sampling": scan.sampling.law if scan.sampling.acceleration is not None else "as acquired",
+        "Acceleration": f"{scan.acceleration:.2f}" + ("" if nominal is None else f" (nominal {nominal:g})"),
+        "Mask seed": "from the file name" if seed is None else str(seed),
+    }
 
 
-def read_scores(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; none where there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write metrics.csv, keeping the rows of files that this run did not touch."""
-    new = {row["file"] for row in rows}
-    old = [row for row in read_scores(path) if row.get("file") not in new]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows([*old, *rows])
-    write_text(path, text.getvalue())
-
-
-def _misfit_table(volume: Volume) -> Table:
-    """A row a method; in bold the least misfit."""
-    held_out = volume.held_out
-    rows = [
-        [name, f"{one.misfit:.2f}", *("–" if value is None else f"{value:.2f}" for value in (one.expected, one.ratio))]
-        for name, one in held_out.items()
-    ]
-    least = min(range(len(rows)), key=lambda row: list(held_out.values())[row].misfit)
-    best = frozenset({(least, 1)} if len(rows) > 1 else ())
-    return Table(
-        f"{volume.facts['Held out']} left out", ["Method", "Misfit", "Foretold by the draws", "Ratio"], rows, best=best
-    )
-
-
-def write_pictures(
-    folder: Path, report: Path, volume: Volume, options: Options, facts: dict[str, str]
-) -> tuple[list[Path], Path]:
-    """Write a panel for each reported slice into `folder`, and the page into `report`; return their paths."""
-    count = len(volume.slices)
-    shown = sorted({round(place) for place in np.linspace(0, count - 1, min(count, REPORTED_SLICES))})
-    panels, figures = [], []
-    scores = volume.scores(options.estimate).get(MVUE, [])
-    captions = {one.method: f"{one.foreground['psnr']:.2f} dB, {one.foreground['ssim']:.3f}" for one in scores}
-    std = volume.std if len(volume.samples[0]) > 1 else None
-    for place in shown:
-        images = {BASELINES[name][0]: found[place] for name, found in volume.baselines.items()}
-        images[options.estimate] = volume.rss[place]
-        zoom = choose_zoom(volume.rss[place], None if std is None else std[place])
-        png = panel(
-            images,
-            truth=volume.truth[place].abs() if volume.truth else None,
-            std=None if std is None else std[place],
-            captions=captions or None,
-            zoom=zoom,
-        )
-        path = folder / "panels" / f"{Path(volume.name).stem}-slice{volume.slices[place]:03d}.png"
-        save_png(path, png)
-        panels.append(path)
-        white = float(np.percentile(volume.rss[place].numpy(), 99.5))
-        draws = (volume.samples[place].abs() * volume.weight[place]).numpy()
-        shown_draws = draws if len(draws) > 1 else draws[:0]
-        flips = [picture(draw, (0.0, white)) for draw in shown_draws]
-        zooms = [picture(zoomed(draw, zoom), (0.0, white)) for draw in shown_draws]
-        figures.append(SliceFigures(f"Slice {volume.slices[place]}", png, flips, zooms))
-    notes = list(volume.notes)
-    if not volume.truth:
-        notes.append("The scan was acquired undersampled: there is no truth, so nothing is scored.")
-    if not METHODS[options.method].draws:
-        notes.append(f"{options.method} gives point estimates: their spread says nothing about uncertainty.")
-    extra = {}
-    if volume.complex_nrmse:
-        extra["Complex NRMSE"] = f"{np.mean(volume.complex_nrmse):.4f} (truth's coil images on the maps used)"
-    page = Report(
-        title=Path(volume.name).stem,
-        facts=volume.facts | facts | extra,
-        notes=notes,
-        tables=[score_table(target, methods) for target, methods in volume.scores(options.estimate).items()],
-        calibration=volume.calibration() if METHODS[options.method].draws else None,
-        promise=volume.promise(),
-        held_out=_misfit_table(volume) if volume.held_out else None,
-        slices=figures,
-    )
-    return panels, write_report(report, page)
+def _source_of_maps(scan: Scan) -> str:
+    if isinstance(scan, NonCartesianScan):
+        return "ESPIRiT from the samples near the centre of k-space"
+    if scan.given_maps is not None:
+        return f"given ({Path(scan.given_maps).name})"
+    if scan.full_maps:
+        return "ESPIRiT from full k-space (a study: no real scan has it)"
+    return "ESPIRiT from the calibration region of the sampled data"

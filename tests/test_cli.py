@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -16,9 +17,16 @@ import pytest
 from click.testing import CliRunner
 
 from mri_score.cli import COMMANDS, main
-from mri_score.data.fastmri import write_fastmri
+from mri_score.cli import simulate as simulate_command
+from mri_score.cli.options import DRAWS, ESTIMATES, TRAJECTORIES
+from mri_score.data import trajectories
+from mri_score.data.fastmri import FastMRI, write_fastmri
+from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.simulate import simulate
+from mri_score.errors import InputError
 from mri_score.evaluation.metrics import volume_scores
+from mri_score.priors.store import load_prior
+from mri_score.reconstruction import METHODS, sample_posterior
 
 QUICK = ["--steps", "2", "--samples", "1", "--threads", "1", "--baselines", "zero-filled"]
 
@@ -59,10 +67,19 @@ def test_help_loads_neither_torch_nor_sigpy(tmp_path):
     code = (
         "import sys; from click.testing import CliRunner; from mri_score.cli import main;"
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
+        "assert CliRunner().invoke(main, ['reconstruct', '--help']).exit_code == 0;"
         "heavy = {'torch', 'sigpy', 'numpy', 'h5py'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_names_that_help_writes_out_are_those_of_the_tables():
+    assert list(DRAWS) == [name for name, method in METHODS.items() if method.draws]
+    assert list(ESTIMATES) == [name for name, method in METHODS.items() if not method.draws]
+    assert set(TRAJECTORIES) == set(trajectories.TRAJECTORIES)
+    words = "".join(mri_score("reconstruct", "--help").split())
+    assert f"Drawsoftheposterior:{','.join(DRAWS)}.Estimates" in words
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -121,8 +138,80 @@ def test_a_bad_file_in_a_folder_is_reported_skipped_and_fails_at_the_end(tmp_pat
     shutil.copy(scans[0], folder)
     (folder / "broken.h5").write_bytes(b"not HDF5")
     output = refused("reconstruct", folder, "--accel", 3, "--out", tmp_path / "out", *QUICK)
-    assert "broken.h5: skipped" in output and "1 of 2 files failed" in output
+    assert "broken.h5: skipped" in output and "1 of 2 files failed: broken.h5" in output
     assert [path.name for path in (tmp_path / "out" / "reconstructions").iterdir()] == [scans[0].name]
+
+
+def test_every_command_over_files_reports_and_skips_in_one_way(tmp_path, scans):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(scans[0], folder)
+    (folder / "broken.h5").write_bytes(b"not HDF5")
+    for arguments, words in (
+        (["info", folder], "2 slices, 4 coils"),
+        (["maps", folder, "--accel", 3, "--out", tmp_path / "maps"], "the calibration lines"),
+        (["intervals", folder, "--out", tmp_path / "i.json", "--level", 0.6, *QUICK[:2], "-n", 2], "2 slices: 60%"),
+    ):
+        output = refused(*arguments)
+        assert "broken.h5: skipped" in output and "1 of 2 files failed: broken.h5" in output
+        assert words in output
+    assert json.loads((tmp_path / "i.json").read_text())["volumes"] == 1
+
+
+def test_a_trajectory_takes_the_place_of_the_mask(tmp_path):
+    (path,) = simulate(tmp_path / "in", volumes=1, slices=1, size=48, coils=4, noise=36.0)
+    options = ["--accel", 2, "--trajectory", "radial", "--steps", 6, "--samples", 2, "--threads", 1, "--keep-samples"]
+    output = mri_score("reconstruct", path, *options, "--out", tmp_path)
+    assert "acceleration 2.00" in output and "gridding" in output and "CG-SENSE" in output
+    assert "zero-filled" not in output and "L1-wavelet" not in output
+    trajectory = trajectories.radial((48, 48), 2)
+    with h5py.File(tmp_path / "reconstructions" / path.name) as file:
+        assert "mask" not in file and "mask_seed" not in file.attrs
+        np.testing.assert_array_equal(file["trajectory"][()], trajectory.coordinates.numpy())
+        assert "radial trajectory, 1152 samples" in file.attrs["sampling"]
+        assert file.attrs["true_acceleration"] == file.attrs["acceleration"] == 2
+        scan, samples = NonCartesianScan(FastMRI(path), trajectory), file["samples"][()]
+    direct = sample_posterior(scan.acquisition(0), load_prior(), steps=6, samples=2, slices=[0])
+    assert np.linalg.norm(samples - direct.samples.numpy()) < 1e-3 * np.linalg.norm(samples)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["region"] == "foreground" and row["target"].startswith("|")]
+    psnr = {row["method"]: float(row["psnr"]) for row in rows}
+    assert psnr["CG-SENSE"] > psnr["gridding"] > 15
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--mask", "random", "--axis", "-2", "--maps", "x.h5"], "does not go with --mask, --axis, --maps"),
+        (["--check-lines", "3"], "--check-lines"),
+        (["--baselines", "cg-sense,l1-wavelet,tv"], "l1-wavelet, tv: not offered"),
+        (["--accel", "0.5"], "at least 1"),
+    ],
+)
+def test_a_trajectory_refuses_what_only_masks_have(options, words, scans, tmp_path):
+    base = ["--accel", 3, "--trajectory", "spiral", "--out", tmp_path / "out", *QUICK[:6]]
+    assert words in refused("reconstruct", scans[0], *base, *options)
+    assert not list((tmp_path / "out").rglob("*.h5"))
+
+
+def test_a_trajectory_needs_an_acceleration(scans, tmp_path):
+    assert "needs --accel" in refused("reconstruct", scans[0], "--trajectory", "radial", "--out", tmp_path, *QUICK)
+
+
+def test_precision_and_warm_start_change_the_result_and_are_told(tmp_path, scans):
+    options = ["--accel", 3, "--slices", "0", "--out", tmp_path, *QUICK[2:], "--steps", 4]
+    images = {}
+    for more in ((), ("--precision", "bfloat16"), ("--warm-start", "0.3")):
+        assert "finished before" not in mri_score("reconstruct", scans[0], *options, *more)
+        with h5py.File(tmp_path / "reconstructions" / scans[0].name) as file:
+            images[more] = file["reconstruction"][()]
+            assert file.attrs["precision"] == ("bfloat16" if "bfloat16" in more else "float32")
+            assert ("0.3" in file.attrs.get("warm_start", "")) == ("0.3" in more)
+        assert "finished before" in mri_score("reconstruct", scans[0], *options, *more)
+    whole, half, warm = images.values()
+    norm = np.linalg.norm(whole)
+    assert 0 < np.linalg.norm(half - whole) < 0.05 * norm
+    assert np.linalg.norm(warm - whole) > 1e-3 * norm
 
 
 def test_the_two_operators_agree(tmp_path, scans):
@@ -345,6 +434,8 @@ def test_bad_files_get_one_clear_message(command, kind, words, bad, tmp_path):
         (["--mask", "spirals"], "variable-density"),
         (["--mask", "missing.npy"], "missing.npy"),
         (["--operator", "fortran"], "sigpy"),
+        (["--precision", "float16"], "bfloat16"),
+        (["--warm-start", "1e-9"], "1e-09"),
         (["--baselines", "deep"], "l1-wavelet"),
         (["--slices", "9"], "0 to 1"),
         (["--slices", "x"], "--slices"),
@@ -405,6 +496,24 @@ def test_a_config_without_its_data_says_how_to_get_some(name, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert "mri-score simulate" in refused("train", "--config", name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_supervised_run_is_followed_by_compare(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = []
+    monkeypatch.setattr("mri_score.experiment.run", lambda config, folder, **given: trained.append(folder))
+    for config, following in (
+        ("brain_supervised.yml", "next    mri-score compare --supervised run SCANS"),
+        ("tiny.yml", "next    mri-score reconstruct --accel 4 --prior run"),
+    ):
+        assert following in mri_score("train", "--config", config, "--out", "run")
+    assert len(trained) == 2
+
+
+@pytest.mark.parametrize("text", ["3,x", "9"])
+def test_a_bad_pick_is_named_as_such(text):
+    with pytest.raises(InputError, match=f"^--pick '{text}'"):
+        simulate_command._pick(text, 5)
 
 
 def test_an_unknown_config_lists_the_bundled_ones(tmp_path, monkeypatch):

@@ -219,7 +219,7 @@ def test_sampler_draws_are_in_order_and_the_reference_counts_with_the_most():
 def test_two_priors_are_two_lines():
     sampler = {"method": "langevin", "title": "langevin", "steps": 300}
     (section,) = summarise([row(prior="aaaaaaaa", **sampler), row(prior="bbbbbbbb", **sampler)])
-    assert [line.title for line in section.lines] == ["langevin, prior aaaaaa", "langevin, prior bbbbbb"]
+    assert [line.title for line in section.lines] == ["langevin, weights aaaaaa", "langevin, weights bbbbbb"]
 
 
 def test_tables_are_well_formed_and_say_when_the_truth_is_doubtful(tmp_path):

@@ -112,9 +112,9 @@ def test_the_truth_leaves_noise_alone_and_zero_leaves_the_energy():
 
 
 def test_slices_add_up_by_their_samples():
-    both = Misfit(10.0, 4.0, 5) + Misfit(20.0, 0.0, 15)
+    both = Misfit(10.0, 10.0, 4.0, 5) + Misfit(20.0, 20.0, 0.0, 15)
     assert (both.misfit, both.expected, both.ratio) == (1.5, 1.2, pytest.approx(1.25))
-    assert (both + Misfit(1.0, None, 1)).ratio is None
+    assert (both + Misfit(1.0, None, None, 1)).ratio is None
     assert replace(both, count=30).misfit == 1.0
 
 

@@ -15,8 +15,8 @@ from mixture import MixtureProblem, mixture_problem, mode_distance
 from torch import Tensor, nn
 
 from mri_score.errors import InputError
-from mri_score.numerics.channels import per_item
-from mri_score.numerics.jacobian import inner, linearise, square_root
+from mri_score.numerics.channels import inner, per_item
+from mri_score.numerics.jacobian import linearise, square_root
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.posteriors.dps import DPS
 from mri_score.posteriors.exact_draw import ExactDraw

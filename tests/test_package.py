@@ -21,7 +21,7 @@ SOURCES = ["mri_score", "cli", "configs", "parameters", "setup.cfg", "pyproject.
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["experiment", "comparison"],
+    ["experiment", "comparison", "results"],
     ["training", "volumes", "subject"],
     ["reconstruction"],
     ["losses", "samplers", "posteriors", "baselines", "dataset", "priors"],

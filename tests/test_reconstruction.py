@@ -142,7 +142,7 @@ def test_walks_end_where_noise_and_prior_say():
     network = NetworkPrior(torch.nn.Identity(), sigma_min=0.004, sigma_max=3.0)
     assert walk_end(network, 0.004) == 0.004 and walk_end(network, 0.5) == 0.01
     levels = make_sampler("adaptive-draw", network, 0.004, None).sigmas
-    assert (len(levels), float(levels[0]), float(levels[-1])) == (30, 3.0, 0.004)
+    assert (len(levels), float(levels[0]), float(levels[-1])) == (50, 3.0, 0.004)
     assert float(make_sampler("exact-draw", White(), 0.01, 7).sigmas[0]) == 5.0
 
 
@@ -167,3 +167,16 @@ def test_an_empty_slice_is_named(scan):
     for maps in (None, scan.maps):
         with pytest.raises(InputError, match="k-space: slice 2 holds nothing but zeros"):
             reconstruct(y, maps, scan.mask, **QUICK)
+
+
+class Breaks(White):
+    """Turns into NaN below sigma 0.5."""
+
+    def denoise(self, x, sigma):
+        return super().denoise(x, sigma) * (float("nan") if float(torch.as_tensor(sigma).max()) < 0.5 else 1.0)
+
+
+def test_a_walk_that_breaks_names_slice_draw_and_level(scan):
+    prepared = from_arrays(scan.kspace, scan.mask, noise_std=0.05)
+    with pytest.raises(InputError, match=r"slice 7, draw 0: not finite any more at level \d \(sigma 0\.\d+\)"):
+        sample_posterior(prepared, Breaks(), steps=6, samples=2, slices=[7, 8, 9])

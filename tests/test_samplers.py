@@ -65,6 +65,21 @@ def test_adaptive_draw_reaches_the_posterior_mean_and_variance(levels):
     assert variance_ratio(samples, problem()) == pytest.approx(1, abs=0.1)
 
 
+def test_exact_draw_with_a_hundred_levels_has_mean_and_variance_to_five_percent():
+    samples = exact_draws("karras", 100)
+    assert mean_error(samples, problem()) < 0.05
+    assert variance_ratio(samples, problem()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("levels", "ratio"), [(30, 0.95), (100, 0.92)])
+def test_adaptive_draw_spreads_a_little_too_little(levels, ratio):
+    """Its r^2 is read off the sampled lines, which v knows best: the more levels, the less their noise hides it."""
+    walk = Renoise(SCHEDULES["karras"].levels(levels))
+    samples = walk(posterior(AdaptiveDraw, problem()), problem().mean.expand(300, 1, N), generators(5, draws=300))
+    assert mean_error(samples, problem()) < 0.05
+    assert variance_ratio(samples, problem()) == pytest.approx(ratio, abs=0.04)
+
+
 @pytest.mark.parametrize("kind", [ExactDraw, AdaptiveDraw])
 def test_conditional_means_come_nearer_to_the_posterior_mean_than_draws(kind):
     """Without a bias of their own: forty walks' means are nearer than their draws, and not as if they had no noise."""
@@ -176,8 +191,9 @@ def test_seeds_decide_and_nothing_else(name):
     one = sampler(model, like, generators(1, draws=2))
     assert torch.equal(one, sampler(model, like + 7, generators(1, draws=2)))  # `like` gives shape and type alone
     other = sampler(model, like, generators(2, draws=2))
-    assert float((one - other).norm() / one.norm()) > 0.05
-    assert float((one[0] - one[1]).norm() / one.norm()) > 0.05
+    least = 0.05 if METHODS[name].draws else 0.02
+    assert float((one - other).norm() / one.norm()) > least
+    assert float((one[0] - one[1]).norm() / one.norm()) > least
 
 
 # The loop.

@@ -52,14 +52,18 @@ class Misfit:
     """Sums over held-out samples, in units of their noise |n|^2 = 2 noise_std^2; those of several slices add up."""
 
     squared: float
-    """|y - A mean|^2."""
+    """|y - A image|^2."""
+    squared_draws: float | None
+    """|y - A mean of the draws|^2, for the ratio: a better image than theirs would hide that they are too sure."""
     spread: float | None
     """(1 + 1/P) times the variance of A x over P draws; None for a method without draws."""
     count: int
 
     def __add__(self, other: Misfit) -> Misfit:
         spread = None if self.spread is None or other.spread is None else self.spread + other.spread
-        return Misfit(self.squared + other.squared, spread, self.count + other.count)
+        pair = (self.squared_draws, other.squared_draws)
+        draws = None if pair[0] is None or pair[1] is None else pair[0] + pair[1]
+        return Misfit(self.squared + other.squared, draws, spread, self.count + other.count)
 
     @property
     def misfit(self) -> float:
@@ -73,18 +77,21 @@ class Misfit:
 
     @property
     def ratio(self) -> float | None:
-        """Found over expected: 1 for draws of the true posterior, above it for draws too sure of themselves."""
-        return None if self.expected is None else self.misfit / self.expected
+        """Found over expected of the draws: 1 for the true posterior, above it for draws too sure of themselves."""
+        if self.expected is None or self.squared_draws is None:
+            return None
+        return self.squared_draws / self.count / self.expected
 
 
 def misfit(
-    mean: Tensor, kspace: Tensor, maps: Tensor, held: Tensor, noise_std: float, samples: Tensor | None = None
+    image: Tensor, kspace: Tensor, maps: Tensor, held: Tensor, noise_std: float, samples: Tensor | None = None
 ) -> Misfit:
     """How an image that never saw the samples of `held` predicts them, y = A x + n with n of 2 noise_std^2.
 
     If x and the P draws come from one law, E |y - A mean|^2 = 2 noise_std^2 + (1 + 1/P) E var(A x) at every sample,
     whatever the law. Coil maps that are not exact add to the misfit of every method alike.
-    Shapes: mean (H, W), kspace and maps (C, H, W), held broadcastable to (1, C, H, W), samples (P, H, W).
+    Scale and noise level of the scan came from all samples; no image did.
+    Shapes: image (H, W), kspace and maps (C, H, W), held broadcastable to (1, C, H, W), samples (P, H, W).
     """
     operator = Sense(maps[None], held)
     points = held.expand(1, *kspace.shape)[0]
@@ -93,9 +100,12 @@ def misfit(
     def predict(image: Tensor) -> Tensor:
         return operator(image[None])[0][points]
 
-    squared = (kspace[points] - predict(mean)).abs().square().sum() / unit
-    spread = None
+    def squared(image: Tensor) -> float:
+        return float((kspace[points] - predict(image)).abs().square().sum() / unit)
+
+    spread = draws = None
     if samples is not None and len(samples) > 1:
+        draws = squared(samples.mean(0))
         predictions = torch.view_as_real(torch.stack([predict(draw) for draw in samples]))
         spread = float((1 + 1 / len(samples)) * predictions.var(0).sum() / unit)
-    return Misfit(float(squared), spread, int(points.sum()))
+    return Misfit(squared(image), draws, spread, int(points.sum()))

@@ -12,9 +12,9 @@ from torch import Generator, Tensor
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.images import ImageStacks
-from mri_score.data.masks import make_mask, true_acceleration
+from mri_score.data.masks import LINE_LAWS, make_mask, true_acceleration
 from mri_score.data.transforms import between, crop, log_between
-from mri_score.errors import InputError
+from mri_score.errors import InputError, unknown_name
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.sense import Sense
 
@@ -41,6 +41,8 @@ class UndersampledImages:
         self.images = ImageStacks(paths, None, augment, exclude, least_resolution)
         self.patch, self.accelerations, self.law = patch, tuple(accelerations), law
         self.coils, self.noise_std = coils, noise_std
+        if law not in LINE_LAWS:
+            raise unknown_name("data.law", law, LINE_LAWS)
         if not self.accelerations:
             raise InputError("data.accelerations is empty; give at least one, e.g. [4, 8]")
         if not 1 <= coils[0] <= coils[1]:

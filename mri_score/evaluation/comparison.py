@@ -94,7 +94,7 @@ class Section:
 
     @property
     def scans(self) -> list[str]:
-        return sorted({scan for scan, _, _ in self.unit.groups})
+        return sorted({key[0] for key in self.unit.groups})
 
 
 def summarise(rows: Sequence[Row], reference: str | None = None) -> list[Section]:
@@ -113,8 +113,10 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> list[Section
 
 def _section(law: str, nominal: float, rows: Sequence[Row], reference: str | None) -> Section:
     unit = resampling_unit(rows)
-    priors = {row["prior"] for row in rows if row["steps"] is not None}
-    lines = _grouped(rows, lambda row: (_title(row, len(priors) > 1), row["method"], row["draws"]))
+    priors: dict[str, set[str]] = {}
+    for row in rows:
+        priors.setdefault(row["method"], set()).add(row["prior"] or "")
+    lines = _grouped(rows, lambda row: (_title(row, len(priors[row["method"]]) > 1), row["method"], row["draws"]))
     found = {key: _grouped(part, cell_key) for key, part in lines.items()}
     best = max((key for key in found if key[1] == reference), key=lambda key: key[2], default=None)
     base = None if best is None else _quality(found[best])
@@ -135,7 +137,7 @@ def _section(law: str, nominal: float, rows: Sequence[Row], reference: str | Non
 
 
 def _title(row: Row, name_prior: bool) -> str:
-    return f"{row['title']}, prior {row['prior'][:6]}" if name_prior and row["steps"] is not None else row["title"]
+    return f"{row['title']}, weights {row['prior'][:6]}" if name_prior and row["prior"] else row["title"]
 
 
 def _line(
@@ -248,7 +250,9 @@ def markdown(sections: Sequence[Section], rows: Sequence[Row]) -> str:
         " come from the sampled calibration lines. PSNR, SSIM and NMSE are of magnitudes, slice by slice with the"
         " slice's own maximum as range, against |MVUE| (maps from full k-space) inside the foreground where a column"
         " says nothing else."
-        " P draws are averaged as complex images. Network calls, VJPs and CG iterations are those of all P draws.",
+        " P draws are averaged as complex images; adaptive-draw, exact-draw and daps average their walks' conditional"
+        " means instead, at P = 1 too. Network calls, VJPs and CG iterations are those of all P draws; systems that are"
+        " solved directly, as line masks allow, make no iterations.",
         f"Cost on {', '.join(sorted({row['hardware'] for row in rows}))}. Seconds leave out coil maps and noise level;"
         " P draws take their share of the whole set, which ran in batches. MiB is the peak of the whole set above what"
         " was there before: on a CPU of the process's resident memory, on a GPU of what torch allocated.",

@@ -63,8 +63,8 @@ def mean_interval(values: Sequence[float], groups: Sequence[Hashable], level: fl
 
 
 def cell_key(row: Row) -> tuple:
-    """What two methods must share to be compared: the scan, the slice and the mask."""
-    return row["scan"], row["slice"], row["mask_seed"]
+    """What two methods must share to be compared: the scan, the slice, the mask and the file's content."""
+    return row["scan"], row["slice"], row["mask_seed"], row.get("file")
 
 
 def resampling_unit(rows: Sequence[Row]) -> Unit:

@@ -35,3 +35,8 @@ def squared_norm(x: Tensor) -> Tensor:
     """sum |x|^2 of each item: (B, *shape) -> (B,)."""
     parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
     return parts.square().flatten(1).sum(1)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Re <a, b> of each item, the inner product of real components: (B, *shape) -> (B,)."""
+    return (a.conj() * b).real.flatten(1).sum(1) if a.is_complex() else (a * b).flatten(1).sum(1)

@@ -27,12 +27,12 @@ def lower_noise(
         x' = z + sigma_next (sqrt(1 - fresh) e + sqrt(fresh) n),    e = (x - z) / sigma.
 
     0 is Euler's step of the probability flow, 1 - (sigma_next / sigma)^2 the reverse diffusion, 1 all new noise.
-    Shapes: z and x (B, *shape); sigma, sigma_next and fresh () or (B,).
+    Shapes: z and x (B, *shape); sigma, sigma_next and fresh () or (B,); one generator an item, or none for fresh = 0.
     Reference: Song et al., Denoising diffusion implicit models, ICLR 2021, eq. 12, divided by the signal's scale.
     """
     sigma, sigma_next, fresh = (per_item(value, x) for value in (sigma, sigma_next, fresh))
     kept = z + sigma_next / sigma * (1 - fresh).sqrt() * (x - z)
-    return kept + sigma_next * fresh.sqrt() * noise_like(x, random) if bool((fresh > 0).any()) else kept
+    return kept + sigma_next * fresh.sqrt() * noise_like(x, random) if random else kept
 
 
 def levels_below(sigma: Tensor | float, steps: int, end: float = 0.01) -> list[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
-from mri_score.numerics.channels import per_item, squared_norm
+from mri_score.numerics.channels import inner, per_item, squared_norm
 
 Product = Callable[[Tensor], Tensor]
 
@@ -64,8 +64,3 @@ def _beyond(basis: list[Tensor], q: Tensor) -> Tensor:
     length = squared_norm(q).sqrt()
     scale = torch.where(length > least, 1 / length, 0.0)
     return per_item(scale, q) * q
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Re <a, b> of each item, the inner product of real components."""
-    return (a.conj() * b).real.flatten(1).sum(1) if a.is_complex() else (a * b).flatten(1).sum(1)

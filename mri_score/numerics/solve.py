@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mri_score.numerics.channels import per_item, squared_norm
+from mri_score.numerics.channels import inner, per_item, squared_norm
 
 
 def conjugate_gradient(
@@ -34,18 +34,13 @@ def conjugate_gradient(
         active = rr > goal
         q = matrix(p)
         iterations += 1
-        step = torch.where(active, rr / _inner(p, q).clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        step = torch.where(active, rr / inner(p, q).clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
         x = x + per_item(step, x) * p
         r = r - per_item(step, r) * q
         rr_next = torch.where(active, squared_norm(r), rr)
         p = torch.where(_column(active, p), r + per_item(rr_next / rr.clamp_min(torch.finfo(rr.dtype).tiny), p) * p, p)
         rr = rr_next
     return x, iterations
-
-
-def _inner(p: Tensor, q: Tensor) -> Tensor:
-    """Re <p, q> of each item."""
-    return (p.conj() * q).real.flatten(1).sum(1) if p.is_complex() else (p * q).flatten(1).sum(1)
 
 
 def _column(flags: Tensor, like: Tensor) -> Tensor:

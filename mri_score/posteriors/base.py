@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
+import torch
+from torch import Generator, Tensor
+
+from mri_score.numerics.channels import per_item
+from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.score import ScoreModel
 
@@ -26,6 +30,11 @@ class Posterior(ScoreModel):
         self.register_buffer("kspace", kspace)
         self.register_buffer("noise_std", torch.as_tensor(noise_std, dtype=kspace.real.dtype).to(kspace.device))
         self.register_buffer("backprojection", operator.adjoint(kspace))
+
+    def noise(self, x: Tensor, random: Sequence[Generator]) -> Tensor:
+        """A^H (noise_std n), n on every sample of each item of x: what perturb-and-solve adds to A^H y."""
+        kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])
+        return self.operator.adjoint(per_item(self.noise_std, kspace) * noise_like(kspace, random))
 
     def expand(self, image: Tensor) -> Tensor:
         """An image (B, *image) as the iterate of a walk; the same, but for posteriors that walk coil images."""

@@ -16,8 +16,9 @@ class DPS(Posterior):
     """Corrects each ancestral step by zeta grad_x |y - A D(x)|, the norm and not its square, item by item.
 
     The correction has the same length at every level: zeta |J^T A^H r| / |r|, r = y - A D. It is no score, and the
-    walk `GuidedAncestral` with its many small steps (1000) is part of the method. noise_std does not enter; zeta is
-    the paper's, whose own choices run from 0.3 to 1.
+    walk `GuidedAncestral` with its many small steps (1000) is part of the method. noise_std does not enter; zeta is of
+    the paper's size, 0.3 to 1. Its own walk preserves the variance: carried over to sigma, the correction there would
+    be about 1 + sigma^2 times as long; here it is as in codes whose variance explodes.
     Reference: Chung et al., Diffusion posterior sampling for general noisy inverse problems, ICLR 2023.
     """
 

@@ -11,7 +11,7 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.posteriors.base import Posterior
 
-AVERAGED_BELOW = 0.05
+AVERAGED_BELOW = 0.03
 """The noise level below which a walk's conditional means are averaged: above it they are still blurred."""
 
 
@@ -63,24 +63,19 @@ class ExactDraw(Proximal):
     mean: Tensor | None = None
     """(B, *image), once the walk has come below."""
     _levels: int = 0
-    _last: float = 0.0
+
+    def begin_walk(self) -> None:
+        self.mean, self._levels = None, 0
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         v, r, weight = self._split(x, sigma)
-        kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])
-        noise = self.operator.adjoint(per_item(self.noise_std, kspace) * noise_like(kspace, random))
+        noise = self.noise(x, random)
         spread = r * noise_like(x, random)
         # Started from their part of v + r n, what no sample sees is exact at once, however little its weight counts.
-        highest = float(torch.as_tensor(sigma).max())
-        if highest >= AVERAGED_BELOW:
+        if float(torch.as_tensor(sigma).max()) >= AVERAGED_BELOW:
             b = self.backprojection + noise + weight * (v + spread)
             return self.operator.solve(b, weight.reshape(-1), start=v + spread)
         mean = self.operator.solve(self.backprojection + weight * v, weight.reshape(-1), start=v)
-        self._average(mean, highest)
+        self._levels += 1
+        self.mean = mean if self.mean is None else self.mean + (mean - self.mean) / self._levels
         return mean + self.operator.solve(noise + weight * spread, weight.reshape(-1), start=spread)
-
-    def _average(self, mean: Tensor, sigma: float) -> None:
-        if self.mean is None or sigma >= self._last:  # a new walk
-            self.mean, self._levels = torch.zeros_like(mean), 0
-        self._levels, self._last = self._levels + 1, sigma
-        self.mean = self.mean + (mean - self.mean) / self._levels

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
-from mri_score.numerics.channels import per_item
-from mri_score.numerics.jacobian import Product, inner, linearise, square_root
+from mri_score.numerics.channels import inner, per_item
+from mri_score.numerics.jacobian import Product, linearise, square_root
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
@@ -108,8 +108,7 @@ class MMPSDraw(MMPS):
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         clean, covariance = self._moments(x, sigma)
-        kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])
-        noise = per_item(self.noise_std, kspace) * noise_like(kspace, random)
+        noise = self.noise(x, random)
         guess = clean + square_root(covariance, noise_like(x, random), self.lanczos)
-        b = self.backprojection + self.operator.adjoint(noise) - self.operator.normal(guess)
+        b = self.backprojection + noise - self.operator.normal(guess)
         return guess + self._gain(covariance, b)

@@ -15,7 +15,8 @@ class PiGDM(Posterior):
     p(x0 | x) is taken as N(D, r^2 I) with r^2 = sigma^2 sd^2 / (sigma^2 + sd^2), the paper's for images of sd 1. The
     gradient of log p(y | x) then is J^T (A^H A + w)^-1 A^H (y - A D) / r^2, and the paper's adaptive weight takes the
     r^2 away. The full gradient, sigma^2 / r^2 times this step, exceeds the misfit itself where an image varies more
-    than sd, as all images do at low frequencies: walks with a network diverge by it.
+    than sd, as all images do at low frequencies: walks with a network diverge by it. In the paper the step is added
+    whole after each move; here it is part of D, of which the ancestral walk takes the share 1 - (sigma'/sigma)^2.
     Reference: Song et al., Pseudoinverse-guided diffusion models for inverse problems, ICLR 2023, algorithm 1.
     """
 

@@ -23,9 +23,9 @@ class Projected(Posterior):
 
         x <- x + l A^H (y + e - A x),    l from `first` at sigma_max to `last` at sigma_min, linear in log sigma.
 
-    e is none as published; with noisy=True it brings the samples to the noise of the iterate, e^2 = sigma^2 -
-    noise_std^2. The scan's noise has no say, so that its draws are no posterior's: what the samples see well is fitted
-    to them with their noise, what they see weakly is left to the prior.
+    by default those of the default walk. e is none as published; with noisy=True it brings the samples to the noise of
+    the iterate, e^2 = sigma^2 - noise_std^2. The scan's noise has no say, so that its draws are no posterior's: what
+    the samples see well is fitted to them with their noise, what they see weakly is left to the prior.
     Reference: the hybrid of Chung and Ye, Score-based diffusion models for accelerated MRI, MedIA 2022, here for the
     combined complex image and at every level.
     """

@@ -8,7 +8,6 @@ from torch import Generator, Tensor
 
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.descent import levels_below, reverse_diffusion
-from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
 from mri_score.score import ScoreModel
@@ -50,8 +49,6 @@ class SplitGibbs(Posterior):
         sigma = per_item(sigma, x)
         if not bool((sigma > 0).all()):
             return x
-        kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])
-        noise = per_item(self.noise_std, kspace) * noise_like(kspace, random)
         weight = per_item(self.noise_std, x) ** 2 / sigma**2
-        b = self.backprojection + self.operator.adjoint(noise) + weight * x
+        b = self.backprojection + self.noise(x, random) + weight * x
         return self.operator.solve(b, weight.reshape(-1), start=x)

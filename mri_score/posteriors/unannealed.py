@@ -53,18 +53,13 @@ class Unannealed(Posterior):
         scale = per_item(sigma, x)
         u = x + step_size * scale**2 * self.prior.score(x, sigma) + noise * scale * noise_like(x, random)
         seen = self.operator.normal(x)
-        z = seen + step_size * (self.backprojection - seen) + noise * self._noise(x, random)
+        z = seen + step_size * (self.backprojection - seen) + noise * self.noise(x, random)
         return self._solve(z, u, sigma)
 
     def begin(self, guess: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
-        """An exact draw of exp(-|y - A x|^2 / 2 noise_std^2 - |x - guess|^2 / 2 sigma^2)."""
+        """A draw of exp(-|y - A x|^2 / 2 noise_std^2 - |x - guess|^2 / 2 sigma^2), as far as `iterations` solve it."""
         u = guess + per_item(sigma, guess) * noise_like(guess, random)
-        return self._solve(self.backprojection + self._noise(guess, random), u, sigma)
-
-    def _noise(self, x: Tensor, random: Sequence[Generator]) -> Tensor:
-        """A^H noise_std n1."""
-        kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])
-        return self.operator.adjoint(per_item(self.noise_std, kspace) * noise_like(kspace, random))
+        return self._solve(self.backprojection + self.noise(guess, random), u, sigma)
 
     def _solve(self, z: Tensor, u: Tensor, sigma: Tensor | float) -> Tensor:
         """(A^H A + w) x = z + w u; started from u, what no sample sees is exact at once."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.descent import lower_noise
 from mri_score.samplers.base import Sampler
 from mri_score.score import ScoreModel
 
@@ -35,11 +35,8 @@ class Ancestral(Sampler):
     def _towards(
         self, clean: Tensor, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
     ) -> Tensor:
-        if not sigma_next:
-            return clean
-        tau = self.eta * sigma_next * (1 - sigma_next**2 / sigma**2) ** 0.5
-        kept = (sigma_next**2 - tau**2) ** 0.5 / sigma
-        return clean + kept * (x - clean) + tau * noise_like(x, random)
+        fresh = self.eta**2 * (1 - sigma_next**2 / sigma**2)
+        return lower_noise(clean, x, sigma, sigma_next, fresh, random) if sigma_next else clean
 
 
 class GuidedAncestral(Ancestral):

@@ -16,6 +16,17 @@ Watch = Callable[[int, float, Tensor], None]
 """Called after each level with its number, its sigma and the iterate."""
 
 
+class Diverged(InputError):
+    """An iterate with a number that is not finite: which item of the batch, and where on the walk."""
+
+    def __init__(self, item: int, level: int, sigma: float) -> None:
+        self.item, self.where = item, f"level {level} (sigma {sigma:.4g})"
+        super().__init__(
+            f"{self.where}: item {item} of the batch is not finite any more;"
+            " take smaller steps (more levels), or look for NaN in the scan with: mri-score info"
+        )
+
+
 class Sampler:
     """A walk down the levels `sigmas`; pure configuration, it holds no model. A subclass writes one step.
 
@@ -51,17 +62,14 @@ class Sampler:
         start: Tensor | None = None,
     ) -> Tensor:
         levels = [float(sigma) for sigma in self.sigmas] + [0.0]
+        model.begin_walk()
         x = self.begin(model, torch.zeros_like(like) if start is None else start.expand_as(like), levels[0], random)
         for level, (sigma, sigma_next) in enumerate(zip(levels, levels[1:], strict=False)):
             x = self.step(model, x, sigma, sigma_next, random)
             x = model.project(x, sigma_next, random)
             finite = torch.isfinite(x.abs()).flatten(1).all(1)
             if not bool(finite.all()):
-                item = int((~finite).nonzero()[0])
-                raise InputError(
-                    f"level {level} (sigma {sigma:.4g}): item {item} of the batch is not finite any more;"
-                    " take smaller steps (more levels), or look for NaN in the scan with: mri-score info"
-                )
+                raise Diverged(int((~finite).nonzero()[0]), level, sigma)
             if watch is not None:
                 watch(level, sigma, x)
         return x
