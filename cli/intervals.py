@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .options import ANY_PATH, each_file, read_slices
+from .options import ANY_PATH, each_file, precision_option, read_slices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--samples", "-n", type=click.IntRange(2), default=8, show_default=True, help="Draws a slice.")
 @click.option("--prior", "-p", default="brain", show_default=True, help="As for mri-score reconstruct.")
 @click.option("--sampler", default="adaptive-draw", show_default=True, help="As for mri-score reconstruct.")
+@precision_option
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
 @click.option("--seed", default=0, show_default=True, help="Of the draws; never of the mask.")
 @click.option("--slices", metavar="LIST", help="Of each file: 3, 2:5, 0,4,9 or middle.  [default: all]")
@@ -65,7 +66,7 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
 
     from mri_score.data.fastmri import fastmri_files
     from mri_score.errors import InputError
-    from mri_score.evaluation.conformal import Intervals
+    from mri_score.evaluation.conformal import Intervals, require_units
     from mri_score.files import make_folder, sha256
     from mri_score.priors.store import find_prior, load_prior
     from mri_score.reconstruction import METHODS
@@ -86,10 +87,12 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
         batch_size=given["batch_size"],
         device=given["device"],
         baselines=(),
+        precision=given["precision"],
     )
     path = find_prior(given["prior"])
     prior = load_prior(path)
     files, found = fastmri_files(folder), []
+    require_units(len(files) if unit == "volume" else sum(_slices(file, given["slices"]) for file in files), level)
 
     def measure(file: Path) -> None:
         found.append([_errors(file, acceleration, prior, options, given) for acceleration in accelerations])
@@ -120,6 +123,17 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
 
     with tqdm(total=len(files), unit="volume", leave=False, disable=None) as bar:
         each_file(files, measure, fit)
+
+
+def _slices(path: Path, chosen: str | None) -> int:
+    """How many slices of a file count; none of one that cannot be read, which is reported when its turn comes."""
+    from mri_score.data.fastmri import FastMRI
+    from mri_score.errors import InputError
+
+    try:
+        return len(read_slices(chosen, FastMRI(path).slices))
+    except InputError:
+        return 0
 
 
 class _Errors(NamedTuple):

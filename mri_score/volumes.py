@@ -106,7 +106,7 @@ class Options:
         """What the mean of the results is called."""
         if not METHODS[self.method].draws:
             return f"{self.method} estimate" if self.samples == 1 else f"mean of {self.samples} {self.method} estimates"
-        return "one posterior draw" if self.samples == 1 else f"posterior mean of {self.samples} draws"
+        return "posterior mean of one walk" if self.samples == 1 else f"posterior mean of {self.samples} draws"
 
 
 @dataclass
@@ -170,11 +170,14 @@ class Volume:
         return [predicted_std(std, noise, self.acceleration) for std, noise in zip(self.stds, self.noise, strict=True)]
 
     def interval(self, target: str) -> Tensor | None:
-        """(S, h, w): half the width of the intervals of one of `TARGETS`, in units of the RSS image."""
+        """(S, h, w): half the width of the intervals of one of `TARGETS`: magnitudes in units of the RSS image,
+        components in those of the complex image.
+        """
         if self.intervals is None:
             return None
         factor = getattr(self.intervals.at(self.acceleration), target)
-        return factor * torch.from_numpy(np.stack(self.predicted)) * torch.stack(self.weight)
+        half = factor * torch.from_numpy(np.stack(self.predicted))
+        return half * torch.stack(self.weight) if target == "magnitude" else half
 
     def interval_scores(self, target: str) -> list[np.ndarray]:
         """For each slice the errors inside the foreground, in units of `predicted`; none without a truth."""
@@ -281,7 +284,7 @@ def reconstruct_volume(
     if held is not None:
         volume.facts["Held out"] = counted(int(held.sum()), "line" if 1 in held.shape[-2:] else "point")
     if options.intervals is not None:
-        caution = options.intervals.caution(volume.acceleration)
+        caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
     return volume
 

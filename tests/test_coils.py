@@ -243,3 +243,12 @@ def test_compression_keeps_noise_white_and_what_fits():
     assert torch.equal(compress_coils(eight[:, :, :9], 3, matrix)[0], three[:, :, :9])
     with pytest.raises(InputError, match="8 coils to 9"):
         compress_coils(eight, 9)
+
+
+@pytest.mark.parametrize("noise_std", [0.03, 0.12])
+def test_maps_of_small_noisy_images_keep_to_the_signal(noise_std):
+    """Noise that reaches above the threshold would span the whole space, and leave maps of nothing."""
+    kspace, true, inside = scan((48, 51), noise_std=noise_std)
+    maps, _, _ = coil_maps(kspace)
+    shared = (maps.conj() * true).sum(1).abs()[0]
+    assert float(shared[inside].median()) > 0.99

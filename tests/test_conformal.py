@@ -139,7 +139,9 @@ def test_another_run_than_that_of_the_fit_is_refused_and_another_acceleration_is
     with pytest.raises(InputError, match="samples 8, but this run has samples 4"):
         INTERVALS.check(prior_sha256="ab12", sampler="adaptive-draw", steps=30, samples=4)
     assert [INTERVALS.at(r).magnitude for r in (2, 4.2, 5.4, 5.6, 20)] == [1.8, 1.8, 1.8, 2.3, 2.3]
-    assert INTERVALS.caution(4.2) is None and "7.80, the scan has 10.00" in INTERVALS.caution(10)
+    assert INTERVALS.caution(4.2, INTERVALS.mask) is None
+    assert "7.80, the scan has 10.00" in INTERVALS.caution(10, INTERVALS.mask)
+    assert "masks, not equispaced" in INTERVALS.caution(4.2, "equispaced")
 
 
 def mri_score(*arguments, code=0):

@@ -97,10 +97,16 @@ def whole_patches(sampled: Tensor, kernel: int) -> Tensor:
 def _projector(patches: Tensor, threshold: float) -> Tensor:
     """The projector onto the patches' span, without the singular values below `threshold` times the largest.
 
-    From the Gram matrix, which is small; in double precision that squares no accuracy away.
+    From the Gram matrix, which is small; in double precision that squares no accuracy away. Where noise alone reaches
+    above the threshold, as in small noisy images, its largest singular value is the threshold: with the mean square
+    s^2 of a noise patch's entries, told by the smallest quarter, s (sqrt(patches) + sqrt(size)), and a tenth more.
+    Reference: Marchenko and Pastur, Math. USSR Sb. 1967, for the largest singular value of noise.
     """
     values, vectors = torch.linalg.eigh(patches @ patches.mH)
-    kept = values > threshold**2 * values[:, -1:]
+    size, count = patches.shape[-2:]
+    noise = values[:, : size // 4].clamp_min(0).mean(1, keepdim=True) / count
+    edge = 1.1 * noise.sqrt() * (math.sqrt(count) + math.sqrt(size))
+    kept = values > torch.maximum(threshold**2 * values[:, -1:], edge**2)
     return (vectors * kept[:, None]) @ vectors.mH
 
 

@@ -50,6 +50,18 @@ def relative_errors(mean: Images, std: Images, truth: Images, mask: Images | Non
     return (errors / spread).astype(np.float32).ravel()
 
 
+def require_units(count: int, level: float) -> None:
+    """Refuse a level outside (0, 1), and one that so few units cannot promise: at least level / (1 - level)."""
+    if not 0 < level < 1:
+        raise InputError(f"the level of an interval is {level}; it must lie between 0 and 1, such as 0.9")
+    least = math.ceil(round(level / (1 - level), 9))
+    if count < least:
+        raise InputError(
+            f"{count} slices or volumes cannot promise {level:.0%}: at least {least} are needed; fit on more of them,"
+            " or take a lower --level"
+        )
+
+
 def conformal_factor(scores: Sequence[NDArray], level: float = 0.9) -> float:
     """The least q such that sum_k share_k(score > q) / (n + 1) + 1 / (n + 1) <= 1 - level, over n units k.
 
@@ -60,15 +72,9 @@ def conformal_factor(scores: Sequence[NDArray], level: float = 0.9) -> float:
     Errors: InputError for fewer than level / (1 - level) units, which can promise no finite interval.
     Reference: Angelopoulos et al., Conformal risk control, ICLR 2024; Dunn, Wasserman and Ramdas, JASA 2023.
     """
-    if not 0 < level < 1:
-        raise InputError(f"the level of an interval is {level}; it must lie between 0 and 1, such as 0.9")
     scores = [unit for unit in scores if unit.size]
-    count, least = len(scores), math.ceil(round(level / (1 - level), 9))
-    if count < least:
-        raise InputError(
-            f"{count} slices or volumes cannot promise {level:.0%}: at least {least} are needed; fit on more of them,"
-            " or take a lower --level"
-        )
+    count = len(scores)
+    require_units(count, level)
     values = np.concatenate(scores)
     weights = np.concatenate([np.full(unit.size, 1 / ((count + 1) * unit.size)) for unit in scores])
     order = np.argsort(values)
@@ -118,9 +124,11 @@ class Intervals:
         """The factor of the nearest acceleration, by ratio."""
         return min(self.factors, key=lambda one: abs(math.log(one.acceleration / acceleration)))
 
-    def caution(self, acceleration: float) -> str | None:
-        """What to say of an acceleration that the factors were not fitted for."""
+    def caution(self, acceleration: float, law: str) -> str | None:
+        """What to say of an acceleration or a law of masks that the factors were not fitted for."""
         nearest = self.at(acceleration).acceleration
+        if law != self.mask:
+            return f"the intervals were fitted under {self.mask} masks, not {law}: {self.level:.0%} is not promised"
         if max(nearest / acceleration, acceleration / nearest) <= SIMILAR:
             return None
         return (
