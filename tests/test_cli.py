@@ -452,7 +452,7 @@ def test_bad_options_get_one_clear_message(options, words, scans, tmp_path, monk
     base = list(QUICK) if "--baselines" not in options else QUICK[:-2]
     output = refused("reconstruct", scans[0], *accel, "--out", tmp_path / "out", *base, *options)
     assert words in output
-    assert not list((tmp_path / "out").rglob("*.h5"))
+    assert not list((tmp_path / "out" / "reconstructions").rglob("*"))
 
 
 def test_a_mask_that_does_not_fit_is_refused(scans, tmp_path):

@@ -19,11 +19,13 @@ from mri_score.errors import InputError
 from mri_score.files import whole_file
 from mri_score.numerics.fourier import resize_kspace
 
-VERSION = 2
+VERSION = 3
 """Raise it when the images that this file makes change: older caches are then left alone."""
 CENTRE = 16
 LEAST_SIGNAL = 0.05
 """A slice is empty whose central samples, CENTRE x CENTRE, hold less than this part of the brightest slice's signal."""
+LEAST_POWER = 0.2
+"""Or less signal than this part of the noise there, whose level is known to a few per cent."""
 
 
 class Combined:
@@ -53,7 +55,8 @@ class Combined:
         self.file.close()
         self.noise_std, self.whitening, self.notes = level.noise_std, level.whitening, list(level.notes)
         signal = (power - 2 * self.noise_std**2).clamp_min(0)
-        bright = signal >= (LEAST_SIGNAL**2 * signal.max() if skip_empty else 0)
+        least, most = LEAST_POWER * 2 * self.noise_std**2, float(signal.max())
+        bright = signal >= (max(LEAST_SIGNAL**2 * most, least if most > least else 0) if skip_empty else 0)
         self.slices = [slice for slice, kept in zip(slices, bright.tolist(), strict=True) if kept]
 
     def image(self, slice: int) -> Tensor:

@@ -16,7 +16,7 @@ from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
 from mri_score.errors import InputError
 from mri_score.files import whole_file
 
-VERSION = 1
+VERSION = 2
 """Raise it when the maps that `coil_maps` makes change: older caches are then left alone."""
 
 

@@ -15,7 +15,7 @@ def conjugate_gradient(
     b: Tensor,
     start: Tensor | None = None,
     *,
-    tolerance: float = 1e-5,
+    tolerance: Tensor | float = 1e-6,
     max_iterations: int = 500,
 ) -> tuple[Tensor, int]:
     """Solve matrix(x) = b; return x and the number of applications of the matrix to the batch.

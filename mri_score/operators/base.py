@@ -40,12 +40,12 @@ class LinearOperator(nn.Module):
         b: Tensor,
         weight: Tensor | float,
         start: Tensor | None = None,
-        tolerance: float = 1e-5,
+        tolerance: Tensor | float = 1e-6,
         max_iterations: int = 500,
     ) -> Tensor:
         """x with (A^H A + weight) x = b, to a relative residual of `tolerance`, each item by itself.
 
-        Shapes: b and start (B, *image), weight () or (B,), positive.
+        Shapes: b and start (B, *image), weight () or (B,), positive; tolerance () or (B,).
         """
         weight = per_item(weight, b)
         solution, iterations = conjugate_gradient(

@@ -18,6 +18,9 @@ from mri_score.operators.lines import LineSystems, direct_below, find_owners
 CACHED_PIXELS = 1 << 16
 """How many complex numbers `normal` handles at a time on a CPU."""
 
+ROUNDING = 80
+"""The relative residual above which a direct solution is finished by iterations is at least so many units of rounding."""
+
 Solver = Literal["auto", "cg", "direct"]
 
 
@@ -75,7 +78,7 @@ class Sense(LinearOperator):
         b: Tensor,
         weight: Tensor | float,
         start: Tensor | None = None,
-        tolerance: float = 1e-5,
+        tolerance: Tensor | float = 1e-6,
         max_iterations: int | None = None,
     ) -> Tensor:
         """x with (A^H A + weight) x = b, by the `solver`.
@@ -89,8 +92,10 @@ class Sense(LinearOperator):
         if bool(direct.any()):
             start = torch.zeros_like(b) if start is None else start
             start = torch.where(direct[:, None, None], self._solve_lines(b, weights, start), start)
-        # A start within the tolerance comes back as it is; what rounding has left outside is finished by iterations.
-        return super().solve(b, weight, start, tolerance)
+        # The residual of a direct solution is that of its last rounding, to the precision of b.
+        goal = torch.as_tensor(tolerance, dtype=weights.dtype, device=b.device).expand(len(b))
+        rounding = ROUNDING * torch.finfo(weights.dtype).eps
+        return super().solve(b, weight, start, torch.where(direct, goal.clamp_min(rounding), goal))
 
     def _solve_lines(self, b: Tensor, weights: Tensor, start: Tensor) -> Tensor:
         if self._systems is None:
