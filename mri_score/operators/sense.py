@@ -19,7 +19,7 @@ CACHED_PIXELS = 1 << 16
 """How many complex numbers `normal` handles at a time on a CPU."""
 
 ROUNDING = 80
-"""The relative residual above which a direct solution is finished by iterations is at least so many units of rounding."""
+"""A direct solution is finished by iterations above a relative residual of so many units of rounding, at least."""
 
 Solver = Literal["auto", "cg", "direct"]
 
