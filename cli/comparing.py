@@ -21,7 +21,7 @@ from mri_score.files import sha256
 from mri_score.priors.store import find_prior, load_prior, load_supervised
 from mri_score.score import NetworkPrior
 
-from .options import read_slices
+from .options import read_names, read_numbers, read_slices
 
 
 def compare(scans: tuple[Path, ...], **given: Any) -> None:
@@ -117,11 +117,11 @@ def summarise(folder: Path, reference: str | None) -> None:
 
 def _plan(given: dict[str, Any]) -> Plan:
     return Plan(
-        methods=_names(given["methods"]),
-        baselines=[*_names(given["baselines"]), *([SUPERVISED] if given["supervised"] else [])],
-        accelerations=[_number(float, "--accel", one) for one in _names(given["accel"])],
-        laws=_names(given["laws"]),
-        mask_seeds=[_number(int, "--mask-seeds", one) for one in _names(given["mask_seeds"])],
+        methods=read_names(given["methods"]),
+        baselines=[*read_names(given["baselines"]), *([SUPERVISED] if given["supervised"] else [])],
+        accelerations=read_numbers(float, "--accel", given["accel"]),
+        laws=read_names(given["laws"]),
+        mask_seeds=read_numbers(int, "--mask-seeds", given["mask_seeds"]),
         samples=given["samples"],
         steps=dict(_steps(one) for one in given["steps"]),
         precision=given["precision"],
@@ -135,17 +135,6 @@ def _check_reference(name: str | None, plan: Plan, out: Path) -> None:
     known = {*plan.methods, *plan.baselines, *(row["method"] for row in read_rows(out / "cells.jsonl"))}
     if name is not None and name not in known:
         raise unknown_name("the reference", name, known)
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip() not in ("", "none")))
-
-
-def _number(kind: type, option: str, text: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise InputError(f"{option} has {text!r}; it takes numbers with commas between them, such as 4,8") from error
 
 
 def _steps(text: str) -> tuple[str, int]:

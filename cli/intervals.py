@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .options import ANY_PATH, each_file, precision_option, read_slices
+from .options import ANY_PATH, each_file, make_options, precision_option, read_numbers, read_slices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,30 +65,17 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
     from tqdm import tqdm
 
     from mri_score.data.fastmri import fastmri_files
-    from mri_score.errors import InputError
     from mri_score.evaluation.conformal import Intervals, require_units
     from mri_score.files import make_folder, sha256
     from mri_score.priors.store import find_prior, load_prior
     from mri_score.reconstruction import METHODS
-    from mri_score.volumes import Options, counted
+    from mri_score.volumes import counted
 
     if given["threads"]:
         torch.set_num_threads(given["threads"])
-    try:
-        accelerations = [float(part) for part in accel.split(",")]
-    except ValueError as error:
-        raise InputError(f"--accel {accel!r} should be one or more numbers, such as 4,8") from error
+    accelerations = read_numbers(float, "--accel", accel)
     make_folder(out.parent)
-    options = Options(
-        method=given["sampler"],
-        steps=given["steps"],
-        samples=given["samples"],
-        seed=given["seed"],
-        batch_size=given["batch_size"],
-        device=given["device"],
-        baselines=(),
-        precision=given["precision"],
-    )
+    options = make_options(given, baselines=())
     path = find_prior(given["prior"])
     prior = load_prior(path)
     files, found = fastmri_files(folder), []

@@ -68,6 +68,14 @@ def make_sampling(given: dict[str, Any]) -> Any:
     return sampling
 
 
+def make_options(given: dict[str, Any], **more: Any) -> Any:
+    """The Options of the walks that --sampler and what belongs to it describe."""
+    from mri_score.volumes import Options
+
+    shared = ("steps", "samples", "seed", "batch_size", "device", "precision")
+    return Options(method=given["sampler"], **{name: given[name] for name in shared}, **more)
+
+
 def chosen(*names: str) -> list[str]:
     """Those of the running command's options, such as --mask, that its user gave."""
     context = click.get_current_context()
@@ -96,6 +104,19 @@ def each_file(files: Sequence[Path], work: Callable[[Path], None], then: Callabl
         then()
     if failed:
         raise InputError(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}")
+
+
+def read_names(text: str) -> list[str]:
+    """`a,b` -> names, each once; `none` is none of them."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip() not in ("", "none")))
+
+
+def read_numbers(kind: type, option: str, text: str) -> list[Any]:
+    """`4,8` -> numbers. Messages name the option."""
+    try:
+        return [kind(one) for one in read_names(text)]
+    except ValueError as error:
+        raise InputError(f"{option} has {text!r}; it takes numbers with commas between them, such as 4,8") from error
 
 
 def read_slices(text: str | None, count: int, option: str = "--slices") -> list[int]:

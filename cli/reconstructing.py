@@ -27,7 +27,7 @@ from mri_score.results import finished, read_scores, score_rows, write_pictures,
 from mri_score.score import NetworkPrior
 from mri_score.volumes import MVUE, TRAJECTORY_BASELINES, Options, Volume, counted, reconstruct_volume
 
-from .options import chosen, each_file, make_sampling, read_slices
+from .options import chosen, each_file, make_options, make_sampling, read_slices
 
 NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size")
 """Options that do not change a result, so that a finished file stays finished."""
@@ -45,15 +45,9 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     out: Path = given["out"]
     _check_combinations(scan, given)
     intervals = None if given["intervals"] is None else read_intervals(given["intervals"])
-    options = Options(
-        method=given["sampler"],
-        steps=given["steps"],
-        samples=given["samples"],
-        seed=given["seed"],
-        batch_size=given["batch_size"],
-        device=given["device"],
+    options = make_options(
+        given,
         operator=given["operator"],
-        precision=given["precision"],
         warm_start=given["warm_start"],
         baselines=_baselines(given),
         keep_samples=given["keep_samples"],

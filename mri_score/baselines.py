@@ -135,6 +135,14 @@ class Tuned(NamedTuple):
     weights: list[float]
     psnrs: list[float]
 
+    @property
+    def between(self) -> float:
+        """The top of the parabola through the best weight and its neighbours, which lies between tried weights."""
+        best = self.weights.index(self.weight)  # never at an end
+        near = slice(best - 1, best + 2)
+        curvature, slope, _ = np.polyfit(np.log(self.weights[near]), self.psnrs[near], 2)
+        return float(np.exp(-slope / (2 * curvature))) if curvature < 0 else self.weight
+
 
 def tune_weight(
     method: Callable[..., Tensor],

@@ -212,6 +212,8 @@ def sample_posterior(
     shape = scan.maps.shape[-2:]
     images = scan.kspace.new_empty(samples, count, *shape)
     means, work = torch.empty_like(images), Work()
+    model: LinearOperator | None = None
+    last: list[int] = []
     for walks in _batches(ends, samples, batch_size):
         walk = make_sampler(method, prior, ends[walks[0][0]], steps, options)
         walk = walk if warm_start is None else walk.below(warm_start)
@@ -219,7 +221,9 @@ def sample_posterior(
         unique = items.unique()
         maps = all_maps[unique] if len(unique) == 1 else all_maps[items]
         kspace, noise_std = scan.kspace[items].to(place), levels[items].to(place)
-        model = _operator(replace(scan, kspace=None, maps=maps.to(place)), items, operator)
+        if model is None or len(unique) > 1 or unique.tolist() != last:  # batches of one slice share its factors
+            model = _operator(replace(scan, kspace=None, maps=maps.to(place)), items, operator)
+        last, before = unique.tolist(), model.iterations
         counted = CountedPrior(prior)
         posterior = _make_posterior(method, counted, model, kspace, noise_std, options)
         random = [generators(seed, scan.name, slices[index], draws=[draw])[0] for index, draw in walks]
@@ -236,9 +240,8 @@ def sample_posterior(
                 " take more --steps, or look for NaN in the scan with: mri-score info"
             ) from error
         images[draws, items] = posterior.combine(x).cpu()
-        found = getattr(posterior, "mean", None)
-        means[draws, items] = images[draws, items] if found is None else found.cpu()
-        work += Work(counted.calls, counted.products, model.iterations)
+        means[draws, items] = images[draws, items] if posterior.mean is None else posterior.mean.cpu()
+        work += Work(counted.calls, counted.products, model.iterations - before)
     weight = coil_weight(scan).expand(count, -1, -1)
     scale = scan.scale.reshape(-1, 1, 1)
     return Reconstruction(images * scale, weight, all_maps, scan, work, means * scale)

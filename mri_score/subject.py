@@ -71,10 +71,7 @@ class Subject:
         truth = self.truth / self.scale / self.weight
         inside = foreground(self.rss[None])[0]
         tuned = baselines.tune_weight(baselines.l1_wavelet, *self.problem, truth=truth, foreground=inside)
-        best = tuned.weights.index(tuned.weight)  # never at an end
-        near = slice(best - 1, best + 2)
-        curvature, slope, _ = np.polyfit(np.log(tuned.weights[near]), tuned.psnrs[near], 2)
-        return float(np.exp(-slope / (2 * curvature))) if curvature < 0 else tuned.weight
+        return tuned.between
 
     def scores(self, image: Tensor) -> dict[str, float]:
         """PSNR, SSIM and NMSE against both targets in both regions, and complex NRMSE, of a complex image (H, W)."""

@@ -22,6 +22,8 @@ class Posterior(ScoreModel):
     kspace: Tensor
     noise_std: Tensor
     backprojection: Tensor
+    mean: Tensor | None = None
+    """(B, *image): what a walk has found of the posterior mean, from posteriors that gather more than its result."""
 
     def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
         super().__init__()

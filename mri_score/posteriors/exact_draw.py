@@ -60,8 +60,6 @@ class ExactDraw(Proximal):
     ODE and an exact draw in place of the inner Langevin chain; Papandreou and Yuille, NIPS 2010, for the draw.
     """
 
-    mean: Tensor | None = None
-    """(B, *image), once the walk has come below."""
     _levels: int = 0
 
     def begin_walk(self) -> None:
