@@ -229,3 +229,48 @@ def test_tone_keeps_black_and_white_and_the_order_of_values():
         assert (toned.flatten().diff() > 0).all()
         changed += not torch.equal(toned, image)
     assert 10 <= changed < 30
+
+
+@pytest.mark.parametrize("b", [(0.0, 0.0, 1.0), (0.6, 0.0, 0.8)])
+def test_the_field_of_a_sphere_is_harmonic_and_has_its_poles_along_b0(b):
+    b = torch.tensor(b, dtype=torch.float64)
+    h = 1e-3
+    here = torch.tensor([0.11, -0.2, 0.3], dtype=torch.float64)
+
+    def field(r):
+        return float(transforms.dipole(r[0], r[1], float(r[2]), b))
+
+    laplacian = sum(
+        field(here + h * axis) + field(here - h * axis) - 2 * field(here) for axis in torch.eye(3).double()
+    )
+    assert abs(laplacian / h**2) < 1e-3 * abs(field(here)) / float(here.norm()) ** 2
+    assert field(0.5 * b) == pytest.approx(2 / 0.5**3)  # twice the field on the equator, of the other sign
+    equator = torch.linalg.cross(b, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    assert field(0.5 * equator / equator.norm()) == pytest.approx(-1 / 0.5**3)
+
+
+def test_air_turns_the_phase_and_only_takes_signal_away():
+    image = torch.polar(some_image(48, 64) + 0.1, torch.zeros(48, 64))
+    turned = [transforms.susceptibility(image, seeded(seed)) for seed in range(40)]
+    kept = sum(torch.equal(result, image) for result in turned)
+    assert 10 <= kept <= 30  # a share of one half
+    changed = [result for result in turned if not torch.equal(result, image)]
+    assert all(bool((result.abs() <= image.abs() * (1 + 1e-6)).all()) for result in changed)
+    ratios = torch.stack([result.abs() / image.abs() for result in changed])
+    assert float(ratios.median()) > 0.98 and float(ratios.min()) < 0.5  # signal is lost near the air only
+    assert max(float(result.angle().abs().max()) for result in changed) > 1
+
+
+def test_fat_is_a_rim_off_by_one_constant():
+    image = torch.zeros(64, 48, dtype=torch.complex64)
+    image[10:50, 8:40] = 0.8
+    shifts = []
+    for seed in range(20):
+        ratio = transforms.fat_shift(image, seeded(seed), share=1.0)[10:50, 8:40] / 0.8
+        rim = ratio.angle() != 0
+        assert not bool(rim[12:28, 10:22].any()) and bool(rim[0].any())
+        constants = ratio[rim]
+        torch.testing.assert_close(constants, constants[:1].expand_as(constants))
+        shifts.append(float(constants[0].angle()))
+    assert min(shifts) < -1 and max(shifts) > 1
+    assert torch.equal(transforms.fat_shift(image, seeded(0), share=0.0), image)

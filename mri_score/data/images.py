@@ -70,6 +70,7 @@ class ImageStacks:
             image = transforms.warp(transforms.tone(image, random), random)
             image = transforms.shade(image, random)
             image = transforms.smooth_phase(image, random)
+            image = transforms.fat_shift(transforms.susceptibility(image, random), random)
             image = transforms.coarsen(image, random, least=self.least_resolution)
             image = transforms.flip_and_turn(image, random)
             image = image / transforms.percentile(image)

@@ -110,6 +110,53 @@ def smooth_phase(
     return torch.polar(image, phase.to(image.dtype))
 
 
+def susceptibility(image: Tensor, random: Generator, share: float = 0.5) -> Tensor:
+    """Complex images: what air beside tissue does to gradient echoes, in a `share` of the images.
+
+    One to three spheres of air near the slice, each giving a phase of A h^3 `dipole`, h its distance from the slice in
+    parts of the field of view and A its strength in radians, up to several turns. B0 mostly crosses the slice, as in
+    axial ones. Spins dephase through a slice as thick as 1 to 2.5 % of the field of view: the signal fades by the sinc
+    of the phase across it.
+    """
+    if float(torch.rand((), generator=random)) >= share:
+        return image
+    rows, cols = image.shape[-2:]
+    places = torch.meshgrid(torch.linspace(-0.5, 0.5, rows), torch.linspace(-0.5, 0.5, cols), indexing="ij")
+    half = between(0.005, 0.0125, random)
+    tilt = 0.2 if float(torch.rand((), generator=random)) < 0.7 else 10.0
+    b = torch.tensor([0.0, 0.0, 1.0]) + tilt * torch.randn(3, generator=random)
+    b = b / b.norm()
+    low, high = torch.zeros(rows, cols), torch.zeros(rows, cols)  # the phase at the two faces of the slice
+    for _ in range(1 + int(torch.randint(3, (), generator=random))):
+        y, x = (place - between(-0.45, 0.45, random) for place in places)
+        depth = log_between(0.03, 0.2, random)
+        strength = log_between(0.5, 12.0, random) * (1 if float(torch.rand((), generator=random)) < 0.5 else -1)
+        for face, z in ((low, depth - half), (high, depth + half)):
+            face += strength * depth**3 * dipole(y, x, z, b)
+    return image * torch.polar(torch.sinc((high - low) / (2 * math.pi)), (low + high) / 2)
+
+
+def dipole(y: Tensor, x: Tensor, z: float, b: Tensor) -> Tensor:
+    """(3 (b . r)^2 - |r|^2) / |r|^5 at r = (y, x, z): the field about a sphere of other susceptibility, B0 along b."""
+    square = y**2 + x**2 + z**2
+    along = b[0] * y + b[1] * x + b[2] * z
+    return (3 * along**2 - square) / square**2.5
+
+
+def fat_shift(image: Tensor, random: Generator, share: float = 0.3) -> Tensor:
+    """Complex images: a rim of the object is off by a constant phase, as the fat of the scalp is, in a `share`."""
+    if float(torch.rand((), generator=random)) >= share:
+        return image
+    rows, cols = image.shape[-2:]
+    width = between(0.01, 0.03, random)
+    frequencies = torch.fft.fftfreq(rows)[:, None] * rows, torch.fft.fftfreq(cols)[None] * cols
+    low_pass = torch.exp(-2 * (math.pi * width) ** 2 * (frequencies[0] ** 2 + frequencies[1] ** 2))
+    inside = (image.abs() > 0.1 * percentile(image)).to(torch.float32)
+    smooth = torch.fft.ifft2(torch.fft.fft2(inside) * low_pass).real
+    rim = (inside > 0) & (smooth < between(0.6, 0.9, random))
+    return image * torch.polar(torch.ones(()), between(-math.pi, math.pi, random) * rim)
+
+
 def shade(image: Tensor, random: Generator, strength: float = 0.3) -> Tensor:
     """Receive profile: times exp(smooth field), up to `strength` standard deviations of the logarithm."""
     rows, cols = image.shape[-2:]

@@ -14,6 +14,8 @@ SLICES = 8
 """At most so many evenly spaced slices of a volume are looked at."""
 AGREEMENT = 0.05
 """Two rings of white noise have levels that differ by less than this."""
+FAINT = 0.2
+"""Less disagreement than this, without correlation, is not enough to speak of a filter."""
 COHERENCE = 0.15
 """Neighbouring samples of an object are correlated beyond this; those of filtered white noise are not."""
 GAUSSIAN_MEDIAN = 0.6744897501960817
@@ -205,6 +207,8 @@ def _disagreement(ratio: float, coherence: float | None) -> str:
         return "too few sampled points for a second ring: noise_std rests on one, and the coils stay as they are"
     if coherence is None or coherence > COHERENCE:
         return f"outer k-space is signal: {levels}; noise_std is an upper bound, and the coils are not whitened from it"
+    if abs(ratio - 1) < FAINT:
+        return f"faint signal, or a mild filter, in outer k-space: {levels}; the coils are not whitened from it"
     return f"k-space looks filtered: {levels}, without correlation; noise_std may be too low; coils not whitened"
 
 

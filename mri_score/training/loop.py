@@ -114,7 +114,7 @@ def train(
                 losses.append(float(value.detach()))
             else:
                 failures += 1
-                if failures > PATIENCE:
+                if failures >= PATIENCE:
                     raise InputError(
                         f"step {step}: the loss or its gradient has not been finite for {failures} steps; lower"
                         " training.learning_rate or training.clip, or look for NaN in the data with: mri-score info"
