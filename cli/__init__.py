@@ -20,7 +20,9 @@ COMMANDS = {
     "intervals": "Fit intervals that keep their promise, on scans with truth.",
     "compare": "Compare methods over scans, accelerations and masks.",
     "evaluate": "Score reconstructions as fastMRI does.",
+    "fid": "Judge samples of a prior: their distance to real images, and whether they are copies.",
     "priors": "List the bundled priors.",
+    "export-prior": "Make of a training run a prior to pass on, with its card.",
 }
 
 
@@ -39,7 +41,7 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return import_module(f"{__name__}.{name}").command
+        return import_module(f"{__name__}.{name.replace('-', '_')}").command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -1,0 +1,89 @@
+"""The model card of a prior: what it is, what it learned from, how well, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mri_score.files import sha256
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.priors.store import load_prior, read_record
+from mri_score.score import NetworkPrior
+
+ROWS = 8
+"""Of the training curve in a card."""
+UNKNOWN_DATA = """## Data
+
+Not stated. A prior without the sources and licence of its data should not be passed on: export it again with a
+--data-card that names them, its intended use and its limits."""
+
+
+def model_card(path: Path, log: Sequence[Mapping[str, Any]], loss: str, data: str | None, stored: str) -> str:
+    """The card, in Markdown, of the prior at `path` (.safetensors).
+
+    log: the entries of the run's log.jsonl; loss: what was minimised; data: Markdown that says what it learned from,
+    its intended use and limits; stored: how its numbers are stored, and what that changes.
+    """
+    record = read_record(path)
+    about, prior = record["about"], record["prior"]
+    weights = load_prior(path).network
+    count = sum(parameter.numel() for parameter in weights.parameters())
+    return f"""# Prior `{path.stem}`
+
+{about["summary"]}
+
+**Research use only. Not for diagnosis, and not a medical device.**
+
+| | |
+|---|---|
+| network | {record["network"]["name"]}, {count:,} parameters, {prior["precondition"]} preconditioning |
+| noise levels | sigma {prior["sigma_min"]:g} to {prior["sigma_max"]:g}; sd {prior["sd"]:g} |
+| training | {about["step"]:,} steps, {about["images"]:,} images or patches, loss {loss} |
+| weights | {path.name}, {path.stat().st_size / 2**20:.1f} MB, SHA-256 {sha256(path)} |
+| numbers | {stored} |
+| retrain | `mri-score train --config {about["config"]}` |
+
+{(data or UNKNOWN_DATA).strip()}
+
+{training_curve(log)}"""
+
+
+def training_curve(log: Sequence[Mapping[str, Any]]) -> str:
+    """The denoising errors of the log as a table, at most ROWS of them; what to know instead where there are none."""
+    curve = [entry for entry in log if "denoising_errors" in entry]
+    if not curve:
+        return "## Training curve\n\nNone: the run had no validation images.\n"
+    sigmas = list(curve[-1]["denoising_errors"])
+    shown = sorted({round(i * (len(curve) - 1) / (ROWS - 1)) for i in range(ROWS)})
+    rows = [
+        f"| {entry['step']:,} | " + " | ".join(f"{entry['denoising_errors'].get(s, float('nan')):.3f}" for s in sigmas)
+        for entry in (curve[i] for i in shown)
+    ]
+    head = ["| step | " + " | ".join(f"sigma {sigma}" for sigma in sigmas), "|---" * (len(sigmas) + 1)]
+    table = "\n".join(line + " |" for line in [*head, *rows])
+    return f"""## Training curve
+
+Mean square error of the denoiser (averaged weights) on held-out images, in units of what the best linear guess without
+structure reaches, sigma^2 sd^2 / (sigma^2 + sd^2): less is better, 1 is no prior at all.
+
+{table}
+"""
+
+
+@torch.no_grad()
+def storage_error(one: NetworkPrior, other: NetworkPrior, side: int = 64) -> float:
+    """How far two priors' denoised images are apart, relative to what the first takes away: the largest over levels.
+
+    Of noise about a smooth object, at levels of 0.01 to 1; NaN where one of them is.
+    """
+    place = torch.linspace(-2, 2, side)
+    image = torch.exp(-(place[:, None] ** 2) - place**2).to(torch.complex64)[None]
+    errors = []
+    for level in (0.01, 0.1, 1.0):
+        noisy = image + level * noise_like(image, generators(0, "storage", level, 1))
+        cleaned = one.denoise(noisy, level)
+        errors.append((other.denoise(noisy, level) - cleaned).norm() / (cleaned - noisy).norm())
+    return float(torch.stack(errors).max())
