@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, each_file, make_sampling, sampling_options
+from .options import ANY_PATH, FOLDER, each_file, make_sampling, sampling_options, shard_option, take_shard
 
 
 @click.command("maps")
 @click.argument("scan", type=ANY_PATH)
 @sampling_options
+@shard_option
 @click.option("--out", "-o", type=FOLDER, default=Path("maps"), show_default=True, help="The folder to fill.")
-def command(scan: Path, out: Path, **given: Any) -> None:
+@click.option("--again", is_flag=True, help="Also redo files that are finished.")
+def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any) -> None:
     """Make ESPIRiT coil maps of SCAN (a file or a folder), from the calibration region of what is sampled.
 
     Maps have unit sum of squares at every pixel; `eigenvalue` beside them says where there is signal.
@@ -26,17 +28,22 @@ def command(scan: Path, out: Path, **given: Any) -> None:
     import torch
 
     from mri_score.data.fastmri import FastMRI, fastmri_files
-    from mri_score.data.maps import write_maps
+    from mri_score.data.maps import cache_key, finished_maps, write_maps
     from mri_score.data.scan import Scan
 
     sampling = make_sampling(given)
 
     def make(path: Path) -> None:
-        view = Scan(FastMRI(path), sampling)
+        view, target = Scan(FastMRI(path), sampling), out / path.name
+        identity = cache_key(path, view.mask, calibration_lines=sampling.calibration_lines)
+        if not again and finished_maps(target, identity):
+            click.echo(f"{target}: finished before (--again redoes it)")
+            return
         found = [view.make_maps(slice) for slice in range(view.file.slices)]
         maps, eigenvalue = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
-        target, source = out / path.name, str(found[0][2])
-        write_maps(target, maps, eigenvalue, {"source": source, "acceleration": view.acceleration})
+        source = str(found[0][2])
+        attributes = {"source": source, "acceleration": view.acceleration, "identity": identity}
+        write_maps(target, maps, eigenvalue, attributes)
         click.echo(f"{target}: {source}")
 
-    each_file(fastmri_files(scan), make)
+    each_file(take_shard(fastmri_files(scan), shard), make)

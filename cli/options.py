@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,49 @@ SAMPLERS = f"Draws of the posterior: {', '.join(DRAWS)}. Estimates, whose spread
 precision_option = click.option(
     "--precision", default="float32", show_default=True, help="float32 or bfloat16: of the prior's network."
 )
+
+
+shard_option = click.option(
+    "--shard", metavar="I/N",
+    help="The I-th of N parts of a folder's files, 0/N to N-1/N: a process each."
+    "  [default: what torchrun or a Slurm job array says, else all]",
+)  # fmt: skip
+
+RANKS = (
+    ("RANK", "WORLD_SIZE", None),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+    ("SLURM_PROCID", "SLURM_NTASKS", None),
+)
+"""Where a process finds its number, the count of all, and the first number: of torchrun, a job array, srun."""
+
+
+def take_shard(files: Sequence[Path], text: str | None) -> list[Path]:
+    """Every N-th of the files, from the I-th, as --shard or the environment says; it tells where that is not all.
+
+    Errors: InputError for a shard that does not exist.
+    """
+    number, count = _shard(text)
+    if not 0 <= number < count:
+        raise InputError(f"--shard {number}/{count}: the parts are 0/N to N-1/N, such as 0/4 to 3/4")
+    mine = list(files)[number::count]
+    if count > 1:
+        click.echo(f"Part {number} of {count}: {len(mine)} of {len(files)} files.")
+    return mine
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is not None:
+        try:
+            number, count = map(int, text.split("/"))
+        except ValueError as error:
+            raise InputError(f"--shard {text!r} should read I/N, such as 0/4") from error
+        return number, count
+    for here, all_, first in RANKS:
+        try:
+            return int(os.environ[here]) - int(os.environ.get(first or "", 0)), int(os.environ[all_])
+        except (KeyError, ValueError):
+            continue
+    return 0, 1
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option, sampling_options
+from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option, sampling_options, shard_option
 
 
 @click.command("reconstruct")
@@ -66,6 +66,7 @@ from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option,
 @click.option("--keep-samples", is_flag=True, help="Write every draw into the file.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@shard_option
 @click.option("--out", "-o", type=FOLDER, default=Path("out"), show_default=True, help="Where results go.")
 @click.option("--again", is_flag=True, help="Also redo files that are finished.")
 def command(scan: Path | None, **options: Any) -> None:  # fmt: skip

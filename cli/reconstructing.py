@@ -27,9 +27,9 @@ from mri_score.results import finished, read_scores, score_rows, write_pictures,
 from mri_score.score import NetworkPrior
 from mri_score.volumes import MVUE, TRAJECTORY_BASELINES, Options, Volume, counted, reconstruct_volume
 
-from .options import chosen, each_file, make_options, make_sampling, read_slices
+from .options import chosen, each_file, make_options, make_sampling, read_slices, take_shard
 
-NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size")
+NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard")
 """Options that do not change a result, so that a finished file stays finished."""
 
 CARTESIAN = (
@@ -99,7 +99,7 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         if len(files) > 1:
             click.echo(f"Report of all volumes: {_summary(out, [path.name for path in files])}")
 
-    each_file(files, redo, summarise)
+    each_file(take_shard(files, given["shard"]), redo, summarise)
 
 
 def _check_combinations(scan: Path | None, given: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from mri_score.errors import InputError
 from mri_score.evaluation.conformal import TARGETS
 from mri_score.evaluation.panel import choose_zoom, panel, picture, save_png, zoomed
 from mri_score.evaluation.report import Report, SliceFigures, Table, score_table, write_report
-from mri_score.files import whole_file, write_text
+from mri_score.files import alone, whole_file, write_text
 from mri_score.reconstruction import METHODS
 from mri_score.volumes import MVUE, Options, Volume
 
@@ -102,14 +102,15 @@ def read_scores(path: Path) -> list[dict[str, str]]:
 
 
 def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write metrics.csv, keeping the rows of files that this run did not touch."""
+    """Write metrics.csv, keeping the rows of files that this process did not touch."""
     new = {row["file"] for row in rows}
-    old = [row for row in read_scores(path) if row.get("file") not in new]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows([*old, *rows])
-    write_text(path, text.getvalue())
+    with alone(path):
+        old = [row for row in read_scores(path) if row.get("file") not in new]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows([*old, *rows])
+        write_text(path, text.getvalue())
 
 
 def _misfit_table(volume: Volume) -> Table:

@@ -72,6 +72,15 @@ def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: M
         file.attrs.update(attributes)
 
 
+def finished_maps(path: Path, identity: str) -> bool:
+    """Whether `write_maps` has written this file already, with this attribute `identity`."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get("identity") == identity
+    except OSError:
+        return False
+
+
 def cache_key(path: str | Path, mask: Tensor | None, **parameters: str | float | bool | None) -> str:
     """The name of the maps that come from this file, mask and parameters: `<stem>-<hash>`.
 
