@@ -193,8 +193,8 @@ def test_a_fresh_network_leaves_the_estimate_as_it_is():
 def test_the_bundled_config_trains_a_network_that_improves_on_cg_sense(stack, tmp_path):
     data = {"paths": [str(stack)], "patch": [40, 40], "least_resolution": 1.0, "accelerations": [2, 3], "coils": [2, 4]}
     parts = {"data": {"exclude": {}, **data}, "validation": data, "network": NETWORK,
-             "training": {"steps": 90, "warmup": 10, "learning_rate": 5e-3, "batch_size": 4, "workers": 0,
-                          "log_every": 10, "save_every": 45}}  # fmt: skip
+             "training": {"steps": 180, "warmup": 10, "learning_rate": 5e-3, "batch_size": 4, "workers": 0,
+                          "log_every": 10, "save_every": 90}}  # fmt: skip
     changes = [f"{name}.{key}={json.dumps(value)}" for name, part in parts.items() for key, value in part.items()]
     run = tmp_path / "run"
     experiment.run(experiment.read_config("brain_supervised.yml", changes), run, quiet=True)
@@ -205,4 +205,4 @@ def test_the_bundled_config_trains_a_network_that_improves_on_cg_sense(stack, tm
     for psnr in log[-1]["psnr"].values():
         assert psnr["network"] > psnr["estimate"] + 0.5
     assert load_supervised(run).sigma_max == 0.05
-    assert [path.name for path in sorted((run / "figures").iterdir())] == ["step-00000045.png", "step-00000090.png"]
+    assert [path.name for path in sorted((run / "figures").iterdir())] == ["step-00000090.png", "step-00000180.png"]

@@ -22,13 +22,14 @@ class Source(Protocol):
 
 
 class Batches(Dataset):
-    """Batch number `step`: `batch_size` items, item i keyed by (seed, step, i)."""
+    """Batch number `step`: `batch_size` items, item i keyed by (seed, step, i); of these the items `share`, if given."""
 
-    def __init__(self, source: Source, batch_size: int, seed: int) -> None:
-        self.source, self.batch_size, self.seed = source, batch_size, seed
+    def __init__(self, source: Source, batch_size: int, seed: int, share: range | None = None) -> None:
+        self.source, self.seed = source, seed
+        self.share = range(batch_size) if share is None else share
 
     def __getitem__(self, step: int) -> Acquisition:
-        random = generators(self.seed, "batch", step, self.batch_size)
+        random = generators(self.seed, "batch", step, self.share)
         return join([self.source.sample(one) for one in random])
 
     def loader(self, first: int, last: int, workers: int) -> DataLoader:

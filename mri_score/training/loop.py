@@ -24,10 +24,11 @@ from mri_score.score import NetworkPrior
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, Source
 from mri_score.training.ema import Ema
+from mri_score.training.processes import joined
 from mri_score.training.validation import validate
 
 PATIENCE = 20
-"""Steps in a row whose loss or gradient is not finite before the run gives up."""
+"""So many steps in a row may have a loss or gradient that is not finite; one more, and the run gives up."""
 
 
 class Interrupted(Exception):
@@ -48,7 +49,7 @@ def train(
     *,
     validation: list[Acquisition] | None = None,    # batches for the denoising error of each level, or for PSNR
     steps: int = 10_000,
-    batch_size: int = 16,
+    batch_size: int = 16,                           # over all processes
     learning_rate: float = 1e-3,
     warmup: int = 200,                              # steps over which the learning rate rises
     decay: float = 0.3,                             # last share of the steps, over which it falls to 0
@@ -67,78 +68,90 @@ def train(
 ) -> None:  # fmt: skip
     """Train until `steps`, resuming from the newest checkpoint of the folder if there is one.
 
+    Started by torchrun, all processes train together: `batch_size` is their joint batch, and the first writes the files.
+
     Batches, noise and the learning rate follow from (seed, step) alone: a run that was killed and resumed ends with
     the bits of an uninterrupted one on the same number of threads.
     Errors: Interrupted after SIGTERM or SIGINT, InputError for numbers that are not finite for PATIENCE steps.
     """
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"training.precision is {precision!r}; known: bfloat16, float32")
-    device = torch.device(device)
-    prior.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(prior.parameters(), lr=learning_rate, betas=betas, eps=epsilon)
-    ema = Ema(prior, ema_decay)
+    with joined(torch.device(device)) as (processes, place), _stop_signals() as stopped:
+        prior.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(prior.parameters(), lr=learning_rate, betas=betas, eps=epsilon)
+        ema = Ema(prior, ema_decay)
 
-    # Resume.
-    first, failures = 0, 0
-    losses: list[float] = []  # since the last line of the log
-    if found := checkpoint.found(folder):
-        state = checkpoint.load(found[-1])
-        first = state["step"]
-        losses = state.get("losses", [])
-        _restore(found[-1], prior, ema, optimizer, state)
+        # Resume.
+        first, failures = 0, 0
+        losses: list[float] = []  # since the last line of the log
+        if found := checkpoint.found(folder):
+            state = checkpoint.load(found[-1])
+            first = state["step"]
+            losses = state.get("losses", [])
+            _restore(found[-1], prior, ema, optimizer, state)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.jsonl"
-    _forget_after(log, first)
-    loader = Batches(source, batch_size, seed).loader(first, steps, workers)
-    bar = tqdm(total=steps, initial=first, unit="step", disable=quiet, smoothing=0.02, dynamic_ncols=True)
-    started = time.monotonic()
+        processes.agree(prior)
 
-    with _stop_signals() as stopped, bar:
-        for step, batch in enumerate(loader, start=first):
-            # One step.
-            batch = _to(batch, device)
-            random = generators(seed, "loss", step, batch_size)
-            mixed = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
-            with mixed:
-                value = loss(prior, batch, random, step).mean()
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            norm = nn.utils.clip_grad_norm_(prior.parameters(), clip)
-            if bool(torch.isfinite(norm)) and bool(torch.isfinite(value)):
-                failures = 0
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate * _ramp(step, steps, warmup, decay)
-                optimizer.step()
-                ema.update(prior, step)
-                losses.append(float(value.detach()))
-            else:
-                failures += 1
-                if failures >= PATIENCE:
-                    raise InputError(
-                        f"step {step}: the loss or its gradient has not been finite for {failures} steps; lower"
-                        " training.learning_rate or training.clip, or look for NaN in the data with: mri-score info"
-                    )
-            done = step + 1
-            bar.update()
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "log.jsonl"
+        if processes.first:
+            _forget_after(log, first)
+        share = processes.share(batch_size)
+        loader = Batches(source, batch_size, seed, share).loader(first, steps, workers)
+        hidden = quiet or not processes.first
+        bar = tqdm(total=steps, initial=first, unit="step", disable=hidden, smoothing=0.02, dynamic_ncols=True)
+        started = time.monotonic()
 
-            # Log, validate, save.
-            if done % log_every == 0 and losses:
-                entry = {"step": done, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - started}
-                bar.set_postfix(loss=f"{entry['loss']:.4f}")
-                _append(log, entry)
-                losses.clear()
-            if done % save_every == 0 or done == steps or stopped:
-                checkpoint.save(folder, _state(done, prior, ema, optimizer, losses))
-                about: dict[str, Any] = {"step": done, "images": done * batch_size, "batch_loss": float(value.detach())}
-                if validation and not stopped:
-                    about |= validate(ema.model, validation)
-                    _append(log, about)
-                save_prior(ema.model, about)
-                if watch is not None:
-                    watch(ema.model, about)
-                if stopped:  # only here, where the checkpoint is written
-                    raise Interrupted(stopped[0])
+        with bar:
+            for step, batch in enumerate(loader, start=first):
+                # One step.
+                batch = _to(batch, place)
+                random = generators(seed, "loss", step, share)
+                mixed = torch.autocast(place.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+                with mixed:
+                    value = loss(prior, batch, random, step).sum() / batch_size
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                value = processes.sum_gradients(prior.parameters(), value)
+                norm = nn.utils.clip_grad_norm_(prior.parameters(), clip)
+                if bool(torch.isfinite(norm)) and bool(torch.isfinite(value)):
+                    failures = 0
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate * _ramp(step, steps, warmup, decay)
+                    optimizer.step()
+                    ema.update(prior, step)
+                    losses.append(float(value))
+                else:
+                    failures += 1
+                    if failures > PATIENCE:
+                        raise InputError(
+                            f"step {step}: the loss or its gradient has not been finite for {failures} steps; lower"
+                            " training.learning_rate or training.clip, or look for NaN in the data with: mri-score info"
+                        )
+                done = step + 1
+                bar.update()
+
+                # Log, validate, save.
+                halt = processes.any(bool(stopped), place)
+                if done % log_every == 0 and losses:
+                    entry = {"step": done, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - started}
+                    bar.set_postfix(loss=f"{entry['loss']:.4f}")
+                    if processes.first:
+                        _append(log, entry)
+                    losses.clear()
+                if not (done % save_every == 0 or done == steps or halt):
+                    continue
+                if processes.first:
+                    checkpoint.save(folder, _state(done, prior, ema, optimizer, losses))
+                    about: dict[str, Any] = {"step": done, "images": done * batch_size, "batch_loss": float(value)}
+                    if validation and not halt:
+                        about |= validate(ema.model, validation)
+                        _append(log, about)
+                    save_prior(ema.model, about)
+                    if watch is not None:
+                        watch(ema.model, about)
+                if halt or (stopped and processes.count == 1):  # only here, where the checkpoint is written
+                    raise Interrupted(stopped[0] if stopped else signal.SIGTERM)
 
 
 def _ramp(step: int, steps: int, warmup: int, decay: float) -> float:
