@@ -17,12 +17,14 @@ COMMANDS = {
     "calibrate": "Measure a dataset's noise levels and statistics.",
     "train": "Train a prior, from clean or from noisy scans.",
     "reconstruct": "Reconstruct undersampled scans with their uncertainty.",
+    "sample": "Sample a prior: from noise, around known pixels, between two samples.",
     "intervals": "Fit intervals that keep their promise, on scans with truth.",
     "compare": "Compare methods over scans, accelerations and masks.",
     "evaluate": "Score reconstructions as fastMRI does.",
     "fid": "Judge samples of a prior: their distance to real images, and whether they are copies.",
     "priors": "List the bundled priors.",
     "export-prior": "Make of a training run a prior to pass on, with its card.",
+    "import-checkpoint": "Make a prior of a published checkpoint of NCSN, NCSNv2 or NCSN++.",
 }
 
 

@@ -42,7 +42,7 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
         found = [view.make_maps(slice) for slice in range(view.file.slices)]
         maps, eigenvalue = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
         source = str(found[0][2])
-        attributes = {"source": source, "acceleration": view.acceleration, "identity": identity}
+        attributes: dict[str, str | float] = {"source": source, "acceleration": view.acceleration, "identity": identity}
         write_maps(target, maps, eigenvalue, attributes)
         click.echo(f"{target}: {source}")
 

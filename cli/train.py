@@ -89,7 +89,7 @@ def _describe(settings: dict[str, Any], folder: Path) -> None:
     click.echo(
         f"network      {type(prior.network).__name__}, {count:,} parameters, {prior.precondition} preconditioning"
     )
-    click.echo(f"noise        sigma from {parameters.sigma_max:g} to {parameters.sigma_min:g}, sd {parameters.sd:g}")
+    click.echo(f"noise        sigma from {prior.sigma_max:g} to {prior.sigma_min:g}, sd {prior.sd:g}")
     click.echo(f"loss         {type(loss).__name__}")
     for key, value in (settings.get("training") or {}).items():
         click.echo(f"{key:<13}{value}")

@@ -30,7 +30,7 @@ from mri_score.networks import NETWORKS
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import load_prior, save_prior
 from mri_score.reconstruction import find_device
-from mri_score.schedules import Geometric, Karras, LogNormal
+from mri_score.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
 from mri_score.score import NetworkPrior
 from mri_score.training.batches import Batches, Source
 from mri_score.training.figures import Figures
@@ -157,7 +157,16 @@ def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str,
 
 # ---- The objects of a training run.
 
-SCHEDULES = {"geometric": Geometric, "karras": Karras, "lognormal": LogNormal}
+SCHEDULES = {
+    "above-noise": AboveNoise,
+    "automatic": Automatic,
+    "geometric": Geometric,
+    "karras": Karras,
+    "lognormal": LogNormal,
+    "sub-vp": SubVP,
+    "uniform": Uniform,
+    "vp": VP,
+}
 SOURCES = {"fastmri": Slices, "images": ImageStacks, "undersampled": UndersampledImages}
 CALIBRATION_IMAGES = 1000
 VALIDATION_IMAGES = 64
@@ -193,12 +202,19 @@ def find_parameters(config: Mapping[str, Any], source: Callable[[], Source], fol
     return parameters
 
 
-def make_loss(config: Mapping[str, Any], parameters: Parameters) -> Loss:
-    """Loss and schedule; noise levels that the config does not state are the dataset's."""
+def make_schedule(config: Mapping[str, Any], parameters: Parameters) -> Schedule:
+    """The noise levels of training; those that the config does not state are the dataset's."""
     section = dict(config.get("schedule") or {"name": "geometric"})
     if section.get("count") == "automatic":  # technique 2
         section["count"] = parameters.levels
-    schedule = build("schedule", section, SCHEDULES, sigma_min=parameters.sigma_min, sigma_max=parameters.sigma_max)
+    names = ("sigma_min", "sigma_max", "noise_std", "dimension")
+    measured = {name: value for name in names if (value := getattr(parameters, name)) is not None}
+    return build("schedule", section, SCHEDULES, **measured)
+
+
+def make_loss(config: Mapping[str, Any], parameters: Parameters) -> Loss:
+    """The loss with its schedule."""
+    schedule = make_schedule(config, parameters)
     return build("loss", config.get("loss") or {"name": "denoising"}, LOSSES, schedule=schedule)
 
 
@@ -208,7 +224,8 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
         raise InputError("the parameters have no sd; measure them with: mri-score calibrate --config ...")
     torch.manual_seed(int(config.get("seed", 0)))
     section = config.get("prior") or {}
-    known = {"sd": parameters.sd, "sigma_min": parameters.sigma_min, "sigma_max": parameters.sigma_max}
+    schedule = make_schedule(config, parameters)
+    known = {"sd": parameters.sd, "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
     network = build("network", config.get("network"), NETWORKS)
     return call("prior", NetworkPrior, section, network=network, **known)
 

@@ -1,4 +1,4 @@
-"""The automatic noise levels of NCSNv2: its techniques 1, 2 and 4."""
+"""The automatic noise levels of NCSNv2, its techniques 1, 2 and 4; levels above the noise that images hold."""
 
 from __future__ import annotations
 
@@ -103,6 +103,9 @@ def checked_vectors(images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]
 
 # Technique 2: the number of levels.
 
+PUBLISHED_OVERLAP = 0.5668
+"""The overlap that gives the 232, 500, 788, 1086 and 2311 levels of NCSNv2's released configurations."""
+
 
 def level_overlap(dimension: int, ratio: float) -> float:
     """How much of a level's noise lies where its neighbour was trained: Phi(a (g - 1) + 3 g) - Phi(a (g - 1) - 3 g).
@@ -116,7 +119,7 @@ def level_overlap(dimension: int, ratio: float) -> float:
 def level_ratio(dimension: int, overlap: float = 0.5) -> float:
     """Technique 2: the ratio > 1 of neighbouring levels at which they overlap by `overlap`.
 
-    The published ladders of NCSNv2 have an overlap of 0.566 to 0.567, not the 0.5 of the paper.
+    The published ladders of NCSNv2 have the overlap PUBLISHED_OVERLAP, not the 0.5 of the paper.
     Errors: InputError for fewer than 5 dimensions, where no ratio ends the overlap, and for an impossible overlap.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
     """
@@ -164,3 +167,31 @@ def excess_variance(e: float, ratio: float, repeats: int) -> float:
     """
     b = 2 / (2 - e)
     return (1 - e) ** (2 * repeats) * (ratio**2 - b) + e / (2 - e)
+
+
+# Levels for images with noise.
+
+
+def ratio_to_noise(sigma_max: float, noise_std: float, count: int) -> float:
+    """(noise_std / sigma_max)^(1 / count) < 1, the ratio whose `count` steps lead from sigma_max to noise_std.
+
+    Reference: `sigma_rate_sure` of SURE-Score, Aali et al., Asilomar 2023.
+    """
+    if not (0 < noise_std < sigma_max and count >= 2):
+        raise InputError(
+            f"levels above the noise need 0 < noise_std < sigma_max and a count of at least 2;"
+            f" got {noise_std}, {sigma_max} and {count}"
+        )
+    return (noise_std / sigma_max) ** (1 / count)
+
+
+def levels_above_noise(sigma_max: float, noise_std: float, count: int) -> Tensor:
+    """sigma_max r^k - noise_std for k = 0 .. count - 1, r from `ratio_to_noise`: (count,), float64, falling.
+
+    What is to be added to images that hold noise of noise_std. Standard deviations are subtracted, as the origin has
+    it, not variances: the levels are an empirical ladder, whose last ratio is near 2, not r.
+    Reference: `get_sigmas_sure` of SURE-Score. It starts at k = 1 and so makes one level fewer than the `count` that
+    its network and its sampler were told.
+    """
+    ratio = ratio_to_noise(sigma_max, noise_std, count)
+    return sigma_max * ratio ** torch.arange(count, dtype=torch.float64) - noise_std

@@ -51,10 +51,35 @@ def ncsn(sigma: Tensor, sd: float) -> Coefficients:
     return torch.ones_like(sigma), sigma, torch.ones_like(sigma), torch.log(sigma)
 
 
+def score(sigma: Tensor, sd: float) -> Coefficients:
+    """The network is the score itself, as in the first NCSN. Song and Ermon, NeurIPS 2019."""
+    return torch.ones_like(sigma), sigma**2, torch.ones_like(sigma), torch.log(sigma)
+
+
 def edm(sigma: Tensor, sd: float) -> Coefficients:
     """Unit variance at the network's input and target for every sigma. Karras et al., NeurIPS 2022, table 1."""
     total = torch.sqrt(sigma**2 + sd**2)
     return sd**2 / total**2, sigma * sd / total, 1 / total, torch.log(sigma) / 4
+
+
+def vp(sigma: Tensor, sd: float) -> Coefficients:
+    """Score SDE's VP: the network sees x_t = x / sqrt(1 + sigma^2) and 999 t, and tells the noise.
+
+    t belongs to the published beta, 0.1 to 20: made for networks with a positional embedding.
+    Reference: Karras et al., NeurIPS 2022, table 1.
+    """
+    return torch.ones_like(sigma), -sigma, 1 / torch.sqrt(1 + sigma**2), _label(torch.log1p(sigma**2))
+
+
+def sub_vp(sigma: Tensor, sd: float) -> Coefficients:
+    """Score SDE's sub-VP: as VP, with sigma = (1 - a^2) / a for the signal's share a. Song et al., ICLR 2021."""
+    share = 2 / (sigma + torch.sqrt(4 + sigma**2))
+    return torch.ones_like(sigma), -sigma, share, _label(2 * torch.asinh(sigma / 2))
+
+
+def _label(integral: Tensor) -> Tensor:
+    """999 t from -2 log a = 0.1 t + 19.9 t^2 / 2."""
+    return 999 * 2 * integral / (0.1 + torch.sqrt(0.01 + 2 * 19.9 * integral))
 
 
 def regression(noise_std: Tensor, sd: float) -> Coefficients:
@@ -70,6 +95,9 @@ PRECONDITIONINGS: dict[str, Callable[[Tensor, float], Coefficients]] = {
     "edm": edm,
     "ncsn": ncsn,
     "regression": regression,
+    "score": score,
+    "sub-vp": sub_vp,
+    "vp": vp,
 }
 
 
@@ -96,13 +124,31 @@ class NetworkPrior(ScoreModel):
         self.precondition = precondition
         self.sd, self.sigma_min, self.sigma_max = sd, sigma_min, sigma_max
 
-    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None = None) -> Tensor:
+        """E[x0 | x]; `extra` (B, channels, H, W) is what the network sees beside x, such as a sampling mask."""
+        c_skip, output = self._parts(x, sigma, extra)
+        return c_skip * x + output
+
+    def score(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None = None) -> Tensor:
+        """(denoised - x) / sigma^2 with the digits that the sum with x would cost where sigma is small."""
+        c_skip, output = self._parts(x, sigma, extra)
+        return ((c_skip - 1) * x + output) / per_item(sigma, x) ** 2
+
+    def _parts(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None) -> tuple[Tensor, Tensor]:
+        """c_skip and c_out F(c_in x, c_noise)."""
         sigma = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
         c_skip, c_out, c_in, c_noise = PRECONDITIONINGS[self.precondition](sigma, self.sd)
+        channels = to_channels(per_item(c_in, x) * x)
+        wanted = getattr(self.network, "channels", channels.shape[1])
+        if channels.shape[1] != wanted:
+            raise InputError(
+                f"the prior's network takes {wanted} channels, the images have {channels.shape[1]}: complex images need"
+                " a prior of 2, e.g. brain"
+            )
         reduced = self.precision != torch.float32
         with torch.autocast(x.device.type, self.precision) if reduced else nullcontext():
-            output = self.network(to_channels(per_item(c_in, x) * x), c_noise)
-        return per_item(c_skip, x) * x + per_item(c_out, x) * from_channels(output.to(x.real.dtype), x)
+            output = self.network(channels, c_noise) if extra is None else self.network(channels, c_noise, extra)
+        return per_item(c_skip, x), per_item(c_out, x) * from_channels(output.to(x.real.dtype), x)
 
 
 class CountedPrior(ScoreModel):

@@ -1,4 +1,4 @@
-"""What tests/test_processes.py starts under torchrun: `gradients` of every loss, or a training run that may die once."""
+"""What test_processes.py starts under torchrun: `gradients` of every loss, or a training run that may die once."""
 
 from __future__ import annotations
 

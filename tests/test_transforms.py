@@ -240,9 +240,7 @@ def test_the_field_of_a_sphere_is_harmonic_and_has_its_poles_along_b0(b):
     def field(r):
         return float(transforms.dipole(r[0], r[1], float(r[2]), b))
 
-    laplacian = sum(
-        field(here + h * axis) + field(here - h * axis) - 2 * field(here) for axis in torch.eye(3).double()
-    )
+    laplacian = sum(field(here + h * axis) + field(here - h * axis) - 2 * field(here) for axis in torch.eye(3).double())
     assert abs(laplacian / h**2) < 1e-3 * abs(field(here)) / float(here.norm()) ** 2
     assert field(0.5 * b) == pytest.approx(2 / 0.5**3)  # twice the field on the equator, of the other sign
     equator = torch.linalg.cross(b, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))

@@ -172,7 +172,7 @@ def test_signal_in_outer_kspace_is_seen_and_not_whitened():
 def test_a_filter_is_told_from_signal():
     kspace = head((128, 128), part=0.5)
     rows, cols = (torch.linspace(-1, 1, 128) for _ in range(2))
-    taper = (1 - 0.45 * (rows[:, None].square() + cols.square()))
+    taper = 1 - 0.45 * (rows[:, None].square() + cols.square())
     level = measure_noise([(kspace + noise(kspace)) * taper])
     assert level.whitening is None and "filtered" in level.notes[0]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Generator, Tensor
 
 from mri_score.data.acquisition import Acquisition
-from mri_score.errors import InputError
+from mri_score.errors import InputError, unknown_name
 from mri_score.losses.base import Loss, mean_square
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
@@ -15,30 +15,69 @@ from mri_score.schedules import Schedule
 from mri_score.score import ScoreModel
 
 
-class Denoising(Loss):
-    """weight(sigma) * mean |D(x0 + sigma n, sigma) - x0|^2 over the real components.
+def edm(sigma: Tensor, sd: float, schedule: Schedule) -> Tensor:
+    """Each level's loss near 1 at the start of training. Karras et al., NeurIPS 2022."""
+    return (sigma**2 + sd**2) / (sigma * sd) ** 2
 
-    anneal_power = p weighs the score's error by sigma^p as NCSN does: weight = sigma^(p - 4) / 2, with p = 2 there.
-    None weighs as EDM does: (sigma^2 + sd^2) / (sigma sd)^2, each level's loss near 1 at the start of training.
-    Reference: Vincent, A connection between score matching and denoising autoencoders, 2011.
+
+def noise(sigma: Tensor, sd: float, schedule: Schedule) -> Tensor:
+    """The error of the noise that the model sees in x: the loss of NCSN and of the VE, VP and sub-VP processes."""
+    return 1 / (2 * sigma**2)
+
+
+def likelihood(sigma: Tensor, sd: float, schedule: Schedule) -> Tensor:
+    """g(t)^2 / 2 for the error of the score: a bound of -log p(x0), whatever the schedule.
+
+    Reference: Song et al., Maximum likelihood training of score-based diffusion models, NeurIPS 2021.
+    """
+    return schedule.growth(sigma) / (2 * sigma**4)
+
+
+WEIGHTINGS: dict[str, Callable[[Tensor, float, Schedule], Tensor]] = {
+    "edm": edm,
+    "likelihood": likelihood,
+    "noise": noise,
+}
+
+
+class AtLevels(Loss):
+    """A loss of images with noise of a level that the schedule draws: a subclass says which, in `at`.
+
+    weighting: a row of WEIGHTINGS, which weighs the square error of the denoised image.
+    anneal_power = p in its place weighs the score's error by sigma^p as NCSN does: sigma^(p - 4) / 2, with p = 2 there.
     """
 
-    def __init__(self, schedule: Schedule, anneal_power: float | None = None) -> None:
+    def __init__(self, schedule: Schedule, anneal_power: float | None = None, weighting: str = "edm") -> None:
+        if weighting not in WEIGHTINGS:
+            raise unknown_name("loss.weighting", weighting, WEIGHTINGS)
         self.schedule = schedule
         self.anneal_power = anneal_power
+        self.weighting = weighting
 
     def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
         if batch.image is None:
             raise InputError(f"{batch.name} has no image to learn from")
-        return self.at(model, batch.image, self.schedule.draw(random), random)
+        sigma = self.schedule.draw(random).to(batch.image.real.dtype).to(batch.image.device)
+        return self.at(model, batch.image, sigma, random)
 
     def at(self, model: ScoreModel, image: Tensor, sigma: Tensor, random: Sequence[Generator]) -> Tensor:
         """The loss of each item at its own sigma (B,)."""
-        sigma = sigma.to(image.real.dtype).to(image.device)
-        noisy = image + per_item(sigma, image) * noise_like(image, random)
-        return self.weight(sigma, model.sd) * mean_square(model.denoise(noisy, sigma) - image)
+        raise NotImplementedError
 
     def weight(self, sigma: Tensor, sd: float) -> Tensor:
-        if self.anneal_power is None:
-            return (sigma**2 + sd**2) / (sigma * sd) ** 2
-        return sigma ** (self.anneal_power - 4) / 2
+        if self.anneal_power is not None:
+            return sigma ** (self.anneal_power - 4) / 2
+        return WEIGHTINGS[self.weighting](sigma, sd, self.schedule)
+
+
+class Denoising(AtLevels):
+    """weight(sigma) * mean |D(x0 + sigma n, sigma) - x0|^2 over the real components.
+
+    With LogNormal levels and the default weighting it is EDM's loss; with Geometric, VP or SubVP levels and the
+    weighting `noise` or `likelihood` it is the loss of the VE, VP or sub-VP process, over the number of components.
+    Reference: Vincent, A connection between score matching and denoising autoencoders, 2011.
+    """
+
+    def at(self, model: ScoreModel, image: Tensor, sigma: Tensor, random: Sequence[Generator]) -> Tensor:
+        noisy = image + per_item(sigma, image) * noise_like(image, random)
+        return self.weight(sigma, model.sd) * mean_square(model.denoise(noisy, sigma) - image)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor
@@ -12,43 +13,87 @@ from mri_score.errors import InputError
 from mri_score.losses.base import Loss, mean_square
 from mri_score.losses.denoising import Denoising
 from mri_score.numerics.channels import real_size
-from mri_score.numerics.divergence import divergence
+from mri_score.numerics.divergence import value_and_divergence
 from mri_score.schedules import Schedule
 from mri_score.score import ScoreModel
+
+STEP = 0.1
+"""Of finite differences, in units of the noise; with NCSNv2, whose slope jumps, 0.01 triples a gradient's noise."""
+
+
+class SureRisk:
+    """SURE(y) = mean |D(y) - y|^2 + 2 s^2 div D(y) / n - s^2, the mean square error of D(y, s) in expectation.
+
+    The error is that against the clean image, which nobody has seen; y has noise of s = noise_std in each of its n
+    real components, every item its own. The divergence takes `probes` random directions, and finite differences of
+    `step` noise_std; step=None takes exact products, for networks without kinks (the U-Net, not NCSNv2). Always in
+    fp32, as a difference does not survive bfloat16.
+    Reference: Stein, Ann. Stat. 1981; Ramani, Blu and Unser, IEEE Trans. Image Process. 2008.
+    """
+
+    def __init__(self, step: float | None = STEP, probes: int = 1) -> None:
+        if step is not None and step <= 0:
+            raise InputError(f"loss.step is {step}; give a positive number of noise_std, e.g. 0.1, or null: exact")
+        if probes < 1:
+            raise InputError(f"loss.probes is {probes}; a divergence needs at least 1")
+        self.step, self.probes = step, probes
+
+    def __call__(
+        self, model: ScoreModel, noisy: Tensor, noise_std: Tensor, random: Sequence[Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """The estimated mean square error of each item (B,), and the denoised images."""
+        denoised, spread = self.parts(lambda x: model.denoise(x, noise_std), noisy, noise_std, random)
+        return mean_square(denoised - noisy) + noise_std**2 * (2 * spread / real_size(noisy) - 1), denoised
+
+    def parts(
+        self, f: Callable[[Tensor], Tensor], noisy: Tensor, noise_std: Tensor, random: Sequence[Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """f(noisy) and the divergence of f there (B,)."""
+        with full_precision(noisy.device.type):
+            step = None if self.step is None else self.step * noise_std
+            return value_and_divergence(f, noisy, step, random, self.probes)
 
 
 class Sure(Loss):
     """SURE of the denoiser at each item's own noise_std, plus denoising score matching on its detached result.
 
-    SURE(y) = mean |D(y) - y|^2 + 2 noise_std^2 div D(y) / n - noise_std^2, in expectation the mean square error of
-    D(y, noise_std) against the clean image that nobody has seen. It is divided by noise_std^2, so that the noise
-    level does not set the learning rate; the score matching part counts `score_weight`.
-    Always in fp32: the finite difference of the divergence does not survive bfloat16.
-    Reference: Stein, Ann. Stat. 1981; Aali et al., Solving inverse problems with score-based generative priors
-    learned from noisy data, Asilomar 2023 (there without the stop-gradient and with a weight that grows).
+    `SureRisk` is divided by noise_std^2, so that the noise level does not set the learning rate; the score matching
+    counts `score_weight` and does not push on what was denoised.
     """
 
     def __init__(
-        self, schedule: Schedule, anneal_power: float | None = None, score_weight: float = 1.0, step: float = 1e-2
+        self,
+        schedule: Schedule,
+        anneal_power: float | None = None,
+        score_weight: float = 1.0,
+        step: float | None = STEP,  # of finite differences, in units of noise_std; None: exact products
+        probes: int = 1,
     ) -> None:
         self.denoising = Denoising(schedule, anneal_power)
         self.score_weight = score_weight
-        self.step = step  # of the finite difference, in units of noise_std
+        self.risk = SureRisk(step, probes)
 
     def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
-        if batch.image is None or batch.noise_std is None:
-            raise InputError(f"{batch.name}: SURE needs noisy images and their noise_std")
-        noise_std = batch.noise_std.expand(len(batch.image))
-        with torch.autocast(batch.image.device.type, enabled=False):
-            risk, denoised = self.risk(model, batch.image, noise_std, random)
+        noisy, noise_std = noisy_images(batch, "SURE")
+        risk, denoised = self.risk(model, noisy, noise_std, random)
         clean = Acquisition(name=batch.name, image=denoised.detach())
         return risk / noise_std**2 + self.score_weight * self.denoising(model, clean, random, step)
 
-    def risk(
-        self, model: ScoreModel, noisy: Tensor, noise_std: Tensor, random: Sequence[Generator]
-    ) -> tuple[Tensor, Tensor]:
-        """The estimated mean square error of each item (B,), and the denoised images."""
-        denoised = model.denoise(noisy, noise_std)
-        spread = divergence(lambda x: model.denoise(x, noise_std), noisy, denoised, self.step * noise_std, random)
-        risk = mean_square(denoised - noisy) + noise_std**2 * (2 * spread / real_size(noisy) - 1)
-        return risk, denoised
+
+def noisy_images(batch: Acquisition, loss: str) -> tuple[Tensor, Tensor]:
+    """The images of a batch, and their noise_std as (B,)."""
+    if batch.image is None or batch.noise_std is None:
+        raise InputError(f"{batch.name}: {loss} needs noisy images and their noise_std; set data.noise to true")
+    return batch.image, batch.noise_std.expand(len(batch.image))
+
+
+@contextmanager
+def full_precision(device: str) -> Iterator[None]:
+    """Within, neither autocast nor TensorFloat-32, whose rounding is as large as a finite difference."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from mri_score.networks.ddpm import DDPM
+from mri_score.networks.ncsn import NCSN
+from mri_score.networks.ncsnpp import NCSNpp
 from mri_score.networks.ncsnv2 import NCSNv2
 from mri_score.networks.unet import UNet
 
-NETWORKS = {"ncsnv2": NCSNv2, "unet": UNet}
+NETWORKS = {"ddpm": DDPM, "ncsn": NCSN, "ncsnpp": NCSNpp, "ncsnv2": NCSNv2, "unet": UNet}

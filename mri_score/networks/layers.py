@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +25,20 @@ class InstanceNormPlus(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels, *size = x.shape
-        means = x.mean((2, 3))
-        variance, mean = torch.var_mean(means, dim=1, correction=int(channels > 1), keepdim=True)
-        shift = self.beta + self.gamma * self.alpha * (means - mean) * torch.rsqrt(variance + 1e-5)
-        # Each channel of each item as a channel of one batch norm: a single kernel normalizes, scales and shifts, and
-        # unlike torch.nn.functional it accepts a single pixel.
-        rows, gains = x.reshape(1, batch * channels, *size), self.gamma.repeat(batch)
-        normal = torch.batch_norm(rows, gains, shift.flatten(), None, None, True, 0.0, 1e-5, True)
-        return normal.view(batch, channels, *size)
+        return instance_norm_plus(x, self.gamma, self.alpha, self.beta)
+
+
+def instance_norm_plus(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """The formula of InstanceNorm++ for gamma, alpha and beta of shape (channels,), or (B, channels) an item."""
+    batch, channels, *size = x.shape
+    means = x.mean((2, 3))
+    variance, mean = torch.var_mean(means, dim=1, correction=int(channels > 1), keepdim=True)
+    shift = beta + gamma * alpha * (means - mean) * torch.rsqrt(variance + 1e-5)
+    # Each channel of each item as a channel of one batch norm: a single kernel normalizes, scales and shifts, and
+    # unlike torch.nn.functional it accepts a single pixel.
+    rows, gains = x.reshape(1, batch * channels, *size), gamma.expand(batch, channels).flatten()
+    normal = torch.batch_norm(rows, gains, shift.flatten(), None, None, True, 0.0, 1e-5, True)
+    return normal.view(batch, channels, *size)
 
 
 def conv(channels_in: int, channels_out: int, *, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -46,17 +51,25 @@ class ResidualBlock(nn.Module):
 
     A block that enters a stage widens in conv2, has a convolution as shortcut, and may halve the resolution by the mean
     of 2x2 pixels (the shortcut is then 1x1); any other block has the identity.
+    `norm` makes a norm from a number of channels; a conditional one is called with the label too.
     Shapes: x (B, channels_in, H, W) -> (B, channels_out, H, W), or (B, channels_out, H / 2, W / 2).
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, *, enter: bool = False, halve: bool = False, dilation: int = 1
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        enter: bool = False,
+        halve: bool = False,
+        dilation: int = 1,
+        norm: Callable[[int], nn.Module] = InstanceNormPlus,
     ) -> None:
         super().__init__()
         self.halve = halve
-        self.normalize1 = InstanceNormPlus(channels_in)
+        self.normalize1 = norm(channels_in)
         self.conv1 = conv(channels_in, channels_in, dilation=dilation)
-        self.normalize2 = InstanceNormPlus(channels_in)
+        self.normalize2 = norm(channels_in)
         self.conv2 = conv(channels_in, channels_out, dilation=dilation)
         if not enter:
             self.shortcut: nn.Module = nn.Identity()
@@ -65,9 +78,9 @@ class ResidualBlock(nn.Module):
         else:
             self.shortcut = conv(channels_in, channels_out, dilation=dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(elu(self.normalize1(x)))
-        h = self.conv2(elu(self.normalize2(h)))
+    def forward(self, x: Tensor, *label: Tensor) -> Tensor:
+        h = self.conv1(elu(self.normalize1(x, *label)))
+        h = self.conv2(elu(self.normalize2(h, *label)))
         if self.halve:  # a mean commutes with the 1x1 shortcut, and is cheaper first
             h, x = avg_pool2d(h, 2), avg_pool2d(x, 2)
         return h.add_(self.shortcut(x))
@@ -114,12 +127,17 @@ class Fusion(nn.Module):
         self.convs = nn.ModuleList(conv(channels, channels_out) for channels in channels_in)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        total, *others = (layer(x) for layer, x in zip(self.convs, inputs, strict=True))
-        for other in others:
-            if other.shape != total.shape:
-                other = interpolate(other, size=total.shape[2:], mode="bilinear", align_corners=True)
-            total = total.add_(other)
-        return total
+        return summed(layer(x) for layer, x in zip(self.convs, inputs, strict=True))
+
+
+def summed(maps: Iterable[Tensor]) -> Tensor:
+    """The sum of feature maps, each brought bilinearly to the size of the first, which is changed in place."""
+    total, *others = maps
+    for other in others:
+        if other.shape != total.shape:
+            other = interpolate(other, size=total.shape[2:], mode="bilinear", align_corners=True)
+        total = total.add_(other)
+    return total
 
 
 class RefineBlock(nn.Module):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.functional import elu, pad
+from torch.nn.functional import elu
 
 from mri_score.errors import InputError, unknown_name
 from mri_score.networks.layers import InstanceNormPlus, RefineBlock, ResidualBlock, conv
+from mri_score.networks.resampling import reflected
 
 
 class Stage(NamedTuple):
@@ -96,6 +97,7 @@ class NCSNv2(nn.Module):
         self.published_input = published_input
         self.divisor = 2 ** sum(stage.halve for stage in stages)
 
+        self.channels = channels
         self.begin_conv = conv(channels, width)
         self.stages = nn.ModuleList()
         now = width
@@ -116,10 +118,9 @@ class NCSNv2(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
         if extra is not None:
             raise ValueError("NCSNv2 takes no extra input")
-        height, width = x.shape[-2:]
-        top, left = (-height % self.divisor) // 2, (-width % self.divisor) // 2
+        x, (rows, columns) = reflected(2 * x - 1 if self.published_input else x, self.divisor)
 
-        h = self.begin_conv(self._continued(2 * x - 1 if self.published_input else x))
+        h = self.begin_conv(x)
         skips = []
         for stage in self.stages:
             h = stage(h)
@@ -127,16 +128,16 @@ class NCSNv2(nn.Module):
         h = self.refine[0](skips.pop())
         for refine in self.refine[1:]:
             h = refine(skips.pop(), h)
-        return self.end_conv(elu(self.normalizer(h)))[..., top : top + height, left : left + width]
+        return self.end_conv(elu(self.normalizer(h)))[..., rows, columns]
 
-    def _continued(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if min(height, width) < self.divisor:
-            raise InputError(f"images of {height} x {width} are too small: this network needs sides of {self.divisor}")
-        down, across = -height % self.divisor, -width % self.divisor
-        if not down and not across:
-            return x
-        return pad(x, (across // 2, across - across // 2, down // 2, down - down // 2), mode="reflect")
+
+def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The arguments of the network that published weights belong to, and the weights under our names."""
+    parts = {key.partition(".")[0] for key in state}
+    depth = "large" if "res31" in parts else "medium" if "res5" in parts else "low"
+    width, channels = state["begin_conv.weight"].shape[:2]
+    network = {"name": "ncsnv2", "depth": depth, "width": width, "channels": channels, "published_input": True}
+    return network, rename_published(state, depth)
 
 
 def rename_published(state: Mapping[str, Tensor], depth: str) -> dict[str, Tensor]:
@@ -157,5 +158,5 @@ def _renamed(key: str, parts: Mapping[str, str]) -> str:
     part, _, leaf = key.removeprefix("module.").partition(".")
     if part not in parts:
         raise InputError(f"published weights have {key!r}; this depth has {', '.join(parts)}: try another depth")
-    leaf = re.sub(r"(\d)_(\d)_conv", lambda found: f"convs.{2 * int(found[1]) + int(found[2]) - 3}", leaf)
+    leaf = re.sub(r"(\d)_(\d)_(conv|norm)", lambda found: f"{found[3]}s.{2 * int(found[1]) + int(found[2]) - 3}", leaf)
     return f"{parts[part]}.{leaf.replace('.conv.', '.')}"

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mri_score.errors import InputError
+
 
 class NoiseEmbedding(nn.Module):
     """c_noise (B,) -> (B, size): cosines of fixed random frequencies and phases, then two linear layers.
@@ -64,6 +66,7 @@ class UNet(nn.Module):
 
     Every operation is local, so that what is learned on patches holds on full images.
     Shapes: x (B, channels, H, W) of any size, padded inside; c_noise (B,); the same shape comes out.
+    extra (B, extra_channels, H, W) enters beside x; ones where it is not given, as for the mask of a full scan.
     """
 
     def __init__(
@@ -73,13 +76,16 @@ class UNet(nn.Module):
         unshuffle: int = 2,                     # pixels that enter as channels, along each axis
         embedding: int = 128,                   # size of the noise embedding
         channels: int = 2,                      # 2 for complex images, 1 for real ones
+        extra_channels: int = 0,                # further channels of the input, e.g. 1 for a sampling mask
     ) -> None:  # fmt: skip
         super().__init__()
         self.unshuffle = unshuffle
         self.divisor = unshuffle * 2 ** (len(widths) - 1)
+        self.channels = channels
+        self.extra_channels = extra_channels
         packed = channels * unshuffle**2
         self.embed = NoiseEmbedding(embedding)
-        self.enter = nn.Conv2d(packed, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(packed + extra_channels * unshuffle**2, widths[0], 3, padding=1)
         steps = list(zip(widths, widths[1:], strict=False))
         self.down = nn.ModuleList(Blocks(blocks, w, embedding) for w in widths)
         self.up = nn.ModuleList(Blocks(blocks, w, embedding) for w in widths[:-1])
@@ -90,9 +96,12 @@ class UNet(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
-        if extra is not None:
-            raise ValueError("UNet takes no extra input")
+        if extra is not None and not self.extra_channels:
+            raise InputError("this UNet takes no extra input, such as a sampling mask; set network.extra_channels: 1")
         height, width = x.shape[-2:]
+        if self.extra_channels:
+            extra = x.new_ones(len(x), self.extra_channels, height, width) if extra is None else extra
+            x = torch.cat([x, extra.to(x.dtype)], dim=1)
         x = functional.pad(x, (0, -width % self.divisor, 0, -height % self.divisor))
         embedding = self.embed(c_noise)
 

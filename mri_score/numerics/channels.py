@@ -7,16 +7,19 @@ from torch import Tensor
 
 
 def to_channels(x: Tensor) -> Tensor:
-    """(B, *shape) complex -> (B, 2, *shape) real; a real (B, *shape) becomes (B, 1, *shape)."""
+    """(B, *shape) complex -> (B, 2, *shape) real; a real (B, *shape) becomes (B, 1, *shape).
+
+    Real (B, channels, H, W), such as colour images, has its channels already.
+    """
     if not x.is_complex():
-        return x.unsqueeze(1)
+        return x if x.ndim == 4 else x.unsqueeze(1)
     return torch.view_as_real(x.resolve_conj()).movedim(-1, 1)
 
 
 def from_channels(channels: Tensor, like: Tensor) -> Tensor:
     """Undo `to_channels` for an image such as `like` (complex or real)."""
     if not like.is_complex():
-        return channels.squeeze(1)
+        return channels if like.ndim == 4 else channels.squeeze(1)
     return torch.view_as_complex(channels.movedim(1, -1).contiguous())
 
 

@@ -1,23 +1,58 @@
-"""Hutchinson's estimate of a divergence over real components."""
+"""Hutchinson's estimate of a divergence over real components, by finite differences or exact products."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Generator, Tensor
 
-from mri_score.numerics.channels import per_item
+from mri_score.numerics.channels import inner, per_item
 from mri_score.numerics.noise import signs_like
 
+Map = Callable[[Tensor], Tensor]
 
-def divergence(
-    f: Callable[[Tensor], Tensor], x: Tensor, at_x: Tensor, step: Tensor, random: Sequence[Generator]
-) -> Tensor:
-    """sum_i d f_i / d x_i of each item by one probe and a finite difference: b . (f(x + h b) - f(x)) / h.
+
+def divergence(f: Map, x: Tensor, at_x: Tensor, step: Tensor, random: Sequence[Generator], probes: int = 1) -> Tensor:
+    """sum_i d f_i / d x_i of each item by finite differences: the mean over probes b of b . (f(x + h b) - f(x)) / h.
 
     b is +-1 in each real component, h = `step` (B,) wants to be small against the noise in x; at_x = f(x).
+    Where the slope of f jumps (maximum pooling, ReLU) a gradient in f's parameters keeps the share of the jumps, with
+    a variance that grows as 1 / h.
     Reference: Ramani, Blu and Unser, Monte-Carlo SURE, IEEE Trans. Image Process. 2008.
     """
-    probe = signs_like(x, random)
-    change = f(x + per_item(step, x) * probe) - at_x
-    return (probe.conj() * change).real.flatten(1).sum(1) / step
+    total = torch.zeros_like(step)
+    for _ in range(probes):
+        probe = signs_like(x, random)
+        total = total + inner(probe, f(x + per_item(step, x) * probe) - at_x)
+    return total / (probes * step)
+
+
+def exact_divergence(f: Map, x: Tensor, random: Sequence[Generator], probes: int = 1) -> tuple[Tensor, Tensor]:
+    """f(x), and its divergence as the mean over probes b of b . J^T b, differentiable in what f holds.
+
+    For smooth f only is a gradient of it the gradient of its mean: where the slope of f jumps, no derivative at x
+    knows that a parameter moves the jump. Reverse products, as forward ones have no right gradient through a batch
+    norm (torch 2.13).
+    """
+    learning = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = f(x)
+        total = torch.zeros(len(x), dtype=x.real.dtype, device=x.device)
+        for _ in range(probes):
+            probe = signs_like(x, random)
+            (product,) = torch.autograd.grad(value, x, probe, create_graph=learning, retain_graph=True)
+            total = total + inner(probe, product)
+    total = total / probes
+    return (value, total) if learning else (value.detach(), total.detach())
+
+
+def value_and_divergence(
+    f: Map, x: Tensor, step: Tensor | None, random: Sequence[Generator], probes: int = 1
+) -> tuple[Tensor, Tensor]:
+    """f(x) and its divergence: by finite differences of `step` (B,), exact without one."""
+    if step is None:
+        return exact_divergence(f, x, random, probes)
+    value = f(x)
+    return value, divergence(f, x, value, step, random, probes)

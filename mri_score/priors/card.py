@@ -82,8 +82,8 @@ def storage_error(one: NetworkPrior, other: NetworkPrior, side: int = 64) -> flo
     place = torch.linspace(-2, 2, side)
     image = torch.exp(-(place[:, None] ** 2) - place**2).to(torch.complex64)[None]
     errors = []
-    for level in (0.01, 0.1, 1.0):
-        noisy = image + level * noise_like(image, generators(0, "storage", level, 1))
+    for number, level in enumerate((0.01, 0.1, 1.0)):
+        noisy = image + level * noise_like(image, generators(0, "storage", number))
         cleaned = one.denoise(noisy, level)
         errors.append((other.denoise(noisy, level) - cleaned).norm() / (cleaned - noisy).norm())
     return float(torch.stack(errors).max())

@@ -7,6 +7,7 @@ from mri_score.samplers.ddim import Ddim
 from mri_score.samplers.langevin import Langevin
 from mri_score.samplers.preconditioned import Preconditioned
 from mri_score.samplers.predictor_corrector import PredictorCorrector
+from mri_score.samplers.probability_flow import Heun, RungeKutta45
 from mri_score.samplers.red_diff import RedDiff
 from mri_score.samplers.renoise import Renoise
 
@@ -14,9 +15,11 @@ SAMPLERS = {
     "ancestral": Ancestral,
     "ddim": Ddim,
     "guided-ancestral": GuidedAncestral,
+    "heun": Heun,
     "langevin": Langevin,
     "preconditioned": Preconditioned,
     "predictor-corrector": PredictorCorrector,
     "red-diff": RedDiff,
     "renoise": Renoise,
+    "rk45": RungeKutta45,
 }

@@ -22,7 +22,7 @@ class Source(Protocol):
 
 
 class Batches(Dataset):
-    """Batch number `step`: `batch_size` items, item i keyed by (seed, step, i); of these the items `share`, if given."""
+    """Batch number `step`: `batch_size` items, item i keyed by (seed, step, i); of these only `share`, if given."""
 
     def __init__(self, source: Source, batch_size: int, seed: int, share: range | None = None) -> None:
         self.source, self.seed = source, seed

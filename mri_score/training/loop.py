@@ -68,8 +68,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train until `steps`, resuming from the newest checkpoint of the folder if there is one.
 
-    Started by torchrun, all processes train together: `batch_size` is their joint batch, and the first writes the files.
-
+    Started by torchrun, all processes train together: `batch_size` is their joint batch, and the first writes files.
     Batches, noise and the learning rate follow from (seed, step) alone: a run that was killed and resumed ends with
     the bits of an uninterrupted one on the same number of threads.
     Errors: Interrupted after SIGTERM or SIGINT, InputError for numbers that are not finite for PATIENCE steps.

@@ -1,0 +1,67 @@
+"""Many images on one sheet: magnitudes in grey, phases in colour, colour images as they are."""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+
+import numpy as np
+from matplotlib.colors import hsv_to_rgb
+from numpy.typing import NDArray
+from PIL import Image
+
+from mri_score.errors import InputError
+from mri_score.evaluation.metrics import Images, as_numpy
+from mri_score.evaluation.panel import display_window, picture
+
+GAP = 2
+"""Black pixels between the images of a sheet."""
+
+
+def tiled(images: Images, columns: int | None = None) -> NDArray:
+    """Images (N, H, W), complex or real, row by row on one (rows (H + GAP) - GAP, columns (W + GAP) - GAP) sheet.
+
+    columns: as square a sheet as N allows by default.
+    Errors: InputError for no images, and for another number of axes.
+    """
+    stack = as_numpy(images)
+    if stack.ndim != 3 or not stack.size:
+        raise InputError(f"a sheet needs images (N, rows, columns), one or more; got shape {stack.shape}")
+    columns = min(columns or math.ceil(len(stack) ** 0.5), len(stack))
+    rows = math.ceil(len(stack) / columns)
+    blank = np.zeros((rows * columns - len(stack), *stack.shape[1:]), stack.dtype)
+    padded = np.pad(np.concatenate([stack, blank]), ((0, 0), (0, GAP), (0, GAP)))
+    high, wide = padded.shape[1:]
+    sheet = padded.reshape(rows, columns, high, wide).swapaxes(1, 2).reshape(rows * high, columns * wide)
+    return sheet[:-GAP, :-GAP]
+
+
+def magnitude_sheet(images: Images, columns: int | None = None) -> bytes:
+    """A grey PNG; black is 0, white the 99.5th percentile of all images together."""
+    return picture(tiled(images, columns), _window(images))
+
+
+def phase_sheet(images: Images, columns: int | None = None) -> bytes:
+    """A colour PNG: the phase is the hue, red for 0 and cyan for pi, the magnitude the brightness."""
+    sheet = tiled(images, columns)
+    white = _window(images)[1]
+    hue = np.angle(sheet) / (2 * np.pi) % 1
+    bright = np.clip(np.abs(sheet) / white, 0, 1) ** 0.5  # what lies in the dark has a phase too
+    return _colours(hsv_to_rgb(np.stack([hue, np.full_like(bright, 0.75), bright], -1)))
+
+
+def colour_sheet(images: Images, columns: int | None = None) -> bytes:
+    """A colour PNG of images (N, 3, H, W) with values in [0, 1]."""
+    return _colours(np.stack([tiled(one, columns) for one in as_numpy(images).swapaxes(0, 1)], -1))
+
+
+def _colours(sheet: NDArray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray((sheet.clip(0, 1) * 255).round().astype(np.uint8)).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _window(images: Images) -> tuple[float, float]:
+    """Of all images as one, without the gaps."""
+    stack = as_numpy(images)
+    return display_window(stack.reshape(-1, stack.shape[-1]))

@@ -1,0 +1,298 @@
+"""Generation: walks over the bare prior, from noise to images; given known pixels; and between two samples."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from torch import Generator, Tensor
+
+from mri_score import __version__
+from mri_score.dataset import read_parameters
+from mri_score.errors import InputError, unknown_name
+from mri_score.files import whole_file
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.operators.pixels import Pixels
+from mri_score.posteriors import POSTERIORS
+from mri_score.priors.store import read_record
+from mri_score.reconstruction import GIVEN, Progress, find_device
+from mri_score.samplers import SAMPLERS, Ancestral, Ddim, Heun, RungeKutta45
+from mri_score.samplers.base import Diverged, Sampler
+from mri_score.schedules import Geometric, Karras, Schedule
+from mri_score.score import CountedPrior, NetworkPrior, ScoreModel
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A sampler, how many levels of which schedule, and the posterior that it walks if pixels are known."""
+
+    sampler: str
+    schedule: type[Schedule]
+    steps: int
+    calls: int | None
+    """Network calls a level; None: as many as its tolerance asks for."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    posterior: str | None = None
+
+    def kinds(self) -> list[type]:
+        """The classes whose further arguments are this walk's options."""
+        return [SAMPLERS[self.sampler], *([POSTERIORS[self.posterior]] if self.posterior else [])]
+
+
+WALKS = {
+    "ancestral": Walk("ancestral", Karras, 200, 1),
+    "ddim": Walk("ddim", Karras, 50, 1),
+    "euler": Walk("ddim", Karras, 36, 1, {"zeta": 0.0}),
+    "heun": Walk("heun", Karras, 25, 2),
+    "langevin": Walk("langevin", Geometric, 334, 3),
+    "predictor-corrector": Walk("predictor-corrector", Geometric, 500, 2),
+    "rk45": Walk("rk45", Karras, 4, None),
+}
+DEFAULT_WALK = "heun"
+
+INPAINTING = {
+    "adaptive-draw": Walk("renoise", Karras, 50, 1, posterior="adaptive-draw"),
+    "exact-draw": Walk("renoise", Karras, 50, 1, posterior="exact-draw"),
+    "langevin": Walk("langevin", Geometric, 334, 3, posterior="annealed"),
+    "mmps": Walk("ancestral", Karras, 50, 1, posterior="mmps"),
+    "mmps-draw": Walk("renoise", Karras, 20, 1, posterior="mmps-draw"),
+    "pigdm": Walk("ancestral", Karras, 100, 1, posterior="pigdm"),
+}
+"""They start where the bare prior's walks do: unlike k-space, known pixels say little of the others' mean."""
+DEFAULT_INPAINTING = "mmps-draw"
+
+NOISE_STD = 0.01
+"""Of known pixels, each real component: 1 % of a bright one, about what a clinical scan has at 36 dB."""
+
+
+def sample_prior(
+    prior: ScoreModel,
+    n: int,
+    shape: Sequence[int],
+    *,
+    sampler: str = DEFAULT_WALK,
+    steps: int | None = None,
+    options: Mapping[str, Any] | None = None,    # more arguments of the sampler
+    seed: int = 0,
+    mean: float = 0.0,                           # of the data: walks start about it
+    dtype: torch.dtype = torch.complex64,
+    batch_size: int = 8,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Tensor:  # fmt: skip
+    """`n` images of the prior: (n, *shape), on the CPU, in the prior's scale.
+
+    Image i follows from (seed, i) alone, whatever shares its batch. Walks span the prior's range of noise levels; a
+    prior without one is walked from 100 to 0.01 times its sd.
+    Errors: InputError for unknown names, and for an image that is not finite any more.
+    """
+    walk = make_walk(WALKS, sampler, prior, steps, options)
+    start = torch.full((n, *shape), mean, dtype=dtype)
+    return _images(walk, prior, start, sample_streams(seed, range(n)), batch_size, device, progress)
+
+
+def interpolate(
+    prior: ScoreModel,
+    n: int,
+    shape: Sequence[int],
+    *,
+    between: tuple[int, int] = (0, 1),
+    sampler: str = DEFAULT_WALK,
+    steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    mean: float = 0.0,
+    dtype: torch.dtype = torch.complex64,
+    batch_size: int = 8,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Tensor:
+    """`n` images on the way between two samples of `sample_prior`, by their numbers: (n, *shape), both included.
+
+    Walks start from cos(t) n1 + sin(t) n2, t even in [0, pi / 2], which is normal noise for every t; n1 and n2 are the
+    first noise of the two samples. The walk must draw no more: heun, euler, rk45.
+    Errors: InputError for fewer than 2 images, and for a sampler that draws noise on its way.
+    """
+    if n < 2:
+        raise InputError(f"an interpolation of {n} images has no two ends; take 2 or more")
+    walk = make_walk(WALKS, sampler, prior, steps, options)
+    if draws_noise(walk):
+        raise InputError(
+            f"{sampler} draws noise on its way, so that its first noise does not decide the image; interpolate with"
+            " heun, euler or rk45, or set the share of new noise to 0 (zeta=0, eta=0, churn=0)"
+        )
+    first, second = noise_like(torch.zeros(2, *shape, dtype=dtype), sample_streams(seed, between))
+    t = torch.linspace(0, math.pi / 2, n).reshape(-1, *[1] * len(shape))
+    # Each walk draws n1 again and adds it to its start.
+    start = mean + float(walk.sigmas[0]) * ((t.cos() - 1) * first + t.sin() * second)
+    random = sample_streams(seed, [between[0]] * n)
+    return _images(walk, prior, start, random, batch_size, device, progress)
+
+
+def inpaint(
+    prior: ScoreModel,
+    image: Tensor,
+    keep: Tensor,
+    n: int,
+    *,
+    noise_std: float = NOISE_STD,
+    sampler: str = DEFAULT_INPAINTING,
+    steps: int | None = None,
+    options: Mapping[str, Any] | None = None,    # more arguments of sampler and posterior
+    seed: int = 0,
+    mean: float = 0.0,
+    batch_size: int = 8,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Tensor:  # fmt: skip
+    """`n` draws of an image (*shape) given those of its pixels where `keep` (*shape) is true: (n, *shape), on the CPU.
+
+    The image is in the prior's scale, its 99th percentile near 1; `noise_std` is that of each real component of a
+    known pixel. Draw i follows from (seed, i) alone.
+    Errors: InputError for a mask that does not fit, or hides all; otherwise as `sample_prior`.
+    """
+    if keep.shape != image.shape or not bool((keep != 0).any()):
+        raise InputError(
+            f"the mask has shape {tuple(keep.shape)} and {int((keep != 0).sum())} known pixels, the image has shape"
+            f" {tuple(image.shape)}; they need one shape, and at least one known pixel"
+        )
+    if not noise_std > 0:
+        raise InputError(f"the noise of known pixels is {noise_std}; it must be above 0, e.g. {NOISE_STD}")
+    walk = make_walk(INPAINTING, sampler, prior, steps, options)
+    kind = POSTERIORS[INPAINTING[sampler].posterior or ""]
+    chosen = _for(kind, options or {})
+    place = find_device(device)
+    operator = Pixels((keep != 0)[None].to(place))
+    known = operator(image[None].to(place))
+
+    def given(bare: ScoreModel, count: int) -> ScoreModel:
+        return kind(bare, operator, known.expand(count, *image.shape), torch.tensor(noise_std), **chosen)
+
+    start = torch.full((n, *image.shape), mean, dtype=image.dtype)
+    return _images(walk, prior, start, sample_streams(seed, range(n)), batch_size, device, progress, given)
+
+
+def sample_streams(seed: int, numbers: Sequence[int]) -> list[Generator]:
+    """The random numbers of samples, keyed by (seed, "sample", number)."""
+    return generators(seed, "sample", draws=numbers)
+
+
+def make_walk(
+    known: Mapping[str, Walk],
+    name: str,
+    prior: ScoreModel,
+    steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Sampler:
+    """The walk `name` of WALKS or INPAINTING over all noise levels of the prior."""
+    if name not in known:
+        raise unknown_name("the sampler", name, known)
+    walk = known[name]
+    if unknown := set(options or {}) - set(walk_options(walk)):
+        raise unknown_name(f"the option of {name}", min(unknown), walk_options(walk))
+    kind = SAMPLERS[walk.sampler]
+    levels = walk.schedule(*noise_range(prior)).levels(walk.steps if steps is None else steps)
+    return kind(levels, **_for(kind, {**walk.options, **(options or {})}))
+
+
+def draws_noise(walk: Sampler) -> bool:
+    """Whether a walk draws more noise than that of its first iterate."""
+    shares = {Ancestral: "eta", Ddim: "zeta", Heun: "rise"}
+    return not isinstance(walk, RungeKutta45) and bool(getattr(walk, shares.get(type(walk), ""), 1))
+
+
+def walk_options(walk: Walk) -> list[str]:
+    """The further arguments of a walk's sampler and posterior."""
+    return sorted({name for kind in walk.kinds() for name in inspect.signature(kind).parameters} - set(GIVEN))
+
+
+def noise_range(prior: ScoreModel) -> tuple[float, float]:
+    """sigma_min and sigma_max of a walk over the bare prior."""
+    if isinstance(prior, NetworkPrior):
+        return prior.sigma_min, prior.sigma_max
+    return 0.01 * prior.sd, 100 * prior.sd
+
+
+def _for(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that this class takes."""
+    return {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
+
+
+def _bare(prior: ScoreModel, count: int) -> ScoreModel:
+    return prior
+
+
+def _images(
+    walk: Sampler,
+    prior: ScoreModel,
+    start: Tensor,
+    random: Sequence[Generator],
+    batch_size: int,
+    device: str,
+    progress: Progress | None,
+    make: Callable[[ScoreModel, int], ScoreModel] = _bare,
+) -> Tensor:
+    """One walk about each image of `start`, at most `batch_size` at a time, over what `make` makes of the prior."""
+    if not len(start) or batch_size < 1:
+        raise InputError(f"samples and batch size must be at least 1; got {len(start)} and {batch_size}")
+    place = find_device(device)
+    prior, images = prior.to(place), torch.empty_like(start)
+    for first in range(0, len(start), batch_size):
+        batch = slice(first, first + batch_size)
+        counted, told = CountedPrior(prior), 0
+
+        def tell(level: int, sigma: float, x: Tensor, counted: CountedPrior = counted) -> None:
+            nonlocal told
+            if progress is not None:
+                progress(counted.calls - told)
+            told = counted.calls
+
+        about = start[batch].to(place)
+        try:
+            images[batch] = walk(make(counted, len(about)), about, random[batch], tell, about).cpu()
+        except Diverged as error:
+            raise InputError(
+                f"sample {first + error.item}: not finite any more at {error.where} of {type(walk).__name__};"
+                " take more --steps, or another --sampler"
+            ) from error
+    return images
+
+
+# What the data's mean is, and the file of samples.
+
+
+def prior_mean(path: Path, complex_images: bool = True) -> float:
+    """The mean of the data of a prior's .safetensors: where walks start.
+
+    From `mean` of its JSON's `about`; else 0 for complex images, whose phase is any; else from parameters.txt beside
+    it, or the bundled numbers of its dataset; else 0.5, the middle of images in [0, 1].
+    """
+    about = read_record(path).get("about") or {}
+    if "mean" in about:
+        return float(about["mean"])
+    if complex_images:
+        return 0.0
+    bundled = Path(str(files("mri_score.parameters"))) / f"{about.get('dataset')}.txt"
+    for candidate in (path.with_name("parameters.txt"), bundled):
+        if candidate.is_file() and (mean := read_parameters(candidate).mean) is not None:
+            return mean
+    return 0.5
+
+
+def write_samples(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> Path:
+    """Write an HDF5 of named arrays, such as `samples` (N, H, W), with what made them as attributes."""
+    try:
+        with whole_file(path) as part, h5py.File(part, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array.numpy()
+            file.attrs.update({**attributes, "mri_score": __version__})
+    except RuntimeError as error:  # what h5py raises where the disk is full
+        raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
+    return path

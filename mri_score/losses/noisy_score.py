@@ -1,0 +1,125 @@
+"""The score of clean images from noisy ones: exact regression above their noise level, SURE at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.errors import InputError
+from mri_score.losses.base import Loss, mean_square
+from mri_score.losses.denoising import Denoising
+from mri_score.losses.sure import STEP, SureRisk, noisy_images
+from mri_score.numerics.channels import inner, per_item, real_size
+from mri_score.numerics.noise import noise_like, uniform
+from mri_score.schedules import Schedule
+from mri_score.score import ScoreModel
+
+HAND_OVER = 1.1
+"""Levels below this many noise_std belong to SURE: the target of the regression has endless noise at 1."""
+BELOW = 0.8
+"""The ratio of two levels between which consistency is asked."""
+
+
+class NoisyScore(Loss):
+    """weight(sigma) * share * mean |D(x, sigma) - x0|^2 in expectation, from images y = x0 + s n alone.
+
+    Above the noise s = noise_std an image x = y + sqrt(sigma^2 - s^2) n' of level sigma has the target
+
+        t = (sigma^2 y - s^2 x) / (sigma^2 - s^2),    E[t | x] = E[x0 | x]:
+
+    its noise is independent of that in x, and its variance s^2 sigma^2 / (sigma^2 - s^2) is taken away.
+    share = (1 - s^2 / sigma^2) sd^2 / (sd^2 + s^2), 1 without noise, lets a level count less the wider its target is
+    spread. Items whose level is drawn below HAND_OVER s, and `sure_share` of the others, learn by SURE at s:
+    weight(s) * SURE.
+    Below s nothing is identified but by `consistency` > 0, which asks of the items drawn there that D along the
+    model's own way down keep its mean, E[D(x', sigma') | x] = D(x, sigma): four to five more evaluations.
+    Reference: Daras, Dimakis and Daskalakis, Consistent diffusion meets Tweedie, ICML 2024; the independence of noise
+    and target is that of Pang et al., Recorrupted-to-recorrupted, CVPR 2021.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        anneal_power: float | None = None,
+        sure_share: float = 0.1,
+        consistency: float = 0.0,
+        step: float | None = STEP,  # of SURE's finite differences, in units of noise_std; None: exact products
+        probes: int = 1,
+    ) -> None:
+        if not 0 <= sure_share <= 1:
+            raise InputError(f"loss.sure_share is {sure_share}; it is a share of the items, from 0 to 1")
+        self.denoising = Denoising(schedule, anneal_power)
+        self.sure_share, self.consistency = sure_share, consistency
+        self.risk = SureRisk(step, probes)
+
+    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+        noisy, noise_std = noisy_images(batch, "noisy_score")
+        sigma = self.denoising.schedule.draw(random).to(noise_std)
+        chosen = uniform(random).to(noise_std) < self.sure_share
+        at_noise = chosen | (sigma < HAND_OVER * noise_std)
+        losses = torch.zeros_like(noise_std)
+        parts = [(~at_noise, self.above), (at_noise, self.at_noise)]
+        if self.consistency:
+            parts.append((sigma < noise_std, self.below))
+        for items, loss in parts:
+            if bool(items.any()):
+                some = [one for one, taken in zip(random, items.tolist(), strict=True) if taken]
+                found = loss(model, noisy[items], noise_std[items], sigma[items], some)
+                losses = losses.index_put((items,), found, accumulate=True)
+        return losses
+
+    def above(
+        self, model: ScoreModel, noisy: Tensor, noise_std: Tensor, sigma: Tensor, random: Sequence[Generator]
+    ) -> Tensor:
+        """The regression at sigma > noise_std, each (B,)."""
+        x, target = recorrupt(noisy, noise_std, sigma, noise_like(noisy, random))
+        error = mean_square(model.denoise(x, sigma) - target) - target_variance(noise_std, sigma)
+        return self.denoising.weight(sigma, model.sd) * share(noise_std, sigma, model.sd) * error
+
+    def at_noise(
+        self, model: ScoreModel, noisy: Tensor, noise_std: Tensor, sigma: Tensor, random: Sequence[Generator]
+    ) -> Tensor:
+        """SURE at noise_std; sigma does not count."""
+        return self.denoising.weight(noise_std, model.sd) * self.risk(model, noisy, noise_std, random)[0]
+
+    def below(
+        self, model: ScoreModel, noisy: Tensor, noise_std: Tensor, sigma: Tensor, random: Sequence[Generator]
+    ) -> Tensor:
+        """consistency * weight(sigma) * mean |E[D(x', BELOW sigma) | x] - D(x, sigma)|^2, x drawn given y.
+
+        Two independent x' make the square of the mean unbiased; the draws are no part of the gradient.
+        """
+        lower = BELOW * sigma
+        with torch.no_grad():
+            x = _draw_below(noisy, model.denoise(noisy, noise_std), noise_std, sigma, random)
+            denoised = model.denoise(x, sigma)
+            first, second = (_draw_below(x, denoised, sigma, lower, random) for _ in range(2))
+        now = model.denoise(x, sigma)
+        gaps = [model.denoise(x_lower, lower) - now for x_lower in (first, second)]
+        return self.consistency * self.denoising.weight(sigma, model.sd) * inner(*gaps) / real_size(noisy)
+
+
+def recorrupt(y: Tensor, noise_std: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """From y with noise_std: x with noise of sigma, and an unbiased target whose noise is independent of that in x."""
+    added = torch.sqrt(sigma**2 - noise_std**2)
+    return y + per_item(added, y) * noise, y - per_item(noise_std**2 / added, y) * noise
+
+
+def target_variance(noise_std: Tensor, sigma: Tensor) -> Tensor:
+    """Of each real component of the target's noise: s^2 sigma^2 / (sigma^2 - s^2)."""
+    return (noise_std * sigma) ** 2 / (sigma**2 - noise_std**2)
+
+
+def share(noise_std: Tensor, sigma: Tensor, sd: float) -> Tensor:
+    """The variance of x0 given x over that of the target given x, of white images with the prior's sd."""
+    return (1 - (noise_std / sigma) ** 2) * sd**2 / (sd**2 + noise_std**2)
+
+
+def _draw_below(x: Tensor, denoised: Tensor, sigma: Tensor, lower: Tensor, random: Sequence[Generator]) -> Tensor:
+    """x' of the level `lower` given x: normal, with the exact mean; the exact law too in small steps."""
+    kept = (lower / sigma) ** 2
+    mean = denoised + per_item(kept, x) * (x - denoised)
+    return mean + per_item(lower * torch.sqrt(1 - kept), x) * noise_like(x, random)

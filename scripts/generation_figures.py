@@ -1,0 +1,44 @@
+"""Make the pictures of docs/figures that show what the prior `brain` knows: minutes on a CPU."""
+
+from __future__ import annotations
+
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from mri_score.data.phantom import phantom
+from mri_score.evaluation.panel import panel, save_png
+from mri_score.evaluation.sheet import magnitude_sheet
+from mri_score.generation import inpaint, interpolate, sample_prior
+from mri_score.priors.store import load_prior
+
+FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/figures")
+SIDE = 56
+"""Of the hidden square, pixels of 0.9 mm."""
+
+
+def main() -> None:
+    prior = load_prior("brain")
+    prior.precision = torch.bfloat16
+    samples = sample_prior(prior, 6, (256, 256))
+    save_png(FOLDER / "samples.png", magnitude_sheet(samples, columns=3))
+
+    way = torch.cat([interpolate(prior, 6, (128, 128), between=pair) for pair in ((0, 1), (2, 3), (4, 5))])
+    save_png(FOLDER / "interpolation.png", magnitude_sheet(way, columns=6))
+
+    head = phantom(256, coils=1, noise_snr=None).image
+    assert head is not None
+    keep = torch.ones(256, 256, dtype=torch.bool)
+    keep[90 : 90 + SIDE, 130 : 130 + SIDE] = False
+    draws = inpaint(prior, head[0], keep, 3)
+    std = torch.view_as_real(draws).var(0).mean(-1).sqrt()
+    columns = {"known": head[0] * keep, **{f"sample {i}": draw for i, draw in enumerate(draws)}, "mean": draws.mean(0)}
+    picture = Image.open(BytesIO(panel(columns, truth=head[0], std=std, zoom=(78, 118, 80))))
+    picture.convert("RGB").quantize(256).save(FOLDER / "inpainting.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
