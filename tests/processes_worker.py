@@ -10,7 +10,7 @@ import torch
 from torch import Generator
 
 from mri_score.data.acquisition import Acquisition
-from mri_score.losses import Denoising, Regression, Sure
+from mri_score.losses import Denoising, NoisyScore, Regression, Sliced, Sure, SureScore
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import build_prior
@@ -20,11 +20,16 @@ from mri_score.training.loop import train
 from mri_score.training.processes import Processes, joined
 
 BATCH, SHAPE = 5, (8, 9)
+LEVELS = Geometric(0.05, 5.0)
 LOSSES = {
-    "denoising": Denoising(Geometric(0.05, 5.0)),
+    "denoising": Denoising(LEVELS),
+    "noisy_score": NoisyScore(LEVELS),
     "regression": Regression(),
-    "sure": Sure(Geometric(0.05, 5.0)),
+    "sliced": Sliced(LEVELS),
+    "sure": Sure(LEVELS),
+    "sure_score": SureScore(LEVELS),
 }
+"""All that learn from images; the others need k-space."""
 
 
 class Smooth:
@@ -78,7 +83,7 @@ def main(what: str, out: Path) -> None:
             found = {name: gradients(name, processes) for name in LOSSES}
             torch.save(found, out / f"gradients-{processes.number}-of-{processes.count}.pt")
         return
-    loss = (Dying if what == "dying" else Denoising)(Geometric(0.05, 5.0))
+    loss = (Dying if what == "dying" else Denoising)(LEVELS)
     train(
         prior(), loss, Smooth(), out, lambda *_: None, steps=20, batch_size=BATCH, warmup=2, workers=0, save_every=5,
         log_every=5, quiet=True, seed=3,
