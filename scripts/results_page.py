@@ -1,0 +1,73 @@
+"""Renew the tables of docs/results.md from the cells of docs/comparison; the words between them are written by hand.
+
+python scripts/results_page.py
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+from mri_score.evaluation.ledger import read_rows
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SHORT = (
+    ("L1-wavelet, tuned", "l1-wavelet-tuned", 1),
+    ("total variation", "tv", 1),
+    ("`adaptive-draw`, P = 4", "adaptive-draw", 4),
+    ("P = 8", "adaptive-draw", 8),
+    ("`langevin`, P = 4", "langevin", 4),
+    ("`proximal`, P = 8", "proximal", 8),
+)
+
+
+def main() -> None:
+    page = DOCS / "results.md"
+    text = page.read_text(encoding="utf-8")
+    for name in ("real", "simulated"):
+        folder = DOCS / "comparison" / name
+        subprocess.run([sys.executable, "-m", "mri_score", "compare", "--summary", str(folder)], check=True)
+        (folder / "cells.lock").unlink(missing_ok=True)
+        text = renewed(text, name, sections((folder / "summary.md").read_text(encoding="utf-8")))
+    text = renewed(text, "short", short(read_rows(DOCS / "comparison" / "real" / "cells.jsonl")))
+    page.write_text(text, encoding="utf-8")
+
+
+def renewed(text: str, name: str, table: str) -> str:
+    """The text with what stands between the marks of this name replaced."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, after = text.split(start)
+    return f"{before}{start}\n{table}\n\n{end}{after.split(end, 1)[1]}"
+
+
+def sections(summary: str) -> str:
+    """The sections of a summary a level deeper, without their tables of other targets and regions."""
+    parts = re.split(r"\n(?=## )", summary)[1:]
+    return "\n\n".join("#" + part.split("\n\nOther targets and regions:")[0].rstrip() for part in parts)
+
+
+def short(rows: list[dict]) -> str:
+    """PSNR / SSIM against the MVUE image in the foreground, means over the masks that a method ran under."""
+    scans = sorted({row["scan"] for row in rows}, reverse=True)
+    lines = ["| | R | " + " | ".join(title for title, *_ in SHORT) + " |", "|---" * (2 + len(SHORT)) + "|"]
+    for scan in scans:
+        for nominal in sorted({row["nominal"] for row in rows}):
+            cells = [score(rows, scan, nominal, method, draws) for _, method, draws in SHORT]
+            lines.append(f"| {scan} | {nominal:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def score(rows: list[dict], scan: str, nominal: float, method: str, draws: int) -> str:
+    wanted = (scan, nominal, method, draws)
+    found = [row for row in rows if (row["scan"], row["nominal"], row["method"], row["draws"]) == wanted]
+    if not found:
+        return ""
+    psnr, ssim = (mean(row[f"mvue_foreground_{key}"] for row in found) for key in ("psnr", "ssim"))
+    return f"{psnr:.2f} / {ssim:.3f}"
+
+
+if __name__ == "__main__":
+    main()
