@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": "Measure a dataset's noise levels and statistics.",
     "train": "Train a prior, from clean or from noisy scans.",
     "reconstruct": "Reconstruct undersampled scans with their uncertainty.",
+    "denoise": "Denoise full scans at their own noise level, with an uncertainty map.",
     "sample": "Sample a prior: from noise, around known pixels, between two samples.",
     "intervals": "Fit intervals that keep their promise, on scans with truth.",
     "compare": "Compare methods over scans, accelerations and masks.",

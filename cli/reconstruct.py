@@ -10,6 +10,13 @@ import click
 from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option, sampling_options, shard_option
 
 
+class Walks(click.IntRange):
+    """A number of walks, or `auto`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 @click.command("reconstruct")
 @click.argument("scan", required=False, type=ANY_PATH)
 @sampling_options
@@ -61,7 +68,12 @@ from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option,
     help="From mri-score intervals: writes the half width `interval` beside `std`.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time: bounds memory."
+    "--batch-size",
+    type=Walks(1),
+    default=8,
+    show_default=True,
+    metavar="N|auto",
+    help="Walks at a time: bounds memory; auto takes what fits half of the free memory. Results stay the same.",
 )
 @click.option("--keep-samples", is_flag=True, help="Write every draw into the file.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
@@ -69,6 +81,7 @@ from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option,
 @shard_option
 @click.option("--out", "-o", type=FOLDER, default=Path("out"), show_default=True, help="Where results go.")
 @click.option("--again", is_flag=True, help="Also redo files that are finished.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done with each file and what it needs, and stop.")
 def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
     """Reconstruct SCAN: a fastMRI file, or a folder of them; without it, a simulated head.
 
@@ -79,6 +92,7 @@ def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
     Examples:
       mri-score reconstruct --accel 4
       mri-score reconstruct scan.h5 --accel 8 --samples 8 --out results
+      mri-score reconstruct multicoil_val/ --accel 4 --batch-size auto --dry-run
       mri-score reconstruct undersampled/ --prior runs/knee_384 --check-lines 0.1
       mri-score reconstruct scan.h5 --accel 4 --samples 8 --intervals intervals.json
       mri-score reconstruct scan.h5 --accel 4 --trajectory radial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import click
 import torch
 from tqdm import tqdm
 
-from mri_score import __version__
+from mri_score import __version__, footprint
 from mri_score.data.fastmri import FastMRI, fastmri_files
 from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Sampling, Scan
@@ -29,7 +30,7 @@ from mri_score.volumes import MVUE, TRAJECTORY_BASELINES, Options, Volume, count
 
 from .options import chosen, each_file, make_options, make_sampling, read_slices, take_shard
 
-NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard")
+NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run")
 """Options that do not change a result, so that a finished file stays finished."""
 
 CARTESIAN = (
@@ -45,8 +46,9 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     out: Path = given["out"]
     _check_combinations(scan, given)
     intervals = None if given["intervals"] is None else read_intervals(given["intervals"])
+    automatic = given["batch_size"] == "auto"
     options = make_options(
-        given,
+        given | {"batch_size": 1 if automatic else given["batch_size"]},
         operator=given["operator"],
         warm_start=given["warm_start"],
         baselines=_baselines(given),
@@ -55,7 +57,8 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         intervals=intervals,
     )
     find_device(given["device"])
-    make_folder(out)
+    if not given["dry_run"]:
+        make_folder(out)
     prior_path = find_prior(given["prior"])
     prior = load_prior(prior_path)
     digest = sha256(prior_path)
@@ -64,6 +67,8 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         intervals.check(prior_sha256=digest, sampler=options.method, steps=steps, samples=options.samples)
     sampling = make_sampling(given)
     if scan is None:
+        if given["dry_run"]:
+            raise InputError("--dry-run needs a SCAN: without one a head is simulated, which --dry-run does not write")
         sampling = replace(sampling, acceleration=sampling.acceleration or 4.0)
         click.echo("No scan was given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
@@ -78,7 +83,14 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         if not given["again"] and finished(out, path.name, identity):
             click.echo(f"{path.name}: finished before (--again redoes it)")
             return
-        volume = _one(path, sampling, prior, options, given)
+        file = FastMRI(path)
+        slices = read_slices(given["slices"], file.slices)
+        view = _scan(file, sampling, given)
+        fitted = replace(options, batch_size=_fitting(view, slices, prior, options)) if automatic else options
+        if given["dry_run"]:
+            _tell(view, slices, prior, fitted, out)
+            return
+        volume = _one(view, slices, prior, fitted)
         attributes: dict[str, Any] = {
             "prior": str(given["prior"]),
             "prior_sha256": digest,
@@ -99,7 +111,7 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         if len(files) > 1:
             click.echo(f"Report of all volumes: {_summary(out, [path.name for path in files])}")
 
-    each_file(take_shard(files, given["shard"]), redo, summarise)
+    each_file(take_shard(files, given["shard"]), redo, None if given["dry_run"] else summarise)
 
 
 def _check_combinations(scan: Path | None, given: dict[str, Any]) -> None:
@@ -129,19 +141,77 @@ def _baselines(given: dict[str, Any]) -> list[str]:
     return [name for name in names if name in TRAJECTORY_BASELINES]
 
 
-def _one(path: Path, sampling: Sampling, prior: NetworkPrior, options: Options, given: dict[str, Any]) -> Volume:
-    file = FastMRI(path)
-    slices = read_slices(given["slices"], file.slices)
-    scan = _scan(file, sampling, given)
-    method = METHODS[options.method]
-    steps = options.steps or method.steps
-    walks = len(slices) * options.samples * (1 if options.check_lines is None else 2)
-    total = walks * steps * method.calls if options.warm_start is None else None
+def _one(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Volume:
+    total = _walks(slices, options) * _calls(options) if options.warm_start is None else None
+    name = scan.file.path.stem
     with tqdm(
-        total=total, unit="call", desc=path.stem, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
+        total=total, unit="call", desc=name, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
     ) as bar:
         volume = reconstruct_volume(scan, prior, options, slices, bar.update)
     return volume
+
+
+def _walks(slices: list[int], options: Options) -> int:
+    """Of a volume."""
+    return len(slices) * options.samples * (1 if options.check_lines is None else 2)
+
+
+def _calls(options: Options) -> int:
+    """Of the network, a walk from noise."""
+    method = METHODS[options.method]
+    return (options.steps or method.steps) * method.calls
+
+
+def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Callable[[int], int] | None:
+    """Bytes for so many walks at a time, on a GPU those there; None where nobody can tell."""
+    if isinstance(scan, NonCartesianScan) or options.operator != "torch":
+        return None
+    coils, shape, axis = scan.coils or scan.file.coils, scan.file.image_shape, footprint.line_axis(scan.mask)
+    if find_device(options.device).type == "cuda":
+        return lambda walks: footprint.walk_bytes(prior, coils, shape, walks, options.method, axis)
+    return lambda walks: footprint.reconstruct_bytes(prior, coils, shape, walks, options.method, axis, len(slices))
+
+
+def _fitting(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> int:
+    """The --batch-size that `auto` stands for: slices are walked one by one, so that more than their draws never meet.
+
+    Errors: InputError where the memory cannot be told beforehand.
+    """
+    needed = _needed(scan, slices, prior, options)
+    if needed is None:
+        raise InputError("--batch-size auto knows masks and --operator torch only; give a number, such as 8")
+    room = footprint.SHARE * footprint.available(find_device(options.device))
+    return footprint.fitting(needed, room, min(options.samples, footprint.MOST_WALKS))
+
+
+def _tell(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, out: Path) -> None:
+    """What a volume would take and where it would go."""
+    file, walks = scan.file, _walks(slices, options)
+    together = min(options.batch_size, options.samples)
+    batches = walks // options.samples * -(-options.samples // together)
+    calls = f"{walks * _calls(options):,}" + ("" if options.warm_start is None else " at most: fewer from a warm start")
+    coils = str(file.coils) if scan.coils is None else f"{file.coils}, compressed to {scan.coils}"
+    lines = {
+        "slices": f"{len(slices)} of {file.slices}",
+        "matrix": f"{file.image_shape[0]} x {file.image_shape[1]}, written {file.crop[0]} x {file.crop[1]}",
+        "coils": coils,
+        "acceleration": f"{scan.acceleration:.2f}",
+        "walks": f"{walks:,} by {options.method}",
+        "network calls": calls,
+        "batches": f"{batches:,} of {counted(together, 'walk')}" + (" at most" if options.samples % together else ""),
+        "memory": _memory(_needed(scan, slices, prior, options), together, find_device(options.device)),
+        "results": str(out / "reconstructions" / file.path.name),
+    }
+    click.secho(str(file.path), bold=True)
+    for name, value in lines.items():
+        click.echo(f"  {name:<15}{value}")
+
+
+def _memory(needed: Callable[[int], int] | None, walks: int, device: torch.device) -> str:
+    if needed is None:
+        return "cannot be told beforehand along a trajectory, or for an operator of SigPy"
+    work = needed(walks)
+    return footprint.peak_text(work) if device.type == "cpu" else f"{work / 2**20:,.0f} MiB of {device}, at its peak"
 
 
 def _scan(file: FastMRI, sampling: Sampling, given: dict[str, Any]) -> Scan:

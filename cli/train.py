@@ -22,7 +22,7 @@ from .options import FOLDER
     show_default=True,
     help="Go on where the folder's run stopped, or refuse a folder that holds one.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and what memory it needs, and stop.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -77,7 +77,8 @@ def _note(text: str) -> None:
 
 def _describe(settings: dict[str, Any], folder: Path) -> None:
     """Build everything but the loop, and say what it is."""
-    from mri_score import experiment
+    from mri_score import experiment, footprint
+    from mri_score.numerics.noise import generators
 
     source = experiment.make_source(settings)
     parameters = experiment.find_parameters(settings, lambda: source, folder)
@@ -91,5 +92,8 @@ def _describe(settings: dict[str, Any], folder: Path) -> None:
     )
     click.echo(f"noise        sigma from {prior.sigma_max:g} to {prior.sigma_min:g}, sd {prior.sd:g}")
     click.echo(f"loss         {type(loss).__name__}")
+    size = int((settings.get("training") or {}).get("batch_size", 16))
+    needed = footprint.train_bytes(prior, loss, source.sample(generators(0, "batch")[0]), size)
+    click.echo(f"memory       {footprint.peak_text(needed)}")
     for key, value in (settings.get("training") or {}).items():
         click.echo(f"{key:<13}{value}")

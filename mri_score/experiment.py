@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from mri_score.data.images import ImageStacks
+from mri_score.data.scans import UndersampledScans, filled_image
 from mri_score.data.slices import Slices
 from mri_score.data.undersampled import UndersampledImages
 from mri_score.dataset import Parameters, measure, read_parameters, write_parameters
@@ -27,6 +28,7 @@ from mri_score.files import write_text
 from mri_score.losses import LOSSES
 from mri_score.losses.base import Loss
 from mri_score.networks import NETWORKS
+from mri_score.networks.unet import UNet
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import load_prior, save_prior
 from mri_score.reconstruction import find_device
@@ -167,7 +169,7 @@ SCHEDULES = {
     "uniform": Uniform,
     "vp": VP,
 }
-SOURCES = {"fastmri": Slices, "images": ImageStacks, "undersampled": UndersampledImages}
+SOURCES = {"fastmri": Slices, "images": ImageStacks, "scans": UndersampledScans, "undersampled": UndersampledImages}
 CALIBRATION_IMAGES = 1000
 VALIDATION_IMAGES = 64
 
@@ -178,11 +180,17 @@ def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
 
 
 def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATION_IMAGES) -> Parameters:
-    """Measure the training images as the network sees them: augmented, cropped, scaled."""
+    """Measure the training images as the network sees them: augmented, cropped, scaled.
+
+    Of samples alone, the zero-filled images with noise where nothing was sampled: they lack a few per cent of energy.
+    """
     seed = int(config.get("seed", 0))
-    items = [source.sample(one) for one in generators(seed, "calibrate", 0, count)]
-    images = [item.image[0] for item in items if item.image is not None]
-    levels = [float(item.noise_std.square().mean()) for item in items if item.noise_std is not None]
+    images: list[torch.Tensor] = []
+    levels: list[float] = []
+    for one in generators(seed, "calibrate", 0, count):
+        item = source.sample(one)
+        images.append((filled_image(item, [one]) if item.image is None else item.image)[0])
+        levels.extend([] if item.noise_std is None else [float(item.noise_std.square().mean())])
     noise_std = (sum(levels) / len(levels)) ** 0.5 if levels else None
     return measure(images, noise_std=noise_std, seed=seed)
 
@@ -227,7 +235,19 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
     schedule = make_schedule(config, parameters)
     known = {"sd": parameters.sd, "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
     network = build("network", config.get("network"), NETWORKS)
+    if isinstance(network, UNet) and network.place is not None:
+        _refuse_patches(config)
     return call("prior", NetworkPrior, section, network=network, **known)
+
+
+def _refuse_patches(config: Mapping[str, Any]) -> None:
+    """A patch would be told that it is the whole image."""
+    for section in ("data", "validation"):
+        if (config.get(section) or {}).get("patch") is not None:
+            raise InputError(
+                f"network.position needs whole images, and {section}.patch cuts patches: leave {section}.patch out, or"
+                " train on patches without position first and go on from there with --from"
+            )
 
 
 def run(
@@ -253,11 +273,13 @@ def run(
         size = int((config.get("training") or {}).get("batch_size", 16))
         held_out = Batches(make_source(config, "validation"), size, seed=1234)
         validation = [held_out[index] for index in range(max(1, VALIDATION_IMAGES // size))]
+        if any(batch.image is None for batch in validation):
+            raise InputError("validation needs images, and its source gives samples alone; name fastmri or images")
     network = dict(config["network"])
     figures = Figures(folder, validation)
 
-    def save(averaged: NetworkPrior, about: dict[str, Any]) -> None:
-        save_prior(folder / "prior.safetensors", averaged, network, {"dataset": config["dataset"], **about})
+    def save(averaged: NetworkPrior, about: dict[str, Any], name: str = "prior") -> None:
+        save_prior(folder / f"{name}.safetensors", averaged, network, {"dataset": config["dataset"], **about})
 
     start_training = bind(
         "training",
@@ -278,12 +300,18 @@ def run(
 
 
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:
-    """Take over the weights of another prior of the same network."""
-    other = load_prior(start)
+    """Take over the weights of another prior: of the same network, or of a U-Net that this one contains."""
+    weights = load_prior(start).network.state_dict()
+    network = prior.network
     try:
-        prior.network.load_state_dict(other.network.state_dict())
+        if isinstance(network, UNet):
+            network.grow_from(weights)
+        else:
+            network.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"--from {start}: its network is not the one of the config ({error})") from error
+        raise InputError(
+            f"--from {start}: its network is not the one of the config, nor one that it grows from ({error})"
+        ) from error
 
 
 def _keep_config(config: Mapping[str, Any], folder: Path) -> None:

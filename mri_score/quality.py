@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -225,19 +225,28 @@ def priors(name: str | Path) -> Iterator[tuple[str, NetworkPrior]]:
 
 
 def checkpoints(folder: Path) -> Iterator[tuple[str, NetworkPrior]]:
-    """`step <n>` and the prior of averaged weights of each checkpoint that a run still keeps, oldest first."""
+    """`step <n>` and the averaged prior of each step of which a run still has one, oldest first.
+
+    Those are its last checkpoints, and what training.keep_every kept.
+    """
     record = read_record(find_prior(folder))
+    kept = checkpoint.kept(folder)
     paths = checkpoint.found(folder)
-    if not paths:
+    if not paths and not kept:
         raise InputError(f"{folder} holds no checkpoint-*.pt; give its prior alone: --prior {folder}")
-    for path in paths:
-        state = checkpoint.load(path)
-        prior = build_prior(record["network"], **record["prior"])
-        try:
-            prior.load_state_dict(state["ema"])
-        except RuntimeError as error:
-            raise InputError(f"{path} does not fit the network of {folder / 'prior.json'}: {error}") from error
-        yield f"step {state['step']}", prior.eval().requires_grad_(False)
+    last = {step: path for path in paths if (step := int(path.stem.removeprefix("checkpoint-"))) not in kept}
+    for step, path in sorted((kept | last).items()):
+        yield f"step {step}", _averaged(path, record) if step in last else load_prior(path)
+
+
+def _averaged(path: Path, record: Mapping[str, Any]) -> NetworkPrior:
+    """The averaged prior of a checkpoint; the record of the run's prior says of what kind it is."""
+    prior = build_prior(record["network"], **record["prior"])
+    try:
+        prior.load_state_dict(checkpoint.load(path)["ema"])
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the network of {path.parent / 'prior.json'}: {error}") from error
+    return prior.eval().requires_grad_(False)
 
 
 def draw(name: str | Path, prior: NetworkPrior, count: int, shape: Sequence[int], **walk: Any) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.scan import coil_weight, from_arrays
 from mri_score.errors import InputError, unknown_name
+from mri_score.evaluation.unlike import misfit_ratio
 from mri_score.numerics.noise import generators
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
@@ -108,12 +109,17 @@ class Reconstruction:
     """Of all draws of all slices."""
     means: Tensor | None = None
     """(P, B, H, W) complex: what each walk found of the posterior mean, where it finds more than its draw."""
+    unlike: Tensor | None = None
+    """(P, B): `misfit_ratio` of each walk, near 1 for scans such as the prior's validation images; NaN where no level
+    of it tells. None from methods that do not look, and priors without validation errors.
+    """
 
     def first(self, count: int) -> Reconstruction:
         """The same with only the first `count` draws; its work is that share of the whole."""
         part = Work(*(round(number * count / len(self.samples)) for number in astuple(self.work)))
         means = None if self.means is None else self.means[:count]
-        return replace(self, samples=self.samples[:count], means=means, work=part)
+        unlike = None if self.unlike is None else self.unlike[:count]
+        return replace(self, samples=self.samples[:count], means=means, work=part, unlike=unlike)
 
     @property
     def image(self) -> Tensor:
@@ -194,7 +200,8 @@ def sample_posterior(
 ) -> Reconstruction:  # fmt: skip
     """`samples` draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
 
-    A draw follows from (seed, scan name, slice, draw) alone, whatever shares its batch.
+    A draw follows from (seed, scan name, slice, draw) alone, whatever shares its batch: where a GPU's memory runs out,
+    batches are halved.
     """
     if method not in METHODS:
         raise unknown_name("the sampler", method, METHODS)
@@ -212,26 +219,30 @@ def sample_posterior(
     shape = scan.maps.shape[-2:]
     images = scan.kspace.new_empty(samples, count, *shape)
     means, work = torch.empty_like(images), Work()
+    unlike = torch.full((samples, count), torch.nan)
+    expected = {float(sigma): float(error) for sigma, error in prior.about.get("denoising_errors", {}).items()}
     model: LinearOperator | None = None
     last: list[int] = []
-    for walks in _batches(ends, samples, batch_size):
-        walk = make_sampler(method, prior, ends[walks[0][0]], steps, options)
-        walk = walk if warm_start is None else walk.below(warm_start)
-        items, draws = torch.tensor(walks).T
-        unique = items.unique()
-        maps = all_maps[unique] if len(unique) == 1 else all_maps[items]
-        kspace, noise_std = scan.kspace[items].to(place), levels[items].to(place)
-        if model is None or len(unique) > 1 or unique.tolist() != last:  # batches of one slice share its factors
-            model = _operator(replace(scan, kspace=None, maps=maps.to(place)), items, operator)
-        last, before = unique.tolist(), model.iterations
-        counted = CountedPrior(prior)
-        posterior = _make_posterior(method, counted, model, kspace, noise_std, options)
-        random = [generators(seed, scan.name, slices[index], draws=[draw])[0] for index, draw in walks]
-        like = torch.zeros(len(walks), *shape, dtype=kspace.dtype, device=place)
-        calls = METHODS[method].calls * len(walks)
-        watch = None if progress is None else (lambda level, sigma, x, calls=calls: progress(calls))
-        guess = like if warm_start is None else model.cg_sense(kspace)
+    remaining = list(_batches(ends, samples, batch_size))
+    while remaining:
+        walks = remaining.pop(0)
         try:
+            walk = make_sampler(method, prior, ends[walks[0][0]], steps, options)
+            walk = walk if warm_start is None else walk.below(warm_start)
+            items, draws = torch.tensor(walks).T
+            unique = items.unique()
+            maps = all_maps[unique] if len(unique) == 1 else all_maps[items]
+            kspace, noise_std = scan.kspace[items].to(place), levels[items].to(place)
+            if model is None or len(unique) > 1 or unique.tolist() != last:  # batches of one slice share its factors
+                model = _operator(replace(scan, kspace=None, maps=maps.to(place)), items, operator)
+            last, before = unique.tolist(), model.iterations
+            counted = CountedPrior(prior)
+            posterior = _make_posterior(method, counted, model, kspace, noise_std, options)
+            random = [generators(seed, scan.name, slices[index], draws=[draw])[0] for index, draw in walks]
+            like = torch.zeros(len(walks), *shape, dtype=kspace.dtype, device=place)
+            calls = METHODS[method].calls * len(walks)
+            watch = None if progress is None else (lambda level, sigma, x, calls=calls: progress(calls))
+            guess = like if warm_start is None else model.cg_sense(kspace)
             x = walk(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
         except Diverged as error:
             index, draw = walks[error.item]
@@ -239,12 +250,22 @@ def sample_posterior(
                 f"{scan.name}, slice {slices[index]}, draw {draw}: not finite any more at {error.where} of {method};"
                 " take more --steps, or look for NaN in the scan with: mri-score info"
             ) from error
+        except torch.OutOfMemoryError as error:
+            if len(walks) == 1:
+                raise InputError(
+                    f"{scan.name}: {place} has no memory for a single walk; take --device cpu, or fewer --coils"
+                ) from error
+            remaining = [half for batch in (walks, *remaining) for half in _halves(batch)]
+            continue
         images[draws, items] = posterior.combine(x).cpu()
         means[draws, items] = images[draws, items] if posterior.mean is None else posterior.mean.cpu()
+        if (ratio := misfit_ratio(posterior.errors, expected, prior.sd) if expected else None) is not None:
+            unlike[draws, items] = ratio.float().cpu()
         work += Work(counted.calls, counted.products, model.iterations - before)
     weight = coil_weight(scan).expand(count, -1, -1)
     scale = scan.scale.reshape(-1, 1, 1)
-    return Reconstruction(images * scale, weight, all_maps, scan, work, means * scale)
+    known = None if bool(unlike.isnan().all()) else unlike
+    return Reconstruction(images * scale, weight, all_maps, scan, work, means * scale, known)
 
 
 def _operator(
@@ -264,6 +285,12 @@ def _batches(ends: list[float], samples: int, batch_size: int) -> Iterator[list[
         alike = [index for index, other in enumerate(ends) if other == end]
         walks = [(index, draw) for index in alike for draw in range(samples)]
         yield from (walks[start : start + batch_size] for start in range(0, len(walks), batch_size))
+
+
+def _halves(batch: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """A batch as two, of which the first is the larger; one walk stays."""
+    middle = (len(batch) + 1) // 2
+    return [half for half in (batch[:middle], batch[middle:]) if half]
 
 
 def walk_end(prior: ScoreModel, noise_std: float) -> float:

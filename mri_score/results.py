@@ -54,8 +54,8 @@ def write_volume(folder: Path, volume: Volume, options: Options, attributes: dic
 
 
 def _figures(volume: Volume) -> dict[str, float]:
-    """The promise of the intervals and the verdict of the left-out lines, as numbers."""
-    figures: dict[str, float] = {}
+    """The promise of the intervals, the verdict of the left-out lines, how unlike the scan is: as numbers."""
+    figures: dict[str, float] = {"misfit_ratio": max(volume.unlike)} if volume.unlike else {}
     if (promise := volume.promise()) is not None:
         figures["interval_level"] = promise.level
         figures |= {f"interval_factor_{target}": value for target, value in promise.factors.items()}

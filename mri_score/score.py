@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -22,6 +24,8 @@ class ScoreModel(nn.Module):
 
     sd: float
     """Standard deviation of each real component of x0, about zero: sqrt(mean |x0|^2 / 2) for complex images."""
+    about: Mapping[str, Any] = MappingProxyType({})
+    """What the file of a prior says about it: its data, training, validation errors."""
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The gradient of log p_sigma at x, by real components."""

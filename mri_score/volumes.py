@@ -144,6 +144,8 @@ class Volume:
     seconds: dict[str, float] = field(default_factory=dict)
     held_out: dict[str, Misfit] = field(default_factory=dict)
     """Of each method, over all slices."""
+    unlike: list[float] = field(default_factory=list)
+    """One a slice, where it is known: `misfit_ratio`, mean over its walks."""
 
     @property
     def image(self) -> Tensor:
@@ -274,6 +276,8 @@ def reconstruct_volume(
         volume.images.append(_written(found.image[0], scan))
         volume.samples.append(_written(found.samples[:, 0], scan))
         volume.stds.append(_written(found.std[0], scan))
+        if found.unlike is not None:
+            volume.unlike.append(float(found.unlike.nanmean()))
         volume.noise.append(levels[-1] * float(acquisition.scale))
         volume.weight.append(_written(weight, scan))
         if scan.has_truth:
@@ -286,7 +290,21 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
+    if (warning := unlike_note(volume.unlike, prior.about.get("ood_threshold"))) is not None:
+        volume.notes = [*volume.notes, warning]
     return volume
+
+
+def unlike_note(ratios: Sequence[float], threshold: float | None) -> str | None:
+    """The warning that some slices of a volume look unlike what the prior knows; None without a reason."""
+    above = [] if threshold is None else [ratio for ratio in ratios if ratio > threshold]
+    if not above:
+        return None
+    where = "" if len(ratios) == 1 else f"; in {len(above)} of {len(ratios)} slices it is above that"
+    return (
+        f"unlike what the prior knows: its denoised images misfit k-space {max(above):.1f} times as much as on its"
+        f" validation images (warns above {threshold:.1f}){where}"
+    )
 
 
 def _sample(

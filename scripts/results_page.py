@@ -17,9 +17,10 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHORT = (
     ("L1-wavelet, tuned", "l1-wavelet-tuned", 1),
     ("total variation", "tv", 1),
-    ("`adaptive-draw`, P = 4", "adaptive-draw", 4),
+    ("`langevin`, P = 2", "langevin", 2),
+    ("`adaptive-draw`, P = 2", "adaptive-draw", 2),
+    ("P = 4", "adaptive-draw", 4),
     ("P = 8", "adaptive-draw", 8),
-    ("`langevin`, P = 4", "langevin", 4),
     ("`proximal`, P = 8", "proximal", 8),
 )
 
@@ -27,7 +28,7 @@ SHORT = (
 def main() -> None:
     page = DOCS / "results.md"
     text = page.read_text(encoding="utf-8")
-    for name in ("real", "simulated"):
+    for name in ("real", "others", "simulated"):
         folder = DOCS / "comparison" / name
         subprocess.run([sys.executable, "-m", "mri_score", "compare", "--summary", str(folder)], check=True)
         (folder / "cells.lock").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["experiment", "comparison", "results", "quality"],
-    ["training", "volumes", "subject", "generation"],
+    ["training", "volumes", "subject", "generation", "denoising", "footprint"],
     ["reconstruction"],
     ["losses", "samplers", "posteriors", "baselines", "dataset", "likelihood", "priors"],
     ["score", "data"],

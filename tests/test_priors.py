@@ -144,8 +144,8 @@ def test_refuses_an_unknown_network(saved):
 
 
 def test_refuses_an_unknown_preconditioning(saved):
-    edit(saved, prior={"precondition": "vp"})
-    refused(saved, "prior.precondition is 'vp'; known names: edm, ncsn")
+    edit(saved, prior={"precondition": "ve"})
+    refused(saved, "prior.precondition is 've'; known names: edm, ncsn")
 
 
 @pytest.mark.parametrize("place", ["network", "prior"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +19,9 @@ WORKER = Path(__file__).with_name("processes_worker.py")
 
 
 def torchrun(count: int, *arguments, restarts: int = 0) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count, "--max-restarts", restarts,
-               "--master-addr", "127.0.0.1", "--master-port", port, WORKER, *arguments]  # fmt: skip
+               "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1",
+               WORKER, *arguments]  # fmt: skip
     done = subprocess.run(
         list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
     )

@@ -31,7 +31,7 @@ def test_commands_options_and_files_that_it_names_exist(text):
     from mri_score.experiment import find_config
     from mri_score.reconstruction import METHODS
 
-    for command in re.findall(r"mri-score ([a-z]+)", text):
+    for command in re.findall(r"mri-score ([a-z-]+)", text):
         assert command in COMMANDS
     for config in re.findall(r"--config (\S+\.yml)", text):
         assert find_config(config).exists()

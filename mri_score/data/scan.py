@@ -89,7 +89,7 @@ def from_arrays(
         mask = mask.any(0, keepdim=True) if bool((mask.any(0) == mask.all(0)).all()) else mask
     mask = mask.bool().reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
     try:
-        torch.broadcast_shapes(mask.shape, kspace.shape)
+        torch.broadcast_tensors(mask, kspace)  # broadcast_shapes would import SymPy, half a second
     except RuntimeError as error:
         raise InputError(f"{name}: a mask of shape {tuple(mask.shape)} does not fit k-space of {shape}") from error
     kspace = kspace * mask

@@ -32,7 +32,7 @@ class PeakMemory:
             self._start = torch.cuda.memory_allocated(self.device)
             return self
         _give_back()
-        self._start = self._peak = _resident()
+        self._start = self._peak = resident()
         self._end = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
         self._watch.start()
@@ -45,14 +45,14 @@ class PeakMemory:
         self._end.set()
         self._watch.join()
         if STATM.exists():
-            self.mib = (max(self._peak, _resident()) - self._start) / 2**20
+            self.mib = (max(self._peak, resident()) - self._start) / 2**20
 
     def _look(self) -> None:
         while not self._end.wait(INTERVAL):
-            self._peak = max(self._peak, _resident())
+            self._peak = max(self._peak, resident())
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes of this process in memory; 0 where the system does not say."""
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if STATM.exists() else 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, elu, interpolate, max_pool2d
+from torch.nn.functional import avg_pool2d, elu, interpolate, max_pool2d, pad
+from torch.utils.checkpoint import checkpoint
 
 
 class InstanceNormPlus(nn.Module):
@@ -30,15 +32,40 @@ class InstanceNormPlus(nn.Module):
 
 def instance_norm_plus(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """The formula of InstanceNorm++ for gamma, alpha and beta of shape (channels,), or (B, channels) an item."""
-    batch, channels, *size = x.shape
-    means = x.mean((2, 3))
+    channels = x.shape[1]
+    means = x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
     variance, mean = torch.var_mean(means, dim=1, correction=int(channels > 1), keepdim=True)
     shift = beta + gamma * alpha * (means - mean) * torch.rsqrt(variance + 1e-5)
-    # Each channel of each item as a channel of one batch norm: a single kernel normalizes, scales and shifts, and
-    # unlike torch.nn.functional it accepts a single pixel.
-    rows, gains = x.reshape(1, batch * channels, *size), gamma.expand(batch, channels).flatten()
-    normal = torch.batch_norm(rows, gains, shift.flatten(), None, None, True, 0.0, 1e-5, True)
-    return normal.view(batch, channels, *size)
+    return _normalized(x, gamma.to(shift.dtype).expand_as(shift), shift)
+
+
+def _normalized(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """gain (x - mean) / sqrt(var + 1e-5) + shift for each channel of each item; gain and shift (B, channels).
+
+    Each channel of each item is a channel of one item: a single kernel normalizes, scales and shifts, and unlike those
+    of torch.nn.functional it accepts a single pixel. Channels go first for it: with channels last torch's group norm
+    loses the digits of a large mean.
+    """
+    batch, channels, *size = x.shape
+    rows, gains, shifts = x.contiguous().view(1, batch * channels, *size), gain.flatten(), shift.flatten()
+    if x.is_cuda:
+        normal = torch.batch_norm(rows, gains, shifts, None, None, True, 0.0, 1e-5, True)
+    else:
+        normal = torch.group_norm(rows, batch * channels, gains, shifts)
+    normal = normal.view(batch, channels, *size)
+    return normal if x.is_contiguous() else normal.contiguous(memory_format=torch.channels_last)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x with channels last in memory, as a CPU convolves and pools fastest; unchanged elsewhere."""
+    return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)
+
+
+def runner(checkpointing: bool) -> Callable[..., Tensor]:
+    """run(block, *inputs): the block's output; with checkpointing its insides are forgotten until the derivative."""
+    if checkpointing and torch.is_grad_enabled():
+        return partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    return lambda block, *inputs: block(*inputs)
 
 
 def conv(channels_in: int, channels_out: int, *, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -79,8 +106,8 @@ class ResidualBlock(nn.Module):
             self.shortcut = conv(channels_in, channels_out, dilation=dilation)
 
     def forward(self, x: Tensor, *label: Tensor) -> Tensor:
-        h = self.conv1(elu(self.normalize1(x, *label)))
-        h = self.conv2(elu(self.normalize2(h, *label)))
+        h = self.conv1(elu(self.normalize1(x, *label), inplace=True))
+        h = self.conv2(elu(self.normalize2(h, *label), inplace=True))
         if self.halve:  # a mean commutes with the 1x1 shortcut, and is cheaper first
             h, x = avg_pool2d(h, 2), avg_pool2d(x, 2)
         return h.add_(self.shortcut(x))
@@ -115,8 +142,20 @@ class ChainedPooling(nn.Module):
 
 
 def _largest_around(x: Tensor) -> Tensor:
-    """The largest of 5x5 pixels around each. Channels go last, with which a CPU pools several times faster."""
-    return max_pool2d(x.contiguous(memory_format=torch.channels_last), 5, stride=1, padding=2).contiguous()
+    """The largest of 5x5 pixels around each; without derivatives, by the maxima of 2 and 4 along each axis."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return max_pool2d(channels_last(x), 5, stride=1, padding=2)
+    if x.is_cuda:
+        return max_pool2d(x, 5, stride=1, padding=2)
+    return _largest_along(3, _largest_along(2, x))
+
+
+def _largest_along(axis: int, x: Tensor) -> Tensor:
+    """The largest of five neighbours along one axis."""
+    size, wide = x.shape[axis], pad(x, (0, 0, 2, 2) if axis == 2 else (2, 2), value=-torch.inf)
+    two = torch.maximum(wide.narrow(axis, 0, size + 3), wide.narrow(axis, 1, size + 3))
+    four = torch.maximum(two.narrow(axis, 0, size), two.narrow(axis, 2, size))
+    return torch.maximum(four, wide.narrow(axis, 4, size), out=four)
 
 
 class Fusion(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from mri_score.errors import InputError, unknown_name
-from mri_score.networks.layers import InstanceNormPlus, RefineBlock, ResidualBlock, conv
+from mri_score.networks.layers import InstanceNormPlus, RefineBlock, ResidualBlock, channels_last, conv, runner
 from mri_score.networks.resampling import reflected
 
 
@@ -77,7 +77,8 @@ class NCSNv2(nn.Module):
     No noise level enters: c_noise is not used. Sides that the depth's divisor (low 2, medium 4, large 8) does not
     divide are continued by reflection at both ends and cropped back; sides that fit are left as they are.
     `published_input` maps x to 2x - 1, as the published MRI weights expect: only for those, since it breaks the
-    symmetry of phase.
+    symmetry of phase. `checkpointing` keeps for the derivatives only what goes from stage to stage and computes the
+    rest anew.
     Shapes: x (B, channels, H, W), c_noise (B,) -> (B, channels, H, W).
     Errors: InputError for an unknown depth and for sides below the divisor.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
@@ -89,12 +90,13 @@ class NCSNv2(nn.Module):
         width: int = 128,               # channels of the first stage, published as ngf
         channels: int = 2,              # 2 for complex images, 1 for real ones
         published_input: bool = False,  # map x to 2x - 1
+        checkpointing: bool = False,    # training in less memory, a third slower
     ) -> None:  # fmt: skip
         super().__init__()
         if depth not in STAGES:
             raise unknown_name("network.depth", depth, STAGES)
         stages, refinements = STAGES[depth], REFINEMENTS[depth]
-        self.published_input = published_input
+        self.published_input, self.checkpointing = published_input, checkpointing
         self.divisor = 2 ** sum(stage.halve for stage in stages)
 
         self.channels = channels
@@ -119,15 +121,16 @@ class NCSNv2(nn.Module):
         if extra is not None:
             raise ValueError("NCSNv2 takes no extra input")
         x, (rows, columns) = reflected(2 * x - 1 if self.published_input else x, self.divisor)
+        run = runner(self.checkpointing)
 
-        h = self.begin_conv(x)
+        h = self.begin_conv(channels_last(x))
         skips = []
         for stage in self.stages:
-            h = stage(h)
+            h = run(stage, h)
             skips.append(h)
-        h = self.refine[0](skips.pop())
+        h = run(self.refine[0], skips.pop())
         for refine in self.refine[1:]:
-            h = refine(skips.pop(), h)
+            h = run(refine, skips.pop(), h)
         return self.end_conv(elu(self.normalizer(h)))[..., rows, columns]
 
 

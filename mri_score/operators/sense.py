@@ -158,7 +158,7 @@ def _check(maps: Tensor, mask: Tensor) -> None:
     if mask.is_complex():
         raise InputError("the sampling mask is complex; Sense needs bool or real weights: pass kspace.abs() > 0")
     try:
-        torch.broadcast_shapes(mask.shape, maps.shape)
+        torch.broadcast_tensors(mask, maps)  # broadcast_shapes would import SymPy, half a second
     except RuntimeError as error:
         raise InputError(
             f"a mask of shape {tuple(mask.shape)} does not fit coil maps of shape {tuple(maps.shape)};"

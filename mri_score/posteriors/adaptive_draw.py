@@ -8,6 +8,7 @@ from torch import Tensor
 from mri_score.numerics.channels import per_item, real_size, squared_norm
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.base import LinearOperator
+from mri_score.posteriors.base import LevelError
 from mri_score.posteriors.exact_draw import ExactDraw
 from mri_score.score import ScoreModel
 
@@ -24,6 +25,7 @@ class AdaptiveDraw(ExactDraw):
     are far from white: a good denoiser errs ten times less than the bound, which alone leaves too much noise in the
     draws; and it errs more on a scan unlike its training set, where a number from training would trust it too much.
     No truth enters, each item has its own r, and m counts real components of the samples, zeros being unsampled.
+    `errors` keeps the estimates of one walk before they are bounded: they tell whether the prior knows such images.
     """
 
     def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
@@ -32,7 +34,13 @@ class AdaptiveDraw(ExactDraw):
         self.trace = squared_norm(operator(probe)) * real_size(probe) / squared_norm(probe)
         self.count = (kspace != 0).flatten(1).sum(1) * (2 if kspace.is_complex() else 1)
 
+    def begin_walk(self) -> None:
+        super().begin_walk()
+        self.errors = ()
+
     def variance(self, v: Tensor, sigma: Tensor | float) -> Tensor:
         bound = super().variance(v, sigma)
-        misfit = squared_norm(self.kspace - self.operator(v)) - self.count * self.noise_std**2
-        return torch.minimum(torch.maximum(per_item(misfit / self.trace, v), LEAST * bound), bound)
+        noise = self.count * self.noise_std**2
+        error = (squared_norm(self.kspace - self.operator(v)) - noise) / self.trace
+        self.errors = [*self.errors, LevelError(float(torch.as_tensor(sigma).max()), error, noise / self.trace)]
+        return torch.minimum(torch.maximum(per_item(error, v), LEAST * bound), bound)

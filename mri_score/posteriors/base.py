@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -11,6 +12,16 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.score import ScoreModel
+
+
+class LevelError(NamedTuple):
+    """How far the denoised image missed the samples at a level, as a mean square error of its real components."""
+
+    sigma: float
+    error: Tensor
+    """(B,): beyond the noise, so that it may fall below zero."""
+    noise: Tensor
+    """(B,): what was taken off for the noise."""
 
 
 class Posterior(ScoreModel):
@@ -24,6 +35,8 @@ class Posterior(ScoreModel):
     backprojection: Tensor
     mean: Tensor | None = None
     """(B, *image): what a walk has found of the posterior mean, from posteriors that gather more than its result."""
+    errors: Sequence[LevelError] = ()
+    """Of each level of a walk, from posteriors that look."""
 
     def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
         super().__init__()

@@ -92,6 +92,7 @@ def _load(path: Path) -> NetworkPrior:
         prior.network.load_state_dict({key: value.float() for key, value in weights.items()})
     except (SafetensorError, RuntimeError, OSError) as error:
         raise InputError(f"{path} does not fit its {path.with_suffix('.json').name}: {error}") from error
+    prior.about = record.get("about") or {}
     return prior.eval().requires_grad_(False)
 
 
@@ -109,6 +110,13 @@ def read_record(path: Path) -> dict[str, Any]:
     if sha256(path) != record["sha256"]:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in {beside.name}; copy both files again")
     return record
+
+
+def add_to_record(path: Path, **facts: Any) -> None:
+    """Write more into what a prior's record says about it; the weights and their SHA-256 stay."""
+    record = read_record(path)
+    record["about"] = {**(record.get("about") or {}), **facts}
+    write_text(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
 
 
 def find_prior(name: str | Path) -> Path:

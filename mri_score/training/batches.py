@@ -45,18 +45,33 @@ class Batches(Dataset):
 
 
 def join(items: Sequence[Acquisition]) -> Acquisition:
-    """Items of equal size -> one batch with their images and, where all have them, what goes with them."""
+    """Items of equal size -> one batch with their images and, where all have them, what goes with them.
+
+    Items without an image bring kspace, maps and mask.
+    """
     images = [item.image for item in items if item.image is not None]
     if len({image.shape[-2:] for image in images}) > 1:
         sizes = sorted({tuple(image.shape[-2:]) for image in images})
         raise InputError(f"training images have sizes {sizes}; set data.size (or data.patch) to give them one")
     return Acquisition(
         name=items[0].name,
+        **({"image": torch.cat(images)} if images else _samples(items)),
         noise_std=_joined([item.noise_std for item in items]),
-        image=torch.cat(images),
         acceleration=_joined([item.acceleration for item in items]),
         estimate=_joined([item.estimate for item in items]),
     )
+
+
+def _samples(items: Sequence[Acquisition]) -> dict[str, Tensor | None]:
+    """kspace, maps and mask of scans of one size."""
+    scans = [(item.kspace, item.mask) for item in items if item.kspace is not None and item.mask is not None]
+    sizes = sorted({(*kspace.shape[1:], *mask.shape[-2:]) for kspace, mask in scans})
+    if len(sizes) > 1:
+        raise InputError(
+            f"training scans have sizes {sizes} (coils, rows and columns; rows and columns of the mask); set data.size"
+            " and data.coils to give them one, and keep scans with masks of another kind apart"
+        )
+    return {key: _joined([getattr(item, key) for item in items]) for key in ("kspace", "maps", "mask")}
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

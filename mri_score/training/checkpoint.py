@@ -31,6 +31,17 @@ def found(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"))
 
 
+def kept_name(step: int) -> str:
+    """Where in its folder a run keeps the averaged prior of a step, without the suffix."""
+    return f"kept/prior-{step:08d}"
+
+
+def kept(folder: Path) -> dict[int, Path]:
+    """By step, the averaged priors that a run keeps beside its checkpoints (training.keep_every)."""
+    paths = sorted(folder.glob("kept/prior-*.safetensors"))
+    return {int(path.stem.removeprefix("prior-")): path for path in paths}
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Errors: InputError where the file is damaged or not one of ours."""
     try:

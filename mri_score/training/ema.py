@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mri_score.errors import InputError
 from mri_score.score import NetworkPrior
+
+
+def decays_of(ema_decay: float | Sequence[float]) -> list[float]:
+    """training.ema_decay as a list, the prior's own first. Errors: InputError for none, equal ones, not in [0, 1)."""
+    decays = [ema_decay] if isinstance(ema_decay, (int, float)) else list(ema_decay)
+    if not decays or len(set(decays)) < len(decays) or not all(0 <= decay < 1 for decay in decays):
+        raise InputError(
+            f"training.ema_decay is {ema_decay}; give a number from 0 to below 1, or different ones as in"
+            " [0.999, 0.9999], of which the first makes the prior"
+        )
+    return [float(decay) for decay in decays]
 
 
 class Ema:

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mri_score.numerics.noise import generators
 from mri_score.score import NetworkPrior
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, Source
-from mri_score.training.ema import Ema
+from mri_score.training.ema import Ema, decays_of
 from mri_score.training.processes import joined
 from mri_score.training.validation import validate
 
@@ -45,7 +45,7 @@ def train(
     loss: Loss,
     source: Source,
     folder: Path,                                   # of the run: checkpoints, log, prior
-    save_prior: Callable[[NetworkPrior, dict[str, Any]], None],  # called with the averaged prior at each checkpoint
+    save_prior: Callable[..., None],                # an averaged prior and what is known of it; where to, if elsewhere
     *,
     validation: list[Acquisition] | None = None,    # batches for the denoising error of each level, or for PSNR
     steps: int = 10_000,
@@ -56,12 +56,13 @@ def train(
     betas: tuple[float, float] = (0.9, 0.99),
     epsilon: float = 1e-8,                          # of Adam
     clip: float = 1.0,                              # largest norm of a gradient
-    ema_decay: float = 0.999,
+    ema_decay: float | Sequence[float] = 0.999,     # several: the first is the prior, the others lie beside it
     precision: str = "float32",                     # or bfloat16, by autocast
     workers: int = 1,                               # processes that make batches
     seed: int = 0,
     log_every: int = 50,
     save_every: int = 500,                          # also validates
+    keep_every: int | None = None,                  # of so many checkpoints the averaged prior stays, in kept/
     device: torch.device | str = "cpu",
     quiet: bool = False,
     watch: Callable[[NetworkPrior, dict[str, Any]], None] | None = None,   # figures and other readers of the log
@@ -75,10 +76,13 @@ def train(
     """
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"training.precision is {precision!r}; known: bfloat16, float32")
+    decays = decays_of(ema_decay)
+    if keep_every is not None and keep_every < 1:
+        raise InputError(f"training.keep_every is {keep_every}; give 1 for every checkpoint, or leave it out for none")
     with joined(torch.device(device)) as (processes, place), _stop_signals() as stopped:
         prior.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(prior.parameters(), lr=learning_rate, betas=betas, eps=epsilon)
-        ema = Ema(prior, ema_decay)
+        averages = [Ema(prior, decay) for decay in decays]
 
         # Resume.
         first, failures = 0, 0
@@ -87,7 +91,7 @@ def train(
             state = checkpoint.load(found[-1])
             first = state["step"]
             losses = state.get("losses", [])
-            _restore(found[-1], prior, ema, optimizer, state)
+            _restore(found[-1], prior, averages, optimizer, state)
 
         processes.agree(prior)
 
@@ -118,7 +122,8 @@ def train(
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate * _ramp(step, steps, warmup, decay)
                     optimizer.step()
-                    ema.update(prior, step)
+                    for ema in averages:
+                        ema.update(prior, step)
                     losses.append(float(value))
                 else:
                     failures += 1
@@ -141,14 +146,21 @@ def train(
                 if not (done % save_every == 0 or done == steps or halt):
                     continue
                 if processes.first:
-                    checkpoint.save(folder, _state(done, prior, ema, optimizer, losses))
-                    about: dict[str, Any] = {"step": done, "images": done * batch_size, "batch_loss": float(value)}
+                    checkpoint.save(folder, _state(done, prior, averages, optimizer, losses))
+                    known: dict[str, Any] = {"step": done, "images": done * batch_size, "batch_loss": float(value)}
+                    found_errors: list[dict[str, Any]] = [{} for _ in averages]
                     if validation and not halt:
-                        about |= validate(ema.model, validation)
-                        _append(log, about)
-                    save_prior(ema.model, about)
+                        found_errors = [validate(ema.model, validation) for ema in averages]
+                        others = dict(zip(map(str, decays[1:]), found_errors[1:], strict=True))
+                        _append(log, known | found_errors[0] | ({"averages": others} if others else {}))
+                    first_average, about = averages[0].model, known | found_errors[0]
+                    save_prior(first_average, about)
+                    for ema, errors in zip(averages[1:], found_errors[1:], strict=True):
+                        save_prior(ema.model, known | errors | {"ema_decay": ema.decay}, f"prior-{ema.decay}")
+                    if keep_every and done % (keep_every * save_every) == 0:
+                        save_prior(first_average, about, checkpoint.kept_name(done))
                     if watch is not None:
-                        watch(ema.model, about)
+                        watch(first_average, about)
                 if halt or (stopped and processes.count == 1):  # only here, where the checkpoint is written
                     raise Interrupted(stopped[0] if stopped else signal.SIGTERM)
 
@@ -161,21 +173,28 @@ def _ramp(step: int, steps: int, warmup: int, decay: float) -> float:
 
 
 def _state(
-    step: int, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, losses: list[float]
+    step: int, prior: nn.Module, averages: list[Ema], optimizer: torch.optim.Optimizer, losses: list[float]
 ) -> dict[str, Any]:
-    return {
+    state = {
         "step": step,
         "model": prior.state_dict(),
-        "ema": ema.model.state_dict(),
+        "ema": averages[0].model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "losses": losses,
     }
+    others = {str(ema.decay): ema.model.state_dict() for ema in averages[1:]}
+    return state | ({"averages": others} if others else {})
 
 
-def _restore(path: Path, prior: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def _restore(
+    path: Path, prior: nn.Module, averages: list[Ema], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """An average that the checkpoint does not have goes on from its first one."""
+    others = state.get("averages", {})
     try:
         prior.load_state_dict(state["model"])
-        ema.model.load_state_dict(state["ema"])
+        for ema in averages:
+            ema.model.load_state_dict(others.get(str(ema.decay), state["ema"]))
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(
@@ -184,7 +203,8 @@ def _restore(path: Path, prior: nn.Module, ema: Ema, optimizer: torch.optim.Opti
 
 
 def _to(batch: Acquisition, device: torch.device) -> Acquisition:
-    parts = {key: getattr(batch, key) for key in ("noise_std", "image", "acceleration", "estimate")}
+    names = ("kspace", "maps", "mask", "noise_std", "image", "acceleration", "estimate")
+    parts = {key: getattr(batch, key) for key in names}
     return Acquisition(name=batch.name, **{key: part.to(device) for key, part in parts.items() if part is not None})
 
 

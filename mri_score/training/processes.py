@@ -82,8 +82,12 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, number, count = next(distributed.rendezvous("env://"))
+    # The store outlives the processes: after a restart the addresses of the dead would be found in it.
+    store = distributed.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=number, world_size=count)
     try:
-        yield Processes(distributed.get_rank(), count), device
+        yield Processes(number, count), device
     finally:
         distributed.destroy_process_group()

@@ -1,0 +1,86 @@
+"""The largest distance between N images, which gives sigma_max, against the N x N matrix of all products."""
+
+from __future__ import annotations
+
+import torch
+from harness import Row, compare, relative_error
+from torch import Tensor
+
+from mri_score.evaluation.memory import PeakMemory
+from mri_score.noise_levels import largest_distance
+
+NAME = "distance"
+SIZES = {"quick": (192, 320), "full": (2000, 320)}
+"""Images, and their rows and columns; 10 000 images would need 16 GB for the rival's vectors."""
+WANTED = 0.5
+"""Within twice the time of the matrix product."""
+
+
+def run(sizes: str, threads: int) -> list[Row]:
+    count, size = SIZES[sizes]
+    scans = images(count, size, spread=0.5)
+    return [
+        all_pairs(images(count, size, spread=0), "equal energies: no pair can be ruled out", sizes),
+        all_pairs(scans, "energies that differ, as those of slices do", sizes),
+        any_phase(scans, sizes),
+    ]
+
+
+def images(count: int, size: int, spread: float) -> Tensor:
+    """Complex noise whose norms are log-normal: (count, size, size)."""
+    random = torch.Generator().manual_seed(0)
+    norms = torch.exp(spread * torch.randn(count, generator=random))
+    return torch.randn(count, size, size, dtype=torch.complex64, generator=random) * norms[:, None, None]
+
+
+def all_pairs(x: Tensor, note: str, sizes: str) -> Row:
+    with PeakMemory(x.device) as peak:
+        largest_distance(x, global_phase=False)
+    if peak.mib is not None:
+        note += f"; ours adds {peak.mib:.0f} MiB to the {x.numel() * x.itemsize >> 20} of the images"
+    return compare(
+        f"{_title(x)}, all pairs",
+        "N x N matrix, float32",
+        lambda: largest_distance(x, global_phase=False),
+        lambda: by_matrix(x),
+        sizes=sizes,
+        floor=lambda: products(x),
+        floor_of="the matrix product alone",
+        wanted=WANTED,
+        bound=1e-4,
+        note=note,
+    )
+
+
+def any_phase(x: Tensor, sizes: str) -> Row:
+    """With any global phase norms are enough; the products' time is the rival's."""
+    largest = float(torch.linalg.vector_norm(x.flatten(1), dim=1).topk(2).values.sum())
+    return compare(
+        f"{_title(x)}, any global phase",
+        "N x N matrix, float32",
+        lambda: largest_distance(x),
+        lambda: products(x),
+        sizes=sizes,
+        floor=lambda: torch.view_as_real(x).sum(),
+        floor_of="one reading of the images",
+        wanted=WANTED,
+        error=lambda ours, _: relative_error(ours, largest),
+        bound=1e-4,
+    )
+
+
+def by_matrix(x: Tensor) -> float:
+    """sqrt max_ij (|x_i|^2 + |x_j|^2 - 2 <x_i, x_j>), all N^2 at once."""
+    inner = products(x)
+    squares = inner.diagonal()
+    return float((squares[:, None] + squares - 2 * inner).amax().sqrt())
+
+
+def products(x: Tensor) -> Tensor:
+    """<x_i, x_j> over the real components: (N, N)."""
+    vectors = torch.view_as_real(x).flatten(1)
+    return vectors @ vectors.T
+
+
+def _title(x: Tensor) -> str:
+    return f"largest distance, {len(x)} images of {x.shape[1]} x {x.shape[2]}"

@@ -1,0 +1,69 @@
+"""When a prior warns that a scan is unlike what it knows: measured on scans that are like it, written into its record.
+
+python scripts/calibrate_ood.py SCAN [SCAN ...] --prior brain
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from mri_score.data.fastmri import FastMRI, fastmri_files
+from mri_score.data.scan import Sampling, Scan
+from mri_score.errors import InputError
+from mri_score.priors.store import add_to_record, find_prior, load_prior
+from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
+from mri_score.score import NetworkPrior
+
+
+def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, steps: int | None) -> list[float]:
+    """The misfit ratio of some slices of a full scan, undersampled, one walk each."""
+    file = FastMRI(path)
+    scan = Scan(file, Sampling(acceleration))
+    found = []
+    for number in np.linspace(0, file.slices - 1, min(slices, file.slices)).round().astype(int).tolist():
+        walk = sample_posterior(scan.acquisition(number), prior, steps=steps, samples=1, slices=[number])
+        if walk.unlike is None:
+            raise InputError(
+                f"{DEFAULT_METHOD} found nothing to compare: the prior's record needs denoising_errors (train it with"
+                " validation images), and the walk levels between 0.03 and 1 (take more --steps)"
+            )
+        found.append(float(walk.unlike[0, 0]))
+    return found
+
+
+@click.command()
+@click.argument("scans", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--prior", "name", required=True, help="A bundled prior, a run folder or a .safetensors file.")
+@click.option("--accel", multiple=True, type=float, default=(4.0, 8.0), show_default=True)
+@click.option("--slices", type=click.IntRange(1), default=8, show_default=True, help="Of each scan, evenly spaced.")
+@click.option("--steps", type=click.IntRange(2), help="Of a walk.  [default: as mri-score reconstruct]")
+@click.option("--quantile", type=click.FloatRange(0, 1), default=0.95, show_default=True)
+@click.option("--margin", type=click.FloatRange(1), default=1.25, show_default=True, help="Times the quantile.")
+@click.option("--dry-run", is_flag=True, help="Measure, and write nothing.")
+def main(
+    scans: tuple[Path, ...], name: str, accel: tuple[float, ...], slices: int, steps: int | None, quantile: float,
+    margin: float, dry_run: bool,
+) -> None:  # fmt: skip
+    """Measure SCANS, fully sampled and of the kind that the prior knows, none of them trained on."""
+    path = find_prior(name)
+    prior = load_prior(path)
+    found: list[float] = []
+    print("| scan | R | slices | median | largest |\n|---|---|---|---|---|")
+    for file in (file for given in scans for file in fastmri_files(given)):
+        for acceleration in accel:
+            some = ratios(file, acceleration, prior, slices, steps)
+            print(f"| {file.name} | {acceleration:g} | {len(some)} | {np.median(some):.2f} | {max(some):.2f} |")
+            found += some
+    threshold = round(margin * float(np.quantile(found, quantile)), 4)
+    print(f"\nwarns above {threshold:g}: {margin:g} times the {quantile:.0%} quantile of {len(found)} slices")
+    if not dry_run:
+        basis = {"slices": len(found), "accelerations": list(accel), "quantile": quantile, "margin": margin}
+        add_to_record(path, ood_threshold=threshold, ood_basis={**basis, "median": round(float(np.median(found)), 4)})
+        print(f"written to {path.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    main()

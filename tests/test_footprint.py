@@ -1,0 +1,156 @@
+"""What runs will need of memory: closed forms, the peaks that were measured, and what follows from them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mri_score import footprint
+from mri_score.cli import main
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.simulate import simulate
+from mri_score.evaluation.memory import STATM, PeakMemory
+from mri_score.losses.denoising import Denoising
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.priors.store import build_prior
+from mri_score.reconstruction import sample_posterior
+from mri_score.schedules import LogNormal
+from mri_score.score import ScoreModel
+from mri_score.training.loop import train
+
+CPU = torch.device("cpu")
+MIB = 2**20
+measured = pytest.mark.skipif(not STATM.exists(), reason="the resident memory is read from /proc")
+
+
+def unet():
+    return build_prior({"name": "unet", "widths": [32, 64]})
+
+
+def ncsn():
+    return build_prior({"name": "ncsnv2", "depth": "low", "width": 16}, precondition="ncsn")
+
+
+def scan(coils, shape, slices=1):
+    y = noise_like(torch.zeros(slices, coils, *shape, dtype=torch.complex64), generators(1, draws=slices))
+    mask = (torch.arange(shape[1]) % 4 == 0).reshape(1, 1, 1, -1)
+    maps, one = torch.full_like(y, coils**-0.5), torch.ones(slices)
+    return Acquisition("scan", y * mask, maps, mask, noise_std=0.01 * one, scale=one)
+
+
+class Small(ScoreModel):
+    """A Gaussian's denoiser that has room for so many items; it counts its refusals."""
+
+    sd = 1.0
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.refused = most, 0
+
+    def denoise(self, x, sigma):
+        if len(x) > self.most:
+            self.refused += 1
+            raise torch.OutOfMemoryError("no room")
+        return x / (1 + torch.as_tensor(sigma) ** 2)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_live_memory_counts_storages_while_they_live(device):
+    with footprint.LiveMemory() as memory:
+        x = torch.zeros(1000, device=device)
+        y = x.view(10, 100) + 1  # a view holds nothing of its own
+        del x
+        assert memory.live == 4000
+        z = y.mT.contiguous()
+        assert memory.live == memory.peak == 8000
+        del y, z
+    assert memory.live == 0 and memory.peak == 8000
+
+
+@pytest.mark.parametrize("make", [unet, ncsn])
+def test_a_network_without_numbers_holds_what_it_holds_with_them(make):
+    prior, x = make(), torch.zeros(3, 40, 56, dtype=torch.complex64)
+    with torch.no_grad(), footprint.LiveMemory() as memory:
+        prior.denoise(x, 1.0)
+    assert footprint.network_bytes(prior, 3, (40, 56))[1] == pytest.approx(memory.peak + x.nbytes, rel=0.2)
+
+
+def test_a_graph_is_held_and_grows_with_the_items():
+    prior = unet()
+    plain, one, two = (footprint.network_bytes(prior, n, (48, 32), g) for n, g in ((1, False), (1, True), (2, True)))
+    assert one[0] > 3 * plain[0] and one[1] > one[0]
+    assert two[1] == pytest.approx(2 * one[1], rel=0.05)
+
+
+@measured
+@pytest.mark.parametrize(("coils", "shape", "walks"), [(4, (128, 160), 4), (8, (160, 128), 4)])
+def test_the_peak_of_walks_is_foretold(coils, shape, walks):
+    prior = unet()
+    options = {"steps": 2, "samples": walks, "batch_size": walks, "slices": [0], "device": "cpu"}
+    sample_posterior(scan(2, (32, 32)), prior, **options)  # libraries make room for themselves at their first call
+    item = scan(coils, shape)
+    with PeakMemory(CPU) as peak:
+        sample_posterior(item, prior, **options)
+    assert 0.5 < footprint.walk_bytes(prior, coils, shape, walks) / MIB / peak.mib < 2
+
+
+@measured
+@pytest.mark.parametrize(("make", "shape"), [(unet, (96, 96)), (ncsn, (96, 64))])
+def test_the_peak_of_training_is_foretold(tmp_path, make, shape):
+    prior, loss = make(), Denoising(LogNormal(0.01, 5.0))
+    item = Acquisition("item", image=torch.ones(1, *shape, dtype=torch.complex64))
+    foretold = footprint.train_bytes(prior, loss, item, 8) / MIB
+
+    class Source:
+        def sample(self, random):
+            return item
+
+    with PeakMemory(CPU) as peak:
+        train(prior, loss, Source(), tmp_path, lambda *about: None, steps=2, batch_size=8, workers=0, quiet=True)
+    assert 0.5 < foretold / peak.mib < 2
+
+
+def test_factors_of_line_systems_count_where_they_are_used():
+    prior = Small(1)
+    shape, vectors = (96, 80), 16 * 96 * 80 * 80
+    lines = footprint.walk_bytes(prior, 4, shape, 1)
+    assert lines - footprint.walk_bytes(prior, 4, shape, 1, line_axis=None) > vectors
+    assert footprint.walk_bytes(prior, 4, shape, 1, "langevin") < vectors  # solves nothing
+
+
+@pytest.mark.parametrize(("room", "walks"), [(35, 3), (30, 3), (29.9, 2), (5, 1), (1e6, 32)])
+def test_the_largest_batch_that_fits(room, walks):
+    assert footprint.fitting(lambda count: 10 * count, room) == walks
+
+
+def test_line_axis_of_a_mask():
+    lines = torch.arange(7) % 3 == 0
+    assert footprint.line_axis(lines.reshape(1, 1, 1, 7)) == footprint.line_axis(lines.expand(1, 1, 5, 7)) == -1
+    assert footprint.line_axis(lines.reshape(1, 1, 7, 1)) == -2
+    assert footprint.line_axis((lines[:, None] & lines)[None, None]) is None
+
+
+def test_out_of_memory_halves_batches_and_changes_no_draw():
+    options = {"steps": 3, "samples": 5, "slices": [0, 1], "device": "cpu"}
+    item, tight = scan(3, (16, 15), slices=2), Small(2)
+    found = sample_posterior(item, tight, batch_size=8, **options)
+    wanted = sample_posterior(item, Small(8), batch_size=8, **options)
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=1e-4, atol=1e-5)
+    assert tight.refused == 2 and found.work.calls == wanted.work.calls
+
+
+def test_no_room_for_one_walk_is_said():
+    with pytest.raises(Exception, match="no memory for a single walk"):
+        sample_posterior(scan(2, (16, 16)), Small(0), steps=2, samples=2, slices=[0], device="cpu")
+
+
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tmp_path):
+    (file,) = simulate(tmp_path / "scans", volumes=1, slices=2, size=48, coils=3)
+    out = tmp_path / "out"
+    arguments = ["reconstruct", str(file), "--accel", "3", "--samples", "5", "--steps", "7", "--batch-size", "auto"]
+    done = CliRunner().invoke(main, [*arguments, "--out", str(out), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    for words in ("2 of 2", "48 x 48", "10 by adaptive-draw", "70", "2 of 5 walks", "MiB", str(out)):
+        assert words in done.output
+    assert not out.exists()

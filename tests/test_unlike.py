@@ -1,0 +1,211 @@
+"""Scans unlike what a prior knows: the ratio in closed form, and the note of a run."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from mri_score.data.fastmri import FastMRI
+from mri_score.data.scan import Sampling, Scan
+from mri_score.data.simulate import simulate
+from mri_score.evaluation.unlike import expected_error, misfit_ratio
+from mri_score.files import sha256
+from mri_score.numerics.fourier import ifft
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.operators.sense import Sense
+from mri_score.posteriors import AdaptiveDraw
+from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
+from mri_score.results import write_volume
+from mri_score.samplers import SAMPLERS
+from mri_score.schedules import Karras
+from mri_score.score import GaussianPrior
+from mri_score.volumes import Options, reconstruct_volume, unlike_note
+
+N = 48
+SIGMAS = (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 3.0)
+NETWORK = {"name": "unet", "widths": [4], "blocks": 1, "embedding": 4}
+
+
+# The ratio in closed form: Gaussian images (1, N), white over space, of a known spectrum.
+
+
+def spectrum(power: float) -> Tensor:
+    """The variance of each frequency of images with sd 0.3, falling as this power."""
+    values = (1 + (torch.arange(N, dtype=torch.float64) - N // 2).abs()) ** -power
+    return values * 0.3**2 / values.mean()
+
+
+def gaussian(variances: Tensor) -> GaussianPrior:
+    unitary = ifft(torch.eye(N, dtype=torch.complex128), axes=(-1,)).T
+    return GaussianPrior(torch.zeros(1, N, dtype=torch.complex128), unitary @ (variances[:, None] * unitary.mH))
+
+
+def closed_errors(variances: Tensor) -> dict[float, float]:
+    """What validation would log of the best denoiser: mean p s^2 / (p + s^2), in its unit."""
+    sd2 = float(variances.mean())
+    found = {sigma: float((variances / (variances + sigma**2)).mean()) for sigma in SIGMAS}
+    return {sigma: error * (sd2 + sigma**2) / sd2 for sigma, error in found.items()}
+
+
+def seen(prior: GaussianPrior, images: Tensor, mask: Tensor, noise_std: float = 0.02) -> AdaptiveDraw:
+    """The posterior of two-coil scans of these images, after one walk each."""
+    place = torch.linspace(0, 1, N, dtype=torch.float64)
+    maps = torch.stack([torch.polar(1.2 - place, 2 * place), torch.polar(0.2 + place, -place)])
+    maps = (maps / maps.abs().square().sum(0).sqrt())[None, :, None, :]
+    operator, random = Sense(maps, mask), generators(5, draws=len(images))
+    y = operator(images)
+    y = y + noise_std * mask * noise_like(y, random)
+    posterior = AdaptiveDraw(prior, operator, y, noise_std)
+    SAMPLERS["renoise"](Karras(0.01, 5.0).levels(30))(posterior, torch.zeros_like(images), random)
+    return posterior
+
+
+def ratio(prior: GaussianPrior, errors: dict[float, float], images: Tensor, mask: Tensor) -> float:
+    """Mean over the scans."""
+    found = misfit_ratio(seen(prior, images, mask).errors, errors, prior.sd)
+    assert found is not None and found.shape == (len(images),)
+    return float(found.mean())
+
+
+def truths(variances: Tensor) -> Tensor:
+    return gaussian(variances).sample(generators(1, draws=64))
+
+
+FULL, QUARTER = torch.ones(N, dtype=torch.bool), torch.arange(N) % 4 == 0
+
+
+@pytest.mark.parametrize("mask", [FULL, QUARTER], ids=["full", "a quarter"])
+def test_white_images_of_the_right_variance_have_the_ratio_one(mask):
+    variances = spectrum(0.0)
+    found = ratio(gaussian(variances), closed_errors(variances), truths(variances), mask)
+    assert found == pytest.approx(1, abs=0.1)
+
+
+def test_a_right_covariance_has_the_ratio_one_and_wrong_ones_more():
+    """Of other frequencies, and brighter than expected; sampled fully, so that all frequencies count alike."""
+    right = spectrum(2.0)
+    prior, errors = gaussian(right), closed_errors(right)
+    assert ratio(prior, errors, truths(right), FULL) == pytest.approx(1, abs=0.15)
+    assert ratio(prior, errors, truths(torch.roll(right, N // 2)), FULL) > 2
+    assert ratio(prior, errors, truths(9 * right), FULL) > 1.5
+
+
+def test_items_are_told_apart():
+    right = spectrum(2.0)
+    images = truths(right)[:4]
+    images[2] = truths(torch.roll(right, N // 2))[2]
+    found = misfit_ratio(seen(gaussian(right), images, FULL).errors, closed_errors(right), 0.3)
+    assert int(found.argmax()) == 2 and float(found[2]) > 1.8 * float(found[[0, 1, 3]].max())
+
+
+def test_each_walk_starts_anew():
+    prior = gaussian(spectrum(0.0))
+    posterior = seen(prior, truths(spectrum(0.0))[:1], FULL)
+    assert [one.sigma for one in posterior.errors] == pytest.approx(Karras(0.01, 5.0).levels(30).tolist())
+    posterior.begin_walk()
+    assert len(posterior.errors) == 0
+
+
+# The parts.
+
+
+def test_expected_errors_are_interpolated_in_the_logarithm():
+    errors, sd = {0.1: 0.04, 1.0: 0.16}, 0.3
+    unit = 0.1 * 0.09 / (0.1 + 0.09)
+    assert expected_error(0.1**0.5, errors, sd) == pytest.approx(0.08 * unit)
+    assert expected_error(0.01, errors, sd) == pytest.approx(0.04 * 1e-4 * 0.09 / (1e-4 + 0.09))  # the nearest known
+
+
+def test_the_ratio_is_the_weighted_mean_over_the_levels_that_count():
+    """sd so large that the unit is sigma^2; by hand."""
+    one, zero = torch.ones(1), torch.zeros(1)
+    levels = [(2.0, 100 * one, zero), (1.0, 3 * one, one), (0.1, 0.05 * one, zero), (0.01, 100 * one, zero)]
+    found = misfit_ratio(levels, {0.01: 1.0, 2.0: 1.0}, 1e9)
+    assert float(found) == pytest.approx((3 / 2 + 5) / (1 / 2 + 1))
+    assert misfit_ratio(levels[:1], {0.01: 1.0}, 1e9) is None
+
+
+def test_a_slightly_wrong_noise_level_counts_less_where_the_noise_decides():
+    errors = {0.01: 1.0, 2.0: 1.0}
+    noise, wrong = torch.tensor([0.01]), torch.tensor([1.1])
+    levels = [(sigma, sigma**2 + 0.1 * noise, noise) for sigma in (0.9, 0.3, 0.03)]
+    plain = sum(float(error) / sigma**2 for sigma, error, _ in levels) / 3
+    found = float(misfit_ratio(levels, errors, 1e9))
+    assert 1 < found < float(wrong) and plain > 1.3
+
+
+@pytest.mark.parametrize(
+    ("ratios", "threshold", "words"),
+    [
+        ([3.14], 2.0, "3.1 times as much as on its validation images (warns above 2.0)"),
+        ([1.0, 3.14, 2.5], 2.0, "3.1 times as much as on its validation images (warns above 2.0); in 2 of 3 slices"),
+    ],
+)
+def test_the_note(ratios, threshold, words):
+    assert words in unlike_note(ratios, threshold)
+    assert unlike_note(ratios, None) is None and unlike_note(ratios, 5.0) is None and unlike_note([], 1.0) is None
+
+
+# A run.
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory) -> Path:
+    (path,) = simulate(tmp_path_factory.mktemp("scan"), volumes=1, slices=1, size=40, coils=4)
+    return path
+
+
+def prior_file(folder: Path, **about) -> Path:
+    """A new network, which denoises as if images were white, and says that it errs as such a one does."""
+    torch.manual_seed(0)
+    path = folder / "prior.safetensors"
+    errors = dict.fromkeys(("0.01", "0.1", "1.0"), 1.0)
+    save_prior(path, build_prior(NETWORK, sd=0.3), NETWORK, {"denoising_errors": errors, **about})
+    return path
+
+
+def volume(scan: Path, prior: Path, method: str = "adaptive-draw"):
+    options = Options(method=method, steps=8, samples=2, baselines=(), device="cpu")
+    return options, reconstruct_volume(Scan(FastMRI(scan), Sampling(3.0)), load_prior(prior), options)
+
+
+@pytest.mark.parametrize(
+    ("about", "warns"), [({"ood_threshold": 1e-6}, True), ({"ood_threshold": 1e6}, False), ({}, False)]
+)
+def test_a_run_warns_above_the_threshold_of_its_prior(scan, tmp_path, about, warns):
+    options, found = volume(scan, prior_file(tmp_path, **about))
+    assert any("unlike what the prior knows: its denoised images misfit" in note for note in found.notes) == warns
+    assert len(found.unlike) == 1 and found.unlike[0] > 0
+    with h5py.File(write_volume(tmp_path, found, options, {})) as file:
+        assert file.attrs["misfit_ratio"] == pytest.approx(found.unlike[0])
+
+
+def test_methods_that_do_not_look_say_nothing(scan, tmp_path):
+    _, found = volume(scan, prior_file(tmp_path, ood_threshold=1e-6), method="exact-draw")
+    assert not found.unlike and not any("unlike" in note for note in found.notes)
+
+
+def test_the_script_writes_a_threshold_that_these_scans_keep(scan, tmp_path):
+    path = prior_file(tmp_path, summary="white")
+    before = sha256(path)
+    source = Path(__file__).resolve().parents[1] / "scripts" / "calibrate_ood.py"
+    spec = spec_from_file_location("calibrate_ood", source)
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    arguments = [str(scan), "--prior", str(path), "--accel", "3", "--steps", "8", "--margin", "1.5"]
+    shown = CliRunner().invoke(script.main, [*arguments, "--dry-run"], catch_exceptions=False)
+    assert shown.exit_code == 0 and "ood_threshold" not in json.loads(path.with_suffix(".json").read_text())["about"]
+    CliRunner().invoke(script.main, arguments, catch_exceptions=False)
+    about = read_record(path)["about"]
+    one = script.ratios(scan, 3.0, load_prior(path), 8, 8)
+    assert about["ood_threshold"] == pytest.approx(1.5 * float(np.quantile(one, 0.95)), rel=1e-3)
+    assert about["summary"] == "white" and sha256(path) == before
+    assert not any("unlike" in note for note in volume(scan, path)[1].notes)
