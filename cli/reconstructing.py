@@ -20,7 +20,7 @@ from mri_score.data.trajectories import TRAJECTORIES
 from mri_score.errors import InputError
 from mri_score.evaluation.conformal import read_intervals
 from mri_score.evaluation.report import MethodScores, Report, Table, write_report
-from mri_score.files import make_folder, sha256
+from mri_score.files import alone, make_folder, sha256
 from mri_score.numerics.noise import key
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.reconstruction import METHODS, find_device
@@ -109,7 +109,9 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
 
     def summarise() -> None:
         if len(files) > 1:
-            click.echo(f"Report of all volumes: {_summary(out, [path.name for path in files])}")
+            with alone(out / "metrics.csv"):  # another process of this folder may be at its end, too
+                page = _summary(out, [path.name for path in files])
+            click.echo(f"Report of all volumes: {page}")
 
     each_file(take_shard(files, given["shard"]), redo, None if given["dry_run"] else summarise)
 

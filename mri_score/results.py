@@ -102,14 +102,14 @@ def read_scores(path: Path) -> list[dict[str, str]]:
 
 
 def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write metrics.csv, keeping the rows of files that this process did not touch."""
+    """Write metrics.csv, file by file, keeping the rows of files that this process did not touch."""
     new = {row["file"] for row in rows}
     with alone(path):
         old = [row for row in read_scores(path) if row.get("file") not in new]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows([*old, *rows])
+        writer.writerows(sorted([*old, *rows], key=lambda row: str(row["file"])))
         write_text(path, text.getvalue())
 
 
