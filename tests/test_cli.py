@@ -14,9 +14,9 @@ import time
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import mri_score, refused
 
-from mri_score.cli import COMMANDS, main
+from mri_score.cli import COMMANDS
 from mri_score.cli import simulate as simulate_command
 from mri_score.cli.options import DRAWS, ESTIMATES, TRAJECTORIES
 from mri_score.data import trajectories
@@ -31,23 +31,6 @@ from mri_score.reconstruction import METHODS, sample_posterior
 QUICK = ["--steps", "2", "--samples", "1", "--threads", "1", "--baselines", "zero-filled"]
 
 ESTIMATE = "posterior mean of one walk"
-
-
-def mri_score(*arguments, code=0):
-    """Run a command in this process; its output."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-def refused(*arguments):
-    """Run a command that must fail: exit code 2, one message, no traceback."""
-    output = mri_score(*arguments, code=2)
-    assert "Traceback" not in output
-    assert output.count("Error:") == 1, output
-    return output
 
 
 @pytest.fixture(scope="module")

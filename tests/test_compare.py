@@ -10,10 +10,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import mri_score
 
 from mri_score import comparison
-from mri_score.cli import main
 from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
 from mri_score.evaluation.comparison import QUANTITIES, main_table, markdown, plain, summarise, summary_rows
@@ -25,15 +24,6 @@ from mri_score.evaluation.statistics import mean_interval, resampling_unit
 
 FORK = multiprocessing.get_context("fork")
 QUICK = ["--accel", "3", "--mask-seeds", "0", "--samples", "3", "--steps", "adaptive-draw=2", "--threads", "1"]
-
-
-def mri_score(*arguments, code=0):
-    """Run a command in this process; its output."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def row(**more):

@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import mri_score
 from scipy.stats import norm
 
-from mri_score.cli import main
 from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
 from mri_score.evaluation.conformal import (
@@ -142,12 +141,6 @@ def test_another_run_than_that_of_the_fit_is_refused_and_another_acceleration_is
     assert INTERVALS.caution(4.2, INTERVALS.mask) is None
     assert "7.80, the scan has 10.00" in INTERVALS.caution(10, INTERVALS.mask)
     assert "masks, not equispaced" in INTERVALS.caution(4.2, "equispaced")
-
-
-def mri_score(*arguments, code=0):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def test_the_command_line_fits_writes_and_refuses(tmp_path):

@@ -10,11 +10,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import mri_score, refused
 from torch import nn
 
 from mri_score import quality
-from mri_score.cli import main
 from mri_score.data.images import ImageStacks
 from mri_score.data.transforms import percentile
 from mri_score.errors import InputError
@@ -33,20 +32,6 @@ class Moments(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
-
-
-def mri_score(*arguments, code=0):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-def refused(*arguments):
-    output = mri_score(*arguments, code=2)
-    assert "Traceback" not in output and output.count("Error:") == 1
-    return output
 
 
 def pictures(count, shape, seed):
