@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,20 +131,41 @@ def chosen(*names: str) -> list[str]:
     ]
 
 
-def each_file(files: Sequence[Path], work: Callable[[Path], None], then: Callable[[], None] | None = None) -> None:
-    """Do `work` for every file, then `then` if it went well for one at least.
+Rest = Callable[[], None]
+"""What is left to do for a file, such as writing."""
 
-    A file that fails is reported and skipped, and all of them raise InputError at the end; the only one raises its own.
+
+def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: Rest | None = None) -> None:
+    """Do `work` for every file, then `then` if all went well for one at least.
+
+    What `work` returns is done too, by a thread, beside the work on the next file. A file that fails is reported and
+    skipped, and all of them raise InputError at the end; the only one raises its own.
     """
-    failed = []
-    for path in files:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    failed: list[str] = []
+
+    @contextmanager
+    def reported(path: Path) -> Iterator[None]:
         try:
-            work(path)
+            yield
         except InputError as error:
             if len(files) == 1:
                 raise
             click.secho(f"{path.name}: skipped: {error}", fg="red", err=True)
             failed.append(path.name)
+
+    left: tuple[Path, Future[None]] | None = None
+    with ThreadPoolExecutor(1) as thread:
+        for path in (*files, None):
+            rest = None
+            if path is not None:
+                with reported(path):
+                    rest = work(path)
+            if left is not None:
+                with reported(left[0]):
+                    left[1].result()
+            left = None if path is None or rest is None else (path, thread.submit(rest))
     if then is not None and len(failed) < len(files):
         then()
     if failed:

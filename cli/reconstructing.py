@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,18 @@ from mri_score.priors.store import find_prior, load_prior
 from mri_score.reconstruction import METHODS, find_device
 from mri_score.results import finished, read_scores, score_rows, write_pictures, write_scores, write_volume
 from mri_score.score import NetworkPrior
-from mri_score.volumes import MVUE, TRAJECTORY_BASELINES, Options, Volume, counted, reconstruct_volume
+from mri_score.volumes import (
+    MVUE,
+    TRAJECTORY_BASELINES,
+    Options,
+    Volume,
+    counted,
+    on_gpu,
+    reconstruct_volume,
+    slices_together,
+)
 
-from .options import chosen, each_file, make_options, make_sampling, read_slices, take_shard
+from .options import Rest, chosen, each_file, make_options, make_sampling, read_slices, take_shard
 
 NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run")
 """Options that do not change a result, so that a finished file stays finished."""
@@ -77,19 +88,19 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
     settings = sorted((name, str(value)) for name, value in given.items() if name not in NO_INFLUENCE)
     settings.append(("intervals", str(intervals)))
 
-    def redo(path: Path) -> None:
+    def redo(path: Path) -> Rest | None:
         status = path.stat()
         identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
         if not given["again"] and finished(out, path.name, identity):
             click.echo(f"{path.name}: finished before (--again redoes it)")
-            return
+            return None
         file = FastMRI(path)
         slices = read_slices(given["slices"], file.slices)
         view = _scan(file, sampling, given)
         fitted = replace(options, batch_size=_fitting(view, slices, prior, options)) if automatic else options
         if given["dry_run"]:
             _tell(view, slices, prior, fitted, out)
-            return
+            return None
         volume = _one(view, slices, prior, fitted)
         attributes: dict[str, Any] = {
             "prior": str(given["prior"]),
@@ -98,14 +109,13 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         }
         if sampling.nominal is not None:
             attributes["acceleration"] = sampling.nominal
-        written = write_volume(out, volume, options, attributes)
         facts = {"Prior": f"{given['prior']} (SHA-256 {digest[:12]})"}
         report = out / "report" if len(files) == 1 else out / "report" / path.stem
-        panels, page = write_pictures(out, report, volume, options, facts)
-        if volume.truth:
-            write_scores(out / "metrics.csv", score_rows(volume, options))
-        _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
-        click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
+        rest = partial(_write, out, report, volume, options, attributes, facts)
+        if on_gpu(options):
+            return rest
+        rest()
+        return None
 
     def summarise() -> None:
         if len(files) > 1:
@@ -114,6 +124,19 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
             click.echo(f"Report of all volumes: {page}")
 
     each_file(take_shard(files, given["shard"]), redo, None if given["dry_run"] else summarise)
+
+
+def _write(
+    out: Path, report: Path, volume: Volume, options: Options, attributes: dict[str, Any], facts: dict[str, str]
+) -> None:
+    """All that is kept of a volume; says where it is and how good."""
+    written = write_volume(out, volume, options, attributes)
+    panels, page = write_pictures(out, report, volume, options, facts)
+    if volume.truth:
+        write_scores(out / "metrics.csv", score_rows(volume, options))
+    with tqdm.external_write_mode():  # the bar of the next volume stays below
+        _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
+        click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
 
 
 def _check_combinations(scan: Path | None, given: dict[str, Any]) -> None:
@@ -169,13 +192,19 @@ def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options
     if isinstance(scan, NonCartesianScan) or options.operator != "torch":
         return None
     coils, shape, axis = scan.coils or scan.file.coils, scan.file.image_shape, footprint.line_axis(scan.mask)
-    if find_device(options.device).type == "cuda":
-        return lambda walks: footprint.walk_bytes(prior, coils, shape, walks, options.method, axis)
+    if on_gpu(options):
+        maps = 2 * footprint.COMPLEX * coils * math.prod(shape)  # and their conjugate, of each walk in mixed batches
+
+        def needed(walks: int) -> int:
+            walk = footprint.walk_bytes(prior, coils, shape, walks, options.method, axis)
+            return walk + (walks * maps if walks > options.samples else 0)
+
+        return needed
     return lambda walks: footprint.reconstruct_bytes(prior, coils, shape, walks, options.method, axis, len(slices))
 
 
 def _fitting(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> int:
-    """The --batch-size that `auto` stands for: slices are walked one by one, so that more than their draws never meet.
+    """The --batch-size that `auto` stands for, at most what can meet: the draws of a slice, on a GPU of all slices.
 
     Errors: InputError where the memory cannot be told beforehand.
     """
@@ -183,14 +212,16 @@ def _fitting(scan: Scan, slices: list[int], prior: NetworkPrior, options: Option
     if needed is None:
         raise InputError("--batch-size auto knows masks and --operator torch only; give a number, such as 8")
     room = footprint.SHARE * footprint.available(find_device(options.device))
-    return footprint.fitting(needed, room, min(options.samples, footprint.MOST_WALKS))
+    meeting = options.samples * (len(slices) if on_gpu(options) else 1)
+    return footprint.fitting(needed, room, min(meeting, footprint.MOST_WALKS))
 
 
 def _tell(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, out: Path) -> None:
     """What a volume would take and where it would go."""
     file, walks = scan.file, _walks(slices, options)
-    together = min(options.batch_size, options.samples)
-    batches = walks // options.samples * -(-options.samples // together)
+    groups = -(-len(slices) // slices_together(options))
+    batches = walks // (len(slices) * options.samples) * groups * -(-options.samples // options.batch_size)
+    together = min(options.batch_size, options.samples * min(slices_together(options), len(slices)))
     calls = f"{walks * _calls(options):,}" + ("" if options.warm_start is None else " at most: fewer from a warm start")
     coils = str(file.coils) if scan.coils is None else f"{file.coils}, compressed to {scan.coils}"
     lines = {
@@ -200,7 +231,7 @@ def _tell(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, 
         "acceleration": f"{scan.acceleration:.2f}",
         "walks": f"{walks:,} by {options.method}",
         "network calls": calls,
-        "batches": f"{batches:,} of {counted(together, 'walk')}" + (" at most" if options.samples % together else ""),
+        "batches": f"{batches:,} of {counted(together, 'walk')}" + (" at most" if batches * together > walks else ""),
         "memory": _memory(_needed(scan, slices, prior, options), together, find_device(options.device)),
         "results": str(out / "reconstructions" / file.path.name),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Parameters:
 def measure(
     images: Iterable[Tensor],
     *,
-    noise_std: float | None = None,    # of each real component of the images, if they are noisy
+    noise_std: float | Sequence[float] | None = None,  # of each real component, if images are noisy: of all, or of each
     sigma_min: float | None = None,    # smallest level; default SIGMA_MIN, and never below noise_std
     overlap: float = 0.5,              # of neighbouring levels
     repeats: int = 3,                  # Langevin steps a level
@@ -69,13 +69,14 @@ def measure(
     """All numbers of a dataset, in one pass over its training images (*shape) as the network sees them.
 
     With a global phase no two images are in memory together. Of noisy images the energy of the noise is taken from
-    sigma_max and sd, and sigma_min is at least noise_std: they do not show what lies below. Rounded to 6 digits.
+    sigma_max and sd, each image's own where levels differ; noise_std is then their root mean square. sigma_min is at
+    least that, the smallest level that the images identify: they do not show what lies below. Rounded to 6 digits.
     Errors: InputError for no images, unequal sizes, numbers that are not finite, and no energy above the noise.
     """
     energies: list[float] = []
     means: list[float] = []
     kept: list[Tensor] = []
-    chance, size, noise = random.Random(seed), 0, noise_std or 0.0
+    chance, size = random.Random(seed), 0
     for number, (image, vector) in enumerate(checked_vectors(images)):
         global_phase, size = image.is_complex() if global_phase is None else global_phase, len(vector)
         energies.append(float(vector @ vector))
@@ -84,8 +85,10 @@ def measure(
         if not global_phase and place < subsample:  # a reservoir: every image is kept with the same chance
             kept[place : place + 1] = [image]
 
+    levels_of = [noise_std or 0.0] * len(energies) if not isinstance(noise_std, Sequence) else list(noise_std)
+    noise = (math.fsum(level**2 for level in levels_of) / len(levels_of)) ** 0.5
     if global_phase:
-        distance = sum_of_two_largest(energies, size * noise**2)
+        distance = sum_of_two_largest(energies, [size * level**2 for level in levels_of])
     else:
         distance = largest_distance(kept, global_phase=False, noise_std=noise)
     sigma_max = _rounded(distance)
@@ -99,7 +102,7 @@ def measure(
         repeats=repeats,
         mean=_rounded(math.fsum(means) / len(means)),
         sd=_rounded(without_noise(math.fsum(energies) / len(energies) / size, noise**2) ** 0.5),
-        noise_std=noise_std,
+        noise_std=None if noise_std is None else noise,
         count=len(energies),
         seed=seed,
         dimension=size,

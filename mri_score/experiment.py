@@ -183,6 +183,7 @@ def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATIO
     """Measure the training images as the network sees them: augmented, cropped, scaled.
 
     Of samples alone, the zero-filled images with noise where nothing was sampled: they lack a few per cent of energy.
+    Where items have noise_std, each image's own noise is taken out of sigma_max and sd.
     """
     seed = int(config.get("seed", 0))
     images: list[torch.Tensor] = []
@@ -190,9 +191,8 @@ def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATIO
     for one in generators(seed, "calibrate", 0, count):
         item = source.sample(one)
         images.append((filled_image(item, [one]) if item.image is None else item.image)[0])
-        levels.extend([] if item.noise_std is None else [float(item.noise_std.square().mean())])
-    noise_std = (sum(levels) / len(levels)) ** 0.5 if levels else None
-    return measure(images, noise_std=noise_std, seed=seed)
+        levels.extend([] if item.noise_std is None else [float(item.noise_std.square().mean().sqrt())])
+    return measure(images, noise_std=levels or None, seed=seed)
 
 
 def find_parameters(config: Mapping[str, Any], source: Callable[[], Source], folder: Path | None) -> Parameters:
@@ -241,13 +241,14 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
 
 
 def _refuse_patches(config: Mapping[str, Any]) -> None:
-    """A patch would be told that it is the whole image."""
+    """A patch, or a band of lines, would be told that it is the whole image."""
     for section in ("data", "validation"):
-        if (config.get(section) or {}).get("patch") is not None:
-            raise InputError(
-                f"network.position needs whole images, and {section}.patch cuts patches: leave {section}.patch out, or"
-                " train on patches without position first and go on from there with --from"
-            )
+        for key, what in (("patch", "patches"), ("band", "bands")):
+            if (config.get(section) or {}).get(key) is not None:
+                raise InputError(
+                    f"network.position needs whole images, and {section}.{key} cuts {what}: leave {section}.{key} out,"
+                    f" or train on {what} without position first and go on from there with --from"
+                )
 
 
 def run(

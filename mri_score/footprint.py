@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,19 @@ STATES = 3
 FACTORING = 6
 """Matrices that LAPACK and its callers hold for each one that they factor."""
 HEAP = 1.4
-"""What a CPU's heap holds for each byte of a network's tensors that lives: 1.1 to 1.8 for images up to 128 x 160."""
+"""What a CPU's heap holds for each byte of a network's tensors that lives: the slope of measured peaks."""
+FIRST_CALLS = 30 << 20
+"""What libraries take on a CPU once they are called: code that is paged in, kernels that are compiled."""
 COMPLEX = 8
 """Bytes of a complex64 number."""
 MEMINFO = Path("/proc/meminfo")
+OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+LIMIT_FILES = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""By the controller that /proc/self/cgroup names, none for version 2: folder, limit, use, and the cache in that use."""
 
 
 class LiveMemory(TorchDispatchMode):
@@ -141,7 +150,7 @@ def reconstruct_bytes(
     acquisition = 2 * COMPLEX * coils * math.prod(shape)
     images = slices * (walks + 4) * COMPLEX * math.prod(shape)
     walk = walk_bytes(prior, coils, shape, walks, method, line_axis)
-    return images + max(prepare_bytes(coils, shape, slices), acquisition + walk)
+    return FIRST_CALLS + images + max(prepare_bytes(coils, shape, slices), acquisition + walk)
 
 
 def train_bytes(prior: NetworkPrior, loss: Loss, item: Acquisition, batch_size: int) -> int:
@@ -155,7 +164,7 @@ def train_bytes(prior: NetworkPrior, loss: Loss, item: Acquisition, batch_size: 
         step = _step(_on_meta(prior), loss, _batch(item, batch_size, "meta"), batch_size)
     except RuntimeError:
         step = weights + batch_size * (_step(copy.deepcopy(prior), loss, _batch(item, 1, "cpu"), 1) - weights)
-    return round(STATES * weights + HEAP * step)
+    return FIRST_CALLS + round(STATES * weights + HEAP * step)
 
 
 def _step(prior: NetworkPrior, loss: Loss, batch: Callable[[], Acquisition], size: int) -> int:
@@ -197,14 +206,41 @@ def line_axis(mask: Tensor) -> int | None:
 
 
 def available(device: torch.device) -> int:
-    """Bytes of free memory on a GPU, or of this machine what the system would give without swapping."""
+    """Bytes of free memory on a GPU, or what this machine and the limits of its control groups would give."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min([_without_swapping(), *_left_in_groups()])
+
+
+def _without_swapping() -> int:
     if MEMINFO.exists():
         for line in MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return 1024 * int(line.split()[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each control group of this process that has a limit, and each above it, still allows: version 2 and 1.
+
+    Inside a container the group's path is often that outside: the folders that exist, the topmost at least, count.
+    """
+    for line in OWN_GROUP.read_text().splitlines() if OWN_GROUP.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        for controller in LIMIT_FILES.keys() & set(controllers.split(",")):
+            folder, limit, used, cache = LIMIT_FILES[controller]
+            place = Path(path.strip("/"))
+            for group in (GROUPS / folder / one for one in (place, *place.parents)):
+                most = _words(group / limit).get("", "max")
+                if most != "max":
+                    reclaimed = int(_words(group / "memory.stat").get(cache, "0"))
+                    yield max(int(most) - int(_words(group / used).get("", "0")) + reclaimed, 0)
+
+
+def _words(path: Path) -> dict[str, str]:
+    """Name and value of each line of a control file, one value alone under ""; empty where there is none."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {words[0] if len(words) > 1 else "": words[-1] for line in lines if (words := line.split())}
 
 
 def fitting(needed: Callable[[int], int], room: float, most: int = MOST_WALKS) -> int:

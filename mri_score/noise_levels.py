@@ -16,7 +16,7 @@ from mri_score.errors import InputError
 
 
 def largest_distance(
-    images: Iterable[Tensor], *, global_phase: bool = True, noise_std: float | None = None, block: int = 64
+    images: Iterable[Tensor], *, global_phase: bool = True, noise_std: float | None = None, block: int = 256
 ) -> float:
     """Technique 1: the largest Euclidean distance between two training images, over their real components.
 
@@ -33,15 +33,16 @@ def largest_distance(
     energies, sizes = zip(*((float(vector @ vector), len(vector)) for vector in vectors), strict=True)
     noise = sizes[0] * (noise_std or 0.0) ** 2
     if global_phase:
-        return sum_of_two_largest(energies, noise)
+        return sum_of_two_largest(energies, [noise] * len(energies))
     if len(energies) < 2:
         raise InputError("the largest distance needs two training images; got one")
     return without_noise(_diameter(images, block) ** 2, 2 * noise) ** 0.5  # type: ignore[arg-type]
 
 
-def sum_of_two_largest(energies: Sequence[float], noise: float) -> float:
-    largest = sorted(energies, reverse=True)[:2] * 2
-    return sum(without_noise(energy, noise) ** 0.5 for energy in largest[:2])
+def sum_of_two_largest(energies: Sequence[float], noise: Sequence[float]) -> float:
+    """Of the norms that images have without the energy of their own noise; an only image counts twice."""
+    largest = sorted(zip(energies, noise, strict=True), key=lambda one: one[0] - one[1], reverse=True)[:2] * 2
+    return sum(without_noise(*one) ** 0.5 for one in largest[:2])
 
 
 def without_noise(energy: float, noise: float) -> float:
@@ -53,15 +54,36 @@ def without_noise(energy: float, noise: float) -> float:
     return energy - noise
 
 
+ROUNDING = 1e-5
+"""Error of a squared distance in single precision, relative to the square of the sum of both radii, with room."""
+CANDIDATES = 16
+"""Pairs of two blocks that are measured in double precision."""
+
+
 def _diameter(images: Tensor | Sequence[Tensor], block: int) -> float:
-    """The largest distance between two of the images, with two blocks in memory."""
+    """The largest distance between two of the images, with two blocks in memory.
+
+    Products in single precision point out the pairs that may be farthest, which double precision measures; among more
+    than CANDIDATES that single precision cannot tell apart, right to its rounding.
+    """
     mean = torch.zeros_like(_vector(images[0]))
     for image in images:
-        mean += _vector(image) / len(images)
-    radii, order = torch.stack([(_vector(image) - mean).norm() for image in images]).sort(descending=True)
+        mean += _components(image)
+    mean /= len(images)
+    centre = mean.to(_components(images[0]).dtype)  # the same for all, so that its rounding moves no distance
+    radii = torch.stack([torch.linalg.vector_norm(_components(image) - centre, dtype=mean.dtype) for image in images])
+    radii, order = radii.sort(descending=True)
 
     def centred(start: int) -> Tensor:
-        return torch.stack([_vector(images[int(i)]) for i in order[start : start + block]]) - mean
+        chosen = order[start : start + block].tolist()
+        rows = torch.empty(len(chosen), len(centre), device=centre.device)
+        for row, i in zip(rows, chosen, strict=True):
+            torch.sub(_components(images[i]), centre, out=row)
+        return rows
+
+    def distance(pair: Tensor) -> float:
+        first, second = (_vector(images[int(order[i])]) for i in pair)
+        return float(torch.linalg.vector_norm(first - second))
 
     largest = 0.0
     for i in range(0, len(order), block):
@@ -72,15 +94,22 @@ def _diameter(images: Tensor | Sequence[Tensor], block: int) -> float:
             if radii[i] + radii[j] <= largest:
                 break
             b = a if j == i else centred(j)
-            squared = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
-            row, column = divmod(int(squared.argmax()), len(b))
-            largest = max(largest, float((a[row] - b[column]).norm()))  # afresh: the line above cancels digits
+            squared = radii[i : i + block, None].square() + radii[j : j + block].square() - 2 * (a @ b.T)
+            farthest = squared.flatten().topk(min(CANDIDATES, squared.numel()))
+            near = farthest.values >= max(float(farthest.values[0]), largest**2) - ROUNDING * (radii[i] + radii[j]) ** 2
+            pairs = torch.stack([farthest.indices // len(b) + i, farthest.indices % len(b) + j], dim=1)
+            largest = max([largest, *map(distance, pairs[near])])
     return largest
+
+
+def _components(image: Tensor) -> Tensor:
+    """The real components of one image."""
+    return (torch.view_as_real(image.resolve_conj()) if image.is_complex() else image).flatten()
 
 
 def _vector(image: Tensor) -> Tensor:
     """The real components of one image, float64."""
-    return (torch.view_as_real(image.resolve_conj()) if image.is_complex() else image).flatten().double()
+    return _components(image).double()
 
 
 def checked_vectors(images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,7 +123,7 @@ def checked_vectors(images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]
                 f"training image {number} has {len(vector)} real components, but image 0 has {size}: "
                 "crop or pad all to one size"
             )
-        if not torch.isfinite(vector).all():
+        if not torch.isfinite(vector.sum()):
             raise InputError(f"training image {number} holds numbers that are not finite; leave it out")
         yield image, vector
     if not size:

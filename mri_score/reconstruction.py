@@ -24,7 +24,7 @@ from mri_score.posteriors.base import Posterior
 from mri_score.priors.store import DEFAULT, load_prior
 from mri_score.samplers import SAMPLERS
 from mri_score.samplers.base import Diverged, Sampler
-from mri_score.schedules import Geometric, Karras, Schedule
+from mri_score.schedules import VP, Geometric, Karras, Schedule
 from mri_score.score import CountedPrior, NetworkPrior, ScoreModel
 
 SIGMA_START = 5.0
@@ -40,7 +40,7 @@ class Method:
 
     posterior: str
     sampler: str
-    schedule: type[Schedule]
+    schedule: Callable[[float, float], Schedule]
     steps: int
     calls: int
     """Network calls a level."""
@@ -71,7 +71,7 @@ METHODS = {
     "proximal": Method("proximal", "renoise", Karras, 30, 1, False),
     "dds": Method("dds", "ddim", Karras, 50, 1, False, {"zeta": 0.85**2}),
     "diffpir": Method("diffpir", "ddim", Karras, 100, 1, False),
-    "red-diff": Method("unannealed", "red-diff", Geometric, 1000, 1, False),
+    "red-diff": Method("unannealed", "red-diff", VP.between, 1000, 1, False),
 }
 DEFAULT_METHOD = "adaptive-draw"
 
@@ -200,8 +200,8 @@ def sample_posterior(
 ) -> Reconstruction:  # fmt: skip
     """`samples` draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
 
-    A draw follows from (seed, scan name, slice, draw) alone, whatever shares its batch: where a GPU's memory runs out,
-    batches are halved.
+    A batch holds all draws of as many slices as fit, or a part of one slice's. A draw follows from (seed, scan name,
+    slice, draw) alone, whatever shares its batch: where a GPU's memory runs out, batches are halved.
     """
     if method not in METHODS:
         raise unknown_name("the sampler", method, METHODS)
@@ -215,7 +215,8 @@ def sample_posterior(
     prior = prior.to(place)
     count = len(scan.kspace)
     all_maps, levels = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
-    ends = [walk_end(prior, float(level)) for level in levels]
+    ladders = [make_sampler(method, prior, walk_end(prior, float(level)), steps, options) for level in levels]
+    ladders = ladders if warm_start is None else [walk.below(warm_start) for walk in ladders]
     shape = scan.maps.shape[-2:]
     images = scan.kspace.new_empty(samples, count, *shape)
     means, work = torch.empty_like(images), Work()
@@ -223,12 +224,11 @@ def sample_posterior(
     expected = {float(sigma): float(error) for sigma, error in prior.about.get("denoising_errors", {}).items()}
     model: LinearOperator | None = None
     last: list[int] = []
-    remaining = list(_batches(ends, samples, batch_size))
+    remaining = list(_batches(ladders, samples, batch_size))
     while remaining:
         walks = remaining.pop(0)
         try:
-            walk = make_sampler(method, prior, ends[walks[0][0]], steps, options)
-            walk = walk if warm_start is None else walk.below(warm_start)
+            walk = _joined([ladders[index] for index, _ in walks], place)
             items, draws = torch.tensor(walks).T
             unique = items.unique()
             maps = all_maps[unique] if len(unique) == 1 else all_maps[items]
@@ -279,12 +279,27 @@ def _operator(
     return (make or Sense)(scan.maps, mask.to(scan.maps.device))
 
 
-def _batches(ends: list[float], samples: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
-    """(slice, draw) of the walks that go together: a batch shares its levels, so its slices have one end."""
-    for end in dict.fromkeys(ends):
-        alike = [index for index, other in enumerate(ends) if other == end]
-        walks = [(index, draw) for index in alike for draw in range(samples)]
-        yield from (walks[start : start + batch_size] for start in range(0, len(walks), batch_size))
+def _batches(ladders: list[Sampler], samples: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
+    """(slice, draw) of the walks that go together: whole slices, whose factors are then made once, or part of one.
+
+    A batch has one number of levels, and where its sampler knows no levels of an item's own, one ladder.
+    """
+    kinds: dict[Any, list[int]] = {}
+    for index, walk in enumerate(ladders):
+        kind = len(walk.sigmas) if walk.own_levels else tuple(walk.sigmas.tolist())
+        kinds.setdefault(kind, []).append(index)
+    together = max(1, batch_size // samples)
+    for alike in kinds.values():
+        for start in range(0, len(alike), together):
+            walks = [(index, draw) for index in alike[start : start + together] for draw in range(samples)]
+            yield from (walks[first : first + batch_size] for first in range(0, len(walks), batch_size))
+
+
+def _joined(walks: list[Sampler], place: torch.device) -> Sampler:
+    """One walk for the items of a batch, each down its own levels."""
+    if all(torch.equal(walk.sigmas, walks[0].sigmas) for walk in walks):
+        return walks[0]
+    return walks[0].with_levels(torch.stack([walk.sigmas for walk in walks], 1).to(place))
 
 
 def _halves(batch: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:

@@ -179,23 +179,34 @@ class LogNormal(Schedule):
 class VP(Schedule):
     """The variance-preserving process x_t = a x0 + s n, a^2 + s^2 = 1, seen as x_t / a = x0 + sigma n, sigma = s / a.
 
-    t is even in [t_min, 1], and -2 log a = B = beta_min t + (beta_max - beta_min) t^2 / 2; sigma^2 = e^B - 1.
+    t is even in [t_min, t_max], and -2 log a = B = beta_min t + (beta_max - beta_min) t^2 / 2; sigma^2 = e^B - 1.
     The range of sigma follows: 0.001 to 152 with the published numbers.
     Reference: Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021.
     """
 
-    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5) -> None:
-        if not (0 < beta_min < beta_max and 0 < t_min < 1):
+    def __init__(
+        self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5, t_max: float = 1.0
+    ) -> None:
+        if not (0 < beta_min < beta_max and 0 < t_min < t_max):
             raise InputError(
-                f"{type(self).__name__} needs 0 < beta_min < beta_max and 0 < t_min < 1;"
-                f" got {beta_min}, {beta_max} and {t_min}"
+                f"{type(self).__name__} needs 0 < beta_min < beta_max and 0 < t_min < t_max;"
+                f" got {beta_min}, {beta_max}, {t_min} and {t_max}"
             )
-        self.beta_min, self.beta_max, self.t_min = beta_min, beta_max, t_min
+        self.beta_min, self.beta_max, self.t_min, self.t_max = beta_min, beta_max, t_min, t_max
         high, low = self.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
         super().__init__(low, high)
 
+    @classmethod
+    def between(cls, sigma_min: float, sigma_max: float) -> VP:
+        """The part of the published process, or of its continuation, that these levels bound."""
+        whole = cls()
+        ends = torch.tensor([sigma_min, sigma_max], dtype=torch.float64)
+        slope = whole.beta_max - whole.beta_min
+        t = (torch.sqrt(whole.beta_min**2 + 2 * slope * whole._integral(ends)) - whole.beta_min) / slope
+        return cls(t_min=float(t[0]), t_max=float(t[1]))
+
     def sigma(self, u: Tensor) -> Tensor:
-        t = 1 - u * (1 - self.t_min)
+        t = self.t_max + u * (self.t_min - self.t_max)
         return self._level(self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2)
 
     def growth(self, sigma: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class ScoreModel(nn.Module):
 
     sd: float
     """Standard deviation of each real component of x0, about zero: sqrt(mean |x0|^2 / 2) for complex images."""
+    sigma_min: float = 0.0
+    """The smallest level that it knows."""
     about: Mapping[str, Any] = MappingProxyType({})
     """What the file of a prior says about it: its data, training, validation errors."""
 
@@ -160,7 +162,7 @@ class CountedPrior(ScoreModel):
 
     def __init__(self, prior: ScoreModel) -> None:
         super().__init__()
-        self.prior, self.sd = prior, prior.sd
+        self.prior, self.sd, self.sigma_min = prior, prior.sd, prior.sigma_min
         self.calls = self.products = 0
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:

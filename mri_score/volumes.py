@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import sigpy.mri.linop
@@ -32,9 +34,18 @@ from mri_score.operators.base import LinearOperator
 from mri_score.operators.noncartesian import find_gain
 from mri_score.operators.sense import Sense
 from mri_score.operators.sigpy import SigpyOperator
-from mri_score.reconstruction import DEFAULT_METHOD, METHODS, Progress, Reconstruction, sample_posterior
+from mri_score.reconstruction import (
+    DEFAULT_METHOD,
+    METHODS,
+    Progress,
+    Reconstruction,
+    find_device,
+    sample_posterior,
+)
 from mri_score.score import NetworkPrior, ScoreModel
 
+In = TypeVar("In")
+Out = TypeVar("Out")
 MVUE = "|MVUE|, maps from full k-space"
 RSS = "RSS of full k-space"
 
@@ -146,6 +157,7 @@ class Volume:
     """Of each method, over all slices."""
     unlike: list[float] = field(default_factory=list)
     """One a slice, where it is known: `misfit_ratio`, mean over its walks."""
+    _scores: dict[str, dict[str, list[MethodScores]]] = field(default_factory=dict, repr=False)
 
     @property
     def image(self) -> Tensor:
@@ -211,9 +223,14 @@ class Volume:
         return foreground(torch.stack(self.truth_rss))
 
     def scores(self, estimate: str) -> dict[str, list[MethodScores]]:
-        """For each target, the methods' scores; nothing without a truth."""
+        """For each target, the methods' scores, once all slices are there; nothing without a truth."""
         if not self.truth:
             return {}
+        if estimate not in self._scores:
+            self._scores[estimate] = self._find_scores(estimate)
+        return self._scores[estimate]
+
+    def _find_scores(self, estimate: str) -> dict[str, list[MethodScores]]:
         methods = {title: torch.stack(images) for title, images in self.baselines.items()}
         if len(self.samples[0]) > 1:
             methods["one draw"] = self.one_draw
@@ -243,7 +260,11 @@ def reconstruct_volume(
     slices: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Volume:
-    """Reconstruct the slices of a scan (default: all), with baselines, and the truth where the file holds it."""
+    """Reconstruct the slices of a scan (default: all), with baselines, and the truth where the file holds it.
+
+    Where walks run on a GPU, a batch holds those of several slices, and meanwhile the next are read and prepared. On a
+    CPU both would cost memory alone: walks keep its cores busy, and the factors of every slice would be held.
+    """
     chosen = list(range(scan.file.slices)) if slices is None else list(slices)
     trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
     volume = Volume(scan.file.path.name, chosen, scan.acceleration, {}, scan.notes, intervals=options.intervals)
@@ -257,33 +278,15 @@ def reconstruct_volume(
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     if isinstance(prior, NetworkPrior):
         prior.precision = PRECISIONS[options.precision]
+    prepare = partial(_prepare, scan, classical=classical, held=held, gain=gain)
+    together = slices_together(options)
+    groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]
     levels: list[float] = []
-    for number in chosen:
-        acquisition = scan.acquisition(number)
-        assert acquisition.scale is not None and acquisition.noise_std is not None
-        levels.append(float(acquisition.noise_std) / gain)
-        weight = coil_weight(acquisition)[0]
-
-        for title, method in classical.items():
-            started = time.perf_counter()
-            image = method(acquisition) * acquisition.scale[0]
-            volume.seconds[title] += time.perf_counter() - started
-            volume.baselines.setdefault(title, []).append(_written(image.abs() * weight, scan))
-
-        started = time.perf_counter()
-        found = _sample(acquisition, prior, options, number, progress)
-        volume.seconds[options.estimate] += time.perf_counter() - started
-        volume.images.append(_written(found.image[0], scan))
-        volume.samples.append(_written(found.samples[:, 0], scan))
-        volume.stds.append(_written(found.std[0], scan))
-        if found.unlike is not None:
-            volume.unlike.append(float(found.unlike.nanmean()))
-        volume.noise.append(levels[-1] * float(acquisition.scale))
-        volume.weight.append(_written(weight, scan))
-        if scan.has_truth:
-            _add_truth(volume, scan, number, acquisition, found.image[0])
+    for group in ahead(prepare, groups) if on_gpu(options) else map(prepare, groups):
+        levels += [one.level for one in group]
+        _add(volume, scan, group, prior, options, progress)
         if held is not None:
-            _check(volume, acquisition, held, classical, prior, options, number, progress)
+            _check(volume, group, held, prior, options, progress)
     volume.facts = _facts(scan, options, levels)
     if held is not None:
         volume.facts["Held out"] = counted(int(held.sum()), "line" if 1 in held.shape[-2:] else "point")
@@ -307,11 +310,119 @@ def unlike_note(ratios: Sequence[float], threshold: float | None) -> str | None:
     )
 
 
+def on_gpu(options: Options) -> bool:
+    """Whether walks leave the CPU free."""
+    return find_device(options.device).type != "cpu"
+
+
+def slices_together(options: Options) -> int:
+    """Slices whose walks share a batch: on a GPU as many as it holds all draws of."""
+    return max(1, options.batch_size // options.samples) if on_gpu(options) else 1
+
+
+def ahead(make: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """make(item) for each item in turn, made by a thread while the caller is at the item before.
+
+    What `make` raises, the caller meets in its place.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        now: Future[Out] | None = None
+        for item in items:
+            now, last = thread.submit(make, item), now
+            if last is not None:
+                yield last.result()
+        if now is not None:
+            yield now.result()
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A slice that is ready to be walked, and what stands beside its result; images (H, W) in its scale."""
+
+    number: int
+    acquisition: Acquisition
+    weight: Tensor
+    level: float
+    """noise_std without the gain of the operator."""
+    classical: dict[str, Tensor]
+    """By title."""
+    seconds: dict[str, float]
+    """What each of these took."""
+    kept: Acquisition | None
+    """Without the left-out samples, and what the classical methods make of that:"""
+    classical_kept: dict[str, Tensor]
+    truth: tuple[Tensor, Tensor] | None
+    """As `Scan.truth`."""
+
+
+def _prepare(
+    scan: Scan, numbers: Sequence[int], *, classical: Mapping[str, Classical], held: Tensor | None, gain: float
+) -> list[_Slice]:
+    """Some slices: read, their maps and scale found, their classical images made."""
+    return [_prepare_one(scan, number, classical, held, gain) for number in numbers]
+
+
+def _prepare_one(
+    scan: Scan, number: int, classical: Mapping[str, Classical], held: Tensor | None, gain: float
+) -> _Slice:
+    acquisition = scan.acquisition(number)
+    assert acquisition.kspace is not None and acquisition.noise_std is not None
+    images, seconds = {}, {}
+    for title, method in classical.items():
+        started = time.perf_counter()
+        images[title] = method(acquisition)
+        seconds[title] = time.perf_counter() - started
+    kept = None
+    if held is not None:
+        assert acquisition.mask is not None
+        kept = replace(acquisition, kspace=acquisition.kspace * ~held, mask=acquisition.mask & ~held)
+    return _Slice(
+        number,
+        acquisition,
+        coil_weight(acquisition)[0],
+        float(acquisition.noise_std) / gain,
+        images,
+        seconds,
+        kept,
+        {} if kept is None else {title: method(kept) for title, method in classical.items()},
+        scan.truth(number) if scan.has_truth else None,
+    )
+
+
+def _add(
+    volume: Volume, scan: Scan, group: list[_Slice], prior: ScoreModel, options: Options, progress: Progress | None
+) -> None:
+    """Walk some slices, and take the results into the volume."""
+    started = time.perf_counter()
+    found = _sample([one.acquisition for one in group], group, prior, options, progress)
+    volume.seconds[options.estimate] += time.perf_counter() - started
+    for place, (one, image, std) in enumerate(zip(group, found.image, found.std, strict=True)):
+        assert one.acquisition.scale is not None
+        scale = float(one.acquisition.scale)
+        for title, classical in one.classical.items():
+            magnitude = _written(classical.abs() * (scale * one.weight), scan)
+            volume.baselines.setdefault(title, []).append(magnitude)
+            volume.seconds[title] += one.seconds[title]
+        volume.images.append(_written(image, scan))
+        volume.samples.append(_written(found.samples[:, place], scan))
+        volume.stds.append(_written(std, scan))
+        volume.noise.append(one.level * scale)
+        volume.weight.append(_written(one.weight, scan))
+        if found.unlike is not None and not bool((unlike := found.unlike[:, place].nanmean()).isnan()):
+            volume.unlike.append(float(unlike))
+        if one.truth is not None:
+            _add_truth(volume, scan, one.acquisition, *one.truth, image)
+
+
 def _sample(
-    acquisition: Acquisition, prior: ScoreModel, options: Options, number: int, progress: Progress | None
+    parts: Sequence[Acquisition],
+    group: Sequence[_Slice],
+    prior: ScoreModel,
+    options: Options,
+    progress: Progress | None,
 ) -> Reconstruction:
     return sample_posterior(
-        acquisition,
+        _stacked(parts),
         prior,
         options.method,
         steps=options.steps,
@@ -319,11 +430,21 @@ def _sample(
         seed=options.seed,
         batch_size=options.batch_size,
         device=options.device,
-        slices=[number],
+        slices=[one.number for one in group],
         operator=OPERATORS[options.operator],
         progress=progress,
         warm_start=options.warm_start,
     )
+
+
+def _stacked(parts: Sequence[Acquisition]) -> Acquisition:
+    """Slices of one scan as one acquisition."""
+    if len(parts) == 1:
+        return parts[0]
+    kspace, maps, noise_std, scale = (
+        torch.cat([getattr(one, name) for one in parts]) for name in ("kspace", "maps", "noise_std", "scale")
+    )
+    return replace(parts[0], kspace=kspace, maps=maps, noise_std=noise_std, scale=scale)
 
 
 def _held_out(scan: Scan, amount: float) -> Tensor:
@@ -336,28 +457,24 @@ def _held_out(scan: Scan, amount: float) -> Tensor:
 
 def _check(
     volume: Volume,
-    acquisition: Acquisition,
+    group: list[_Slice],
     held: Tensor,
-    classical: Mapping[str, Classical],
     prior: ScoreModel,
     options: Options,
-    number: int,
     progress: Progress | None,
 ) -> None:
-    """Reconstruct a slice from the other samples, by every method, and let the left-out ones judge."""
-    assert acquisition.kspace is not None and acquisition.maps is not None
-    assert acquisition.mask is not None and acquisition.noise_std is not None and acquisition.scale is not None
-    kept = replace(acquisition, kspace=acquisition.kspace * ~held, mask=acquisition.mask & ~held)
-    found = _sample(kept, prior, options, number, progress)
-    scale = acquisition.scale[0]
-    images: dict[str, tuple[Tensor, Tensor | None]] = {
-        title: (method(kept), None) for title, method in classical.items()
-    }
-    images[options.estimate] = found.image[0] / scale, found.samples[:, 0] / scale
-    noise_std = float(acquisition.noise_std)
-    for name, (image, samples) in images.items():
-        one = misfit(image, acquisition.kspace[0], acquisition.maps[0], held, noise_std, samples)
-        volume.held_out[name] = volume.held_out[name] + one if name in volume.held_out else one
+    """Reconstruct some slices from the other samples, by every method, and let the left-out ones judge."""
+    found = _sample([one.kept for one in group if one.kept is not None], group, prior, options, progress)
+    for place, one in enumerate(group):
+        scan = one.acquisition
+        assert scan.kspace is not None and scan.maps is not None and scan.scale is not None
+        images: dict[str, tuple[Tensor, Tensor | None]] = {
+            title: (image, None) for title, image in one.classical_kept.items()
+        }
+        images[options.estimate] = found.image[place] / scan.scale[0], found.samples[:, place] / scan.scale[0]
+        for name, (image, samples) in images.items():
+            part = misfit(image, scan.kspace[0], scan.maps[0], held, one.level, samples)
+            volume.held_out[name] = volume.held_out[name] + part if name in volume.held_out else part
 
 
 def _baselines(names: Sequence[str], trajectory: Trajectory | None) -> dict[str, Classical]:
@@ -385,8 +502,9 @@ def _along(method: TrajectoryBaseline, trajectory: Trajectory, acquisition: Acqu
     return method(acquisition, trajectory)[0]
 
 
-def _add_truth(volume: Volume, scan: Scan, number: int, acquisition: Acquisition, image: Tensor) -> None:
-    truth, coil_images = scan.truth(number)
+def _add_truth(
+    volume: Volume, scan: Scan, acquisition: Acquisition, truth: Tensor, coil_images: Tensor, image: Tensor
+) -> None:
     assert acquisition.maps is not None
     maps = acquisition.maps[0]
     mixed = coil_images if acquisition.whitening is None else whiten(coil_images, acquisition.whitening)

@@ -2,17 +2,26 @@
 
 python scripts/noisy_experiment.py --train TRAIN.h5 --validate VAL.h5 [--scan SCAN.h5 ...] --out results/noisy
 
-Every run is (SNR, method, seed): the same network, steps, scans and random numbers, another loss or other images. A run
-that was killed goes on; one that is in results.jsonl is not made again; several processes may share the folder, each
-with runs of its own (--methods, --snr, --seeds). --quick shows in a minute that all of it works, and nothing else.
+A case is METHOD@SNR, such as sure@22, with what is changed behind a colon, such as sure@22:noise+20; --list names all
+of them. Each trains the same network by the same seed, steps and scans, with another loss or other images, and leaves
+cases/<case>/ with its prior, pictures.npz and numbers.json; a case that has its numbers is not run again, one that was
+killed goes on. Several processes share a folder: a case that one of them runs is passed over by the others. `--only
+CASE` (patterns such as 'sure@*', more than once) runs some of them; the folders of other machines are copied into
+cases/. table.md is renewed after each case; at the end, and by `--table` alone, the plot and the pictures too, and
+`--page FILE` writes them all into a page between its marks. --quick shows in minutes that all of it works, no more.
+
+The full run is 31 trainings of 1500 steps. A step takes 0.14 s of one core for `denoising`, 0.20 for `noisy_score` and
+0.42 with SURE: trainings of 4, 5 and 11 minutes, about 4 hours in all, and an hour for tests (estimated).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +29,9 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from skimage.restoration import denoise_nl_means
 from torch import Generator, Tensor
 
@@ -30,11 +42,16 @@ from mri_score.data.images import ImageStacks, read_stack
 from mri_score.data.masks import make_mask
 from mri_score.data.phantom import noise_level
 from mri_score.data.scan import Sampling, Scan, scaled
+from mri_score.data.scans import filled_image
 from mri_score.data.transforms import SCALES, global_phase, log_between, percentile, smooth_phase
 from mri_score.data.undersampled import random_maps
+from mri_score.dataset import Parameters, measure
+from mri_score.denoising import nearest_level
 from mri_score.errors import InputError
+from mri_score.evaluation.ledger import Ledger
 from mri_score.evaluation.metrics import foreground, psnr
-from mri_score.evaluation.statistics import mean_interval
+from mri_score.evaluation.panel import panel, save_png
+from mri_score.evaluation.statistics import Estimate, mean_interval
 from mri_score.files import whole_file, write_text
 from mri_score.losses import LOSSES
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
@@ -43,8 +60,9 @@ from mri_score.operators.sense import Sense
 from mri_score.priors.store import build_prior, load_prior, save_prior
 from mri_score.reconstruction import find_device, sample_posterior
 from mri_score.schedules import LogNormal
-from mri_score.score import ScoreModel
-from mri_score.subject import Subject
+from mri_score.score import NetworkPrior
+from mri_score.subject import Subject, Subjects
+from mri_score.training import checkpoint
 from mri_score.training.loop import train
 
 LAW, CALIBRATION = "fastmri-random", 10
@@ -53,16 +71,20 @@ LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5)
 """At which priors denoise validation images."""
 LEAST, LARGEST = 0.01, 5.0
 """Levels of training; priors that know of the noise start at it, and their walks end there."""
+ACCELERATIONS = (4, 8)
+
+
+# ---- What there is to run.
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a run learns from, and by which loss."""
+    """What a case learns from, and by which loss."""
 
     images: str | None
     """A row of IMAGES; None: samples."""
     loss: str = "denoising"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     undersampled: bool = False
 
     @property
@@ -85,6 +107,86 @@ METHODS = {
     "gsure": Method(None, "gsure", MASKS, True),
     "splitting": Method(None, "splitting", {"centre": 8, "score_weight": 1.0, **MASKS}, True),
 }
+NOISY = ("sure", "sure_score", "sure_score-published", "noisy_score")
+UNDERSAMPLED = tuple(name for name, method in METHODS.items() if method.undersampled)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a case does otherwise."""
+
+    told: float = 1.0
+    """The noise level that the method is told, over the true one."""
+    uneven: bool = False
+    """The noise is three times stronger in the middle of the image than in its corners, and told by its mean power."""
+    patients: int | None = None
+    """Training scans of the first so many patients alone, as many scans as ever."""
+    seed: int = 0
+
+
+CHANGES = {
+    "": Change(),
+    "noise+20": Change(told=1.2),
+    "noise-20": Change(told=0.8),
+    "uneven": Change(uneven=True),
+    "patients1": Change(patients=1),
+    "patients3": Change(patients=3),
+    "seed1": Change(seed=1),
+    "seed2": Change(seed=2),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: METHOD[@SNR][:CHANGE]; clean images have no SNR."""
+
+    method: str
+    snr: float | None
+    change: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Case:
+        front, _, change = text.partition(":")
+        method, _, snr = front.partition("@")
+        if method not in METHODS or change not in CHANGES:
+            raise click.UsageError(
+                f"{text!r} is no case; methods: {', '.join(METHODS)}; changes: {', '.join(filter(None, CHANGES))}"
+            )
+        if (method == "clean") == bool(snr):
+            raise click.UsageError(f"{text!r}: noisy scans have an SNR, as in sure@22, and clean images have none")
+        try:
+            return cls(method, float(snr) if snr else None, change)
+        except ValueError as error:
+            raise click.UsageError(f"{text!r}: the SNR is a number of dB") from error
+
+    def __str__(self) -> str:
+        snr = "" if self.snr is None else f"@{self.snr:g}"
+        return self.method + snr + (f":{self.change}" if self.change else "")
+
+    @property
+    def row(self) -> str:
+        """Its name in a table, where seeds are averaged."""
+        return str(replace(self, change="")) if self.change.startswith("seed") else str(self)
+
+
+TIERS = (22.0, 12.0, 32.0)
+ALL = [
+    "clean",
+    *(f"{method}@{snr:g}" for snr in TIERS for method in ("naive", "denoise-first", *NOISY)),
+    *(f"{method}@32" for method in UNDERSAMPLED),
+    *(f"sure@22:{change}" for change in ("noise+20", "noise-20", "uneven", "patients1", "patients3")),
+    "clean:patients1",
+    "clean:patients3",
+]
+"""The full run, what matters most first."""
+
+
+def chosen(patterns: Sequence[str]) -> list[Case]:
+    """The cases that patterns name; one that is not of the full run by its whole name."""
+    names: list[str] = []
+    for pattern in patterns or ALL:
+        names.extend([name for name in ALL if fnmatchcase(name, pattern)] or [pattern])
+    return [Case.of(name) for name in dict.fromkeys(names)]
 
 
 @dataclass(frozen=True)
@@ -92,79 +194,108 @@ class Settings:
     """One protocol; the numbers that a GPU would raise."""
 
     size: int = 128
+    band: int = 64
+    """Rows of a training item, of all its columns."""
     scans: int = 200
-    patients: int | None = None
     coils: int = 8
     acceleration: float = 4.0
     widths: tuple[int, ...] = (32, 64, 128)
-    steps: int = 4000
+    steps: int = 1500
     batch_size: int = 8
     learning_rate: float = 1e-3
     walk_steps: int = 30
-    samples: int = 4
+    samples: int = 2
     validation: int = 12
+    masks: int = 3
     scan_snr: float = 32.0
-    noise_error: float = 1.0
-    device: str = "auto"
 
 
-QUICK = {"size": 96, "scans": 3, "widths": (8, 12), "steps": 2, "batch_size": 2, "walk_steps": 2, "samples": 1}
+QUICK: dict[str, Any] = {
+    "size": 96, "band": 48, "scans": 3, "widths": (8, 12), "steps": 3, "batch_size": 2, "walk_steps": 3, "samples": 1,
+    "validation": 2, "masks": 1,
+}  # fmt: skip
+
+
+# ---- What is learned from.
 
 
 class TrainingScans:
-    """Simulated multi-coil scans of training images at one SNR: each has one noise and one mask, for good."""
+    """Simulated multi-coil scans of training images: each has one noise and one mask, for good.
 
-    def __init__(self, paths: Sequence[Path], snr: float, settings: Settings, cache: Path) -> None:
-        self.settings, self.cache, self.noise_std = settings, cache, noise_level(snr)
-        self.told = self.noise_std * settings.noise_error
-        self.stacks = ImageStacks(paths, exclude=_other_patients(paths, settings.patients))
+    The image has its 99th percentile at 1, noise_std is 10^(-SNR / 20) / sqrt 2 in each real component.
+    """
+
+    def __init__(self, paths: Sequence[Path], case: Case, settings: Settings, cache: Path) -> None:
+        self.settings, self.cache, self.change = settings, cache, CHANGES[case.change]
+        self.noise_std = noise_level(case.snr)
+        self.told = self.noise_std * self.change.told
+        self.stacks = ImageStacks(paths, exclude=_other_patients(paths, self.change.patients))
+
+    def __len__(self) -> int:
+        return self.settings.scans
 
     @cached_property
     def clean(self) -> Tensor:
-        """(N, H, W) complex: lower resolution of the whole field of view, the 99th percentile at 1."""
-        count = self.settings.scans
-        return torch.cat([small(self.stacks.sample(one).image, self.settings.size) for one in streams("image", count)])
+        """(N, H, W) complex: lower resolution of the whole field of view."""
+        random = generators(0, "image", draws=len(self))
+        return torch.cat([small(self.stacks.sample(one).image, self.settings.size) for one in random])
 
     @cached_property
     def noisy(self) -> Tensor:
-        """(N, H, W): the coils combined."""
-        return torch.cat([self._combined(self.scan(number, None)) for number in range(len(self.clean))])
-
-    @property
-    def sd(self) -> float:
-        """Of the noisy images without the energy of their noise."""
-        return float((self.noisy.abs().square().mean() / 2 - self.noise_std**2).sqrt())
+        """(N, H, W): the coils combined, which keeps the noise white."""
+        combined = torch.cat([_combined(self.scan(number, None)) for number in range(len(self))])
+        return self.clean + _bowl(self.settings.size) * (combined - self.clean) if self.change.uneven else combined
 
     def scan(self, number: int, acceleration: float | None) -> Acquisition:
         """Its samples, full or under its mask."""
         random = generators(0, "scan", draws=[number])[0]
-        image, shape = self.clean[number : number + 1], (self.settings.size, self.settings.size)
+        shape = (self.settings.size, self.settings.size)
         maps = random_maps(shape, self.settings.coils, random)
         mask = torch.ones(1, 1, 1, shape[1], dtype=torch.bool)
         if acceleration is not None:
-            seed = key("mask", number)
-            mask = make_mask(LAW, shape, acceleration, CALIBRATION, (seed % 2**31,))[None, None]
+            seed = key("mask", number) % 2**31
+            mask = make_mask(LAW, shape, acceleration, CALIBRATION, (seed,))[None, None]
         noise = self.noise_std * noise_like(maps, [random])
-        kspace = mask * (fft(maps * image[:, None]) + noise)
+        kspace = mask * (fft(maps * self.clean[number][None, None]) + noise)
         return Acquisition(f"training {number}", kspace, maps, mask, torch.tensor([self.told]))
 
+    def undersampled(self, number: int) -> Acquisition:
+        return self.scan(number, self.settings.acceleration)
+
     def images(self, kind: str) -> Tensor:
-        """(N, H, W) by a row of IMAGES, kept in the cache."""
-        file = self.cache / f"{kind.replace(' ', '-')}-{key(self.noise_std, self.told, self.settings):x}.npy"
-        if file.exists():
-            return torch.from_numpy(np.load(file))
-        images = torch.stack([IMAGES[kind](self, number) for number in range(len(self.clean))])
-        with whole_file(file) as part, open(part, "wb") as opened:
-            np.save(opened, images.numpy())
-        return images
+        """(N, H, W) by a row of IMAGES."""
+        return self.kept(kind, lambda: torch.stack([IMAGES[kind](self, number) for number in range(len(self))]))
+
+    @property
+    def sample_scales(self) -> Tensor:
+        """(N,): the 99th percentile of each undersampled scan's CG-SENSE image, as at reconstruction."""
+
+        def one(number: int) -> Tensor:
+            scan = self.undersampled(number)
+            assert scan.kspace is not None and scan.mask is not None and scan.maps is not None
+            scale = scaled(scan.kspace, scan.mask, scan.maps, self.told, scan.name).scale
+            assert scale is not None
+            return scale
+
+        return self.kept("scales", lambda: torch.cat([one(number) for number in range(len(self))]))
+
+    def kept(self, kind: str, make: Callable[[], Tensor]) -> Tensor:
+        """What was made, from the cache."""
+        s = self.settings
+        made_of = (self.noise_std, self.change, s.size, s.scans, s.coils, s.acceleration, self.stacks.groups)
+        file = self.cache / f"{kind.replace(' ', '-')}-{key(*made_of):x}.npy"
+        if not file.exists():
+            with whole_file(file) as part, open(part, "wb") as opened:
+                np.save(opened, make().numpy())
+        return torch.from_numpy(np.load(file))
 
     def zero_filled(self, number: int) -> Tensor:
-        return self._combined(self.scan(number, self.settings.acceleration))[0]
+        return _combined(self.undersampled(number))[0]
 
     def wavelet(self, number: int) -> Tensor:
-        scan = self.scan(number, self.settings.acceleration)
+        scan = self.undersampled(number)
         assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
-        return l1_wavelet(scan.kspace[0], scan.maps[0], scan.mask[0], self.told)
+        return l1_wavelet(scan.kspace[0], scan.maps[0], scan.mask[0], self.told, iterations=40)
 
     def non_local_means(self, number: int) -> Tensor:
         parts = torch.view_as_real(self.noisy[number]).numpy()
@@ -172,11 +303,6 @@ class TrainingScans:
             parts, patch_size=5, patch_distance=6, h=0.8 * self.told, sigma=self.told, fast_mode=True, channel_axis=-1
         )
         return torch.view_as_complex(torch.from_numpy(denoised.astype(np.float32)).contiguous())
-
-    @staticmethod
-    def _combined(scan: Acquisition) -> Tensor:
-        assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
-        return Sense(scan.maps, scan.mask).adjoint(scan.kspace)
 
 
 IMAGES: dict[str, Callable[[TrainingScans, int], Tensor]] = {
@@ -189,30 +315,56 @@ IMAGES: dict[str, Callable[[TrainingScans, int], Tensor]] = {
 
 
 class Items:
-    """The training items of a method: images with the noise level that the method is told, or samples."""
+    """The training items of a method: images with the noise level that it is told, or samples.
+
+    All that is known of an item comes from what the method learns from: its scale is the 99th percentile of its own
+    image, and the truth is nowhere.
+    """
 
     def __init__(self, data: TrainingScans, method: Method) -> None:
-        self.data, self.method = data, method
+        self.data = data
         self.images = None if method.images is None else data.images(method.images)
+        self.scales = data.sample_scales if self.images is None else percentile(self.images)
 
     def __len__(self) -> int:
-        return len(self.data.clean)
+        return len(self.data)
+
+    def item(self, number: int) -> Acquisition:
+        """Scaled, neither cut nor augmented."""
+        scale = self.scales[number]
+        noise_std = self.data.told / scale[None]
+        if self.images is not None:
+            return Acquisition(f"training {number}", image=self.images[number][None] / scale, noise_std=noise_std)
+        scan = self.data.undersampled(number)
+        assert scan.kspace is not None
+        return replace(scan, kspace=scan.kspace / scale, noise_std=noise_std)
 
     def sample(self, random: Generator) -> Acquisition:
-        """Flipped along the rows or not, with any phase, at a scale of its own: what samples allow as images do."""
-        number = int(torch.randint(len(self), (), generator=random))
-        flip, gain = float(torch.rand((), generator=random)) < 0.5, log_between(*SCALES, random)
-        noise_std = gain * torch.tensor([self.data.told])
-        if self.images is not None:
-            image = self.images[number : number + 1]
-            image = global_phase(gain * (image.flip(-2) if flip else image), random)
-            return Acquisition(f"training {number}", image=image, noise_std=noise_std)
-        scan = self.data.scan(number, self.data.settings.acceleration)
-        assert scan.kspace is not None and scan.maps is not None
-        kspace, maps = scan.kspace, scan.maps
-        if flip:
-            kspace, maps = fft(ifft(kspace, axes=(-2,)).flip(-2), axes=(-2,)), maps.flip(-2)
-        return Acquisition(scan.name, global_phase(gain * kspace, random), maps, scan.mask, noise_std)
+        """A band of rows, flipped or not, with any phase, at a scale of its own: what samples allow as images do."""
+        item = self.item(int(torch.randint(len(self), (), generator=random)))
+        assert item.noise_std is not None
+        size, band = self.data.settings.size, self.data.settings.band
+        rows = torch.arange(band) + int(torch.randint(size - band + 1, (), generator=random))
+        rows = rows.flip(0) if float(torch.rand((), generator=random)) < 0.5 else rows
+        gain = log_between(*SCALES, random)
+        item = replace(item, noise_std=gain * item.noise_std)
+        if item.image is not None:
+            return replace(item, image=global_phase(gain * item.image.index_select(-2, rows), random))
+        assert item.kspace is not None and item.maps is not None
+        kspace = fft(ifft(item.kspace, axes=(-2,)).index_select(-2, rows), axes=(-2,))
+        return replace(item, kspace=global_phase(gain * kspace, random), maps=item.maps.index_select(-2, rows))
+
+    def measured(self, knows_noise: bool) -> Parameters:
+        """What a dataset's parameters file would say: sd, and the smallest level that is identified."""
+        items = [self.item(number) for number in range(len(self))]
+        random = generators(0, "filled", draws=len(self))
+        images = [
+            filled_image(item, [one]) if item.image is None else item.image
+            for item, one in zip(items, random, strict=True)
+        ]
+        levels = [float(item.noise_std) for item in items if item.noise_std is not None]
+        noise_std = float(np.mean(np.square(levels)) ** 0.5) if knows_noise else None
+        return measure([image[0] for image in images], noise_std=noise_std, sigma_min=LEAST)
 
 
 def small(image: Tensor | None, size: int) -> Tensor:
@@ -222,8 +374,16 @@ def small(image: Tensor | None, size: int) -> Tensor:
     return low / percentile(low)[:, None, None]
 
 
-def streams(name: str, count: int) -> list[Generator]:
-    return generators(0, name, draws=count)
+def _combined(scan: Acquisition) -> Tensor:
+    assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
+    return Sense(scan.maps, scan.mask).adjoint(scan.kspace)
+
+
+def _bowl(size: int) -> Tensor:
+    """(size, size): falling from the middle to a third in the corners, of mean square 1."""
+    place = torch.linspace(-1, 1, size)
+    field = 1 - (place[:, None] ** 2 + place**2) / 3
+    return field / field.square().mean().sqrt()
 
 
 def _other_patients(paths: Sequence[Path], wanted: int | None) -> dict[str, list[str]] | None:
@@ -232,18 +392,16 @@ def _other_patients(paths: Sequence[Path], wanted: int | None) -> dict[str, list
         return None
     patients = sorted({str(one) for path in paths for one in read_stack(path)[1].get("patient", [])})
     if len(patients) < wanted:
-        raise InputError(f"--patients {wanted}: the stacks name {len(patients)} patients")
+        raise InputError(f"{wanted} patients are wanted, and the stacks name {len(patients)}")
     return {"patient": patients[wanted:]} if patients[wanted:] else None
 
 
-# ---- One run.
-
-
-def train_one(data: TrainingScans, method: Method, seed: int, folder: Path) -> None:
+def train_case(data: TrainingScans, case: Case, folder: Path, device: str) -> None:
     """Train, or go on, until folder/prior.safetensors is that of the last step."""
-    settings = data.settings
-    least = max(LEAST, data.told) if method.knows_noise else LEAST
-    schedule = LogNormal(least, LARGEST, centre=0.2, spread=1.5)
+    settings, method = data.settings, METHODS[case.method]
+    items = Items(data, method)
+    known = items.measured(method.knows_noise)
+    schedule = LogNormal(known.sigma_min, LARGEST, centre=0.2, spread=1.5)
     options = dict(method.options)
     if "law" in options:
         options["acceleration"] = settings.acceleration
@@ -251,12 +409,13 @@ def train_one(data: TrainingScans, method: Method, seed: int, folder: Path) -> N
         options["rise"] = max(1, settings.steps // 10)
     extra = 0 if method.images is not None else 1
     network = {"name": "unet", "widths": list(settings.widths), "extra_channels": extra}
+    seed = data.change.seed
     torch.manual_seed(seed)
-    prior = build_prior(network, sd=data.sd, sigma_min=least, sigma_max=LARGEST)
+    prior = build_prior(network, sd=known.sd, sigma_min=known.sigma_min, sigma_max=LARGEST)
     train(
         prior,
         LOSSES[method.loss](schedule, **options),
-        Items(data, method),
+        items,
         folder,
         lambda averaged, about: save_prior(folder / "prior.safetensors", averaged, network, about),
         steps=settings.steps,
@@ -264,7 +423,7 @@ def train_one(data: TrainingScans, method: Method, seed: int, folder: Path) -> N
         learning_rate=settings.learning_rate,
         workers=0,
         seed=seed,
-        device=find_device(settings.device),
+        device=find_device(device),
         save_every=max(1, settings.steps // 8),
     )
 
@@ -272,59 +431,91 @@ def train_one(data: TrainingScans, method: Method, seed: int, folder: Path) -> N
 # ---- What a prior is worth.
 
 
-def validation_images(paths: Sequence[Path], settings: Settings) -> Tensor:
-    """(N, H, W) complex, evenly spaced over the stacks, with smooth phases."""
-    stacks = ImageStacks(paths, augment=False)
-    numbers = np.linspace(0, len(stacks) - 1, min(settings.validation, len(stacks))).round().astype(int)
-    random = streams("validation", len(numbers))
-    phased = [smooth_phase(stacks.image(int(i)).abs(), one)[None] for i, one in zip(numbers, random, strict=True)]
-    return torch.cat([small(image, settings.size) for image in phased])
+class Tests:
+    """Images of the validation patient and slices of real scans: the same for all priors."""
 
+    def __init__(self, paths: Sequence[Path], scans: Sequence[Path], settings: Settings, cache: Path) -> None:
+        self.settings, self.cache = settings, cache
+        self.stacks, self.scans = ImageStacks(paths, augment=False), scans
 
-@torch.no_grad()
-def denoising_rows(prior: ScoreModel, images: Tensor) -> Iterator[dict[str, Any]]:
-    """PSNR of magnitude in the foreground, level by level, image by image."""
-    for level in LEVELS:
-        for number, image in enumerate(images):
-            noisy = image + level * noise_like(image[None], generators(0, f"noise {level}", number))[0]
-            denoised = prior.denoise(noisy[None], level)[0]
-            yield {"task": f"denoise {level:g}", "image": number, "psnr": _psnr(image, denoised)}
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """Complex (H, W) with smooth phases, contrasts by turns, evenly spaced over the inner four fifths."""
+        groups, count = list(self.stacks.groups.values()), self.settings.validation
+        firsts = np.cumsum([0, *(len(group) for group in groups)])
+        found = []
+        for number, (place, one) in enumerate(
+            zip(np.linspace(0.1, 0.9, count), generators(0, "validation", draws=count), strict=True)
+        ):
+            turn = number % len(groups)
+            slice = int(firsts[turn]) + round(place * (len(groups[turn]) - 1))
+            found.append(small(smooth_phase(self.stacks.image(slice).abs(), one)[None], self.settings.size)[0])
+        return found
 
+    @cached_property
+    def acquisitions(self) -> dict[tuple[int, int], Acquisition]:
+        """Of (acceleration, image): simulated with coils, noise and masks."""
+        found, noise_std = {}, noise_level(self.settings.scan_snr)
+        shape = (self.settings.size, self.settings.size)
+        for acceleration in ACCELERATIONS:
+            for number, image in enumerate(self.images):
+                random = generators(0, "validation scan", number)
+                maps = random_maps(shape, self.settings.coils, random[0])
+                seed = (key("validation mask", number) % 2**31,)
+                mask = make_mask("variable-density", shape, acceleration, seed=seed)[None, None]
+                kspace = mask * (fft(maps * image[None, None]) + noise_std * noise_like(maps, random))
+                found[acceleration, number] = scaled(kspace, mask, maps, noise_std, f"validation {number}")
+        return found
 
-def reconstruction_rows(prior: ScoreModel, images: Tensor, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The same of R = 4 and 8 scans, simulated with coils, noise and masks that all methods share."""
-    noise_std = noise_level(settings.scan_snr)
-    for acceleration in (4, 8):
-        for number, image in enumerate(images):
-            random = generators(0, "validation scan", number)
-            shape = (settings.size, settings.size)
-            maps = random_maps(shape, settings.coils, random[0])
-            seed = (key("validation mask", number) % 2**31,)
-            mask = make_mask("variable-density", shape, acceleration, seed=seed)[None, None]
-            kspace = mask * (fft(maps * image[None, None]) + noise_std * noise_like(maps, random))
-            scan = scaled(kspace, mask, maps, noise_std, f"validation {number}")
-            found = _sample(scan, prior, settings, number)
-            yield {"task": f"R = {acceleration}", "image": number, "psnr": _psnr(image, found)}
+    @cached_property
+    def subjects(self) -> list[tuple[str, int, int, Subject]]:
+        """(scan, acceleration, mask, subject): middle slices at their own resolution, maps from the samples."""
+        found = []
+        for path in self.scans:
+            file = FastMRI(path)
+            subjects, middle = Subjects(file, self.cache), Scan(file).middle
+            for acceleration in ACCELERATIONS:
+                for mask in range(self.settings.masks):
+                    subject = subjects.find(middle, Sampling(acceleration, seed=mask))
+                    found.append((file.name, acceleration, mask, subject))
+        return found
 
+    def rows(self, prior: NetworkPrior, device: str, pictures: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        """PSNR of magnitude in the foreground, item by item; `block` names items that stand or fall together."""
+        yield from self._denoised(prior)
+        for (acceleration, number), scan in self.acquisitions.items():
+            found = self._sample(scan, prior, number, device)
+            if number == len(self.images) // 2:
+                pictures[f"validation, R = {acceleration}"] = found.numpy()
+            score = _psnr(self.images[number], found)
+            yield {"task": f"R = {acceleration}", "item": number, "block": number // 2, "psnr": score}
+        for name, acceleration, mask, subject in self.subjects:
+            found = self._sample(subject.acquisition, prior, subject.scan.middle, device)
+            if not mask:
+                pictures[f"{name}, R = {acceleration}"] = (found.abs() * subject.weight).numpy()
+            item, score = f"{name}, mask {mask}", subject.scores(found)["mvue_foreground_psnr"]
+            yield {"task": f"real, R = {acceleration}", "item": item, "block": item, "psnr": score}
 
-def real_rows(prior: ScoreModel, scans: Sequence[Path], settings: Settings) -> Iterator[dict[str, Any]]:
-    """The middle slices of real scans at their own resolution, maps from the samples."""
-    for path in scans:
-        file = FastMRI(path)
-        whole = Scan(file)
-        for acceleration in (4, 8):
-            subject = Subject(Scan(file, Sampling(acceleration)), whole.middle, whole.truth(whole.middle))
-            image = _sample(subject.acquisition, prior, settings, whole.middle)
-            found = subject.scores(image)["mvue_foreground_psnr"]
-            yield {"task": f"real, R = {acceleration}", "image": file.name, "psnr": found}
+    @torch.no_grad()
+    def _denoised(self, prior: NetworkPrior) -> Iterator[dict[str, Any]]:
+        """A level that the prior does not know is told as the nearest that it does."""
+        for level in LEVELS:
+            told = nearest_level(prior, level)
+            for number, image in enumerate(self.images):
+                noisy = image + level * noise_like(image[None], generators(0, f"noise {level}", number))[0]
+                score = _psnr(image, prior.cpu().denoise(noisy[None], told)[0])
+                yield {"task": f"denoise {level:g}", "item": number, "block": number // 2, "psnr": score}
 
+    def _sample(self, scan: Acquisition, prior: NetworkPrior, number: int, device: str) -> Tensor:
+        """The posterior mean (H, W)."""
+        steps, samples = self.settings.walk_steps, self.settings.samples
+        return sample_posterior(scan, prior, steps=steps, samples=samples, device=device, slices=[number]).image[0]
 
-def _sample(scan: Acquisition, prior: ScoreModel, settings: Settings, number: int) -> Tensor:
-    """The posterior mean (H, W)."""
-    found = sample_posterior(
-        scan, prior, steps=settings.walk_steps, samples=settings.samples, device=settings.device, slices=[number]
-    )
-    return found.image[0]
+    def truths(self) -> dict[str, Tensor]:
+        """Of the pictures; those of real scans in the units of the file."""
+        number = len(self.images) // 2
+        real = {f"{name}, R = {factor}": one.truth for name, factor, mask, one in self.subjects if not mask}
+        return {f"validation, R = {factor}": self.images[number] for factor in ACCELERATIONS} | real
 
 
 def _psnr(truth: Tensor, image: Tensor) -> float:
@@ -332,110 +523,307 @@ def _psnr(truth: Tensor, image: Tensor) -> float:
     return psnr(target, image.abs()[None], foreground(target))
 
 
-# ---- Rows and the table.
+def run_case(case: Case, training: Sequence[Path], tests: Tests, out: Path, device: str) -> None:
+    """Train and test, and leave the numbers."""
+    folder, settings = out / "cases" / str(case), tests.settings
+    started = time.process_time()
+    train_case(TrainingScans(training, case, settings, out / "cache"), case, folder, device)
+    prior, trained = load_prior(folder), time.process_time()
+    pictures: dict[str, np.ndarray] = {}
+    rows = list(tests.rows(prior, device, pictures))
+    with whole_file(folder / "pictures.npz") as part, open(part, "wb") as file:
+        np.savez(file, **pictures)  # type: ignore[arg-type]
+    about = {
+        "case": str(case),
+        "sigma_min": prior.sigma_min,
+        "sd": prior.sd,
+        "training_seconds": trained - started,
+        "testing_seconds": time.process_time() - trained,
+        "settings": asdict(settings),
+    }
+    write_text(folder / "numbers.json", json.dumps({**about, "rows": rows}) + "\n")
+    for path in checkpoint.found(folder):
+        path.unlink()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+# ---- What came out.
+
+Values = Mapping[tuple[str, Any], float]
+"""PSNR by (task, item)."""
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """For each SNR, mean PSNR (dB) with its 95 % interval over images, seeds averaged; after it the gap to `clean`."""
-    parts = []
-    for snr in sorted({row["snr"] for row in rows}, reverse=True):
-        here = [row for row in rows if row["snr"] == snr]
-        tasks = list(dict.fromkeys(row["task"] for row in here))
-        seeds = len({row["seed"] for row in here})
-        caption = f"PSNR (dB), 95 % intervals over images, mean of {seeds} seed(s); in brackets: against `clean`."
-        lines = [f"## {snr:g} dB\n", caption + "\n"]
-        lines += ["| Method | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
-        best = {task: _by_image(here, "clean", task) for task in tasks}
-        for name in dict.fromkeys(row["method"] for row in here):
-            cells = [_cell(_by_image(here, name, task), best[task]) for task in tasks]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines))
+class Results:
+    """All finished cases of a folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / "cases"
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*/numbers.json"))]
+        if len({json.dumps(one["settings"]) for one in found}) > 1:
+            raise InputError(f"{self.folder} holds cases of several settings; keep those of one, or give another --out")
+        place = {name: number for number, name in enumerate(ALL)}
+        found.sort(key=lambda one: place.get(one["case"], len(place)))
+        self.cases = {one["case"]: one for one in found}
+        self.least = {Case.of(one["case"]).row: one["sigma_min"] for one in found}
+        self.blocks = {(row["task"], row["item"]): row["block"] for one in found for row in one["rows"]}
+        self.values: dict[str, dict[tuple[str, Any], float]] = {}
+        for name in dict.fromkeys(Case.of(one["case"]).row for one in found):
+            seeds = [one for one in found if Case.of(one["case"]).row == name]
+            every = [{(row["task"], row["item"]): row["psnr"] for row in one["rows"]} for one in seeds]
+            shared = set.intersection(*(set(one) for one in every))
+            self.values[name] = {item: float(np.mean([one[item] for one in every])) for item in sorted(shared, key=str)}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return next(iter(self.cases.values()))["settings"]
+
+    def mean(self, name: str, tasks: Sequence[str], less: str | None = None) -> Estimate | None:
+        """Over the items of some tasks, or of the difference to another case, item by item."""
+        here, other = self.values.get(name, {}), {} if less is None else self.values.get(less, {})
+        items = [item for item in here if item[0] in tasks and (less is None or item in other)]
+        if not items:
+            return None
+        values = [here[item] - other.get(item, 0.0) for item in items]
+        return mean_interval(values, [self.blocks[item] for item in items])
+
+
+SIMULATED = tuple(f"R = {factor}" for factor in ACCELERATIONS)
+REAL = tuple(f"real, R = {factor}" for factor in ACCELERATIONS)
+BELOW = "†"
+DENOISED = tuple(f"denoise {level:g}" for level in LEVELS)
+
+
+def report(results: Results) -> str:
+    """Tables of each SNR, what is won and lost, and what cases do when something is changed."""
+    cases = {name: Case.of(name) for name in results.values if not Case.of(name).change}
+    names, clean = list(cases), [name for name in cases if name == "clean"]
+    parts = [_about(results)]
+    for snr in sorted({case.snr for case in cases.values() if case.snr is not None}, reverse=True):
+        here = [name for name, case in cases.items() if case.snr == snr]
+        for kind in ("noisy", "undersampled"):
+            rows = [name for name in here if (cases[name].method in UNDERSAMPLED) == (kind == "undersampled")]
+            if rows:
+                parts.append(f"### {snr:g} dB, {kind} scans only\n\n" + "\n\n".join(_tables(results, clean + rows)))
+    if verdicts := _verdicts(results, names):
+        parts.append("### Against each other\n\n" + verdicts)
+    if changed := [name for name in results.values if name not in cases]:
+        bases = dict.fromkeys(map(_base, changed))
+        groups = [(base, *(one for one in changed if _base(one) == base)) for base in bases]
+        rows = [one for group in groups for one in group if one in results.values]
+        parts.append("### With something changed\n\n" + "\n\n".join(_tables(results, rows)))
     return "\n\n".join(parts) + "\n"
 
 
-def _by_image(rows: Sequence[dict[str, Any]], method: str, task: str) -> dict[Any, float]:
-    found: dict[Any, list[float]] = {}
-    for row in rows:
-        if (row["method"], row["task"]) == (method, task):
-            found.setdefault(row["image"], []).append(row["psnr"])
-    return {image: float(np.mean(values)) for image, values in found.items()}
+def _base(name: str) -> str:
+    return str(replace(Case.of(name), change=""))
 
 
-def _cell(values: dict[Any, float], clean: dict[Any, float]) -> str:
-    if not values:
+def _about(results: Results) -> str:
+    s, seconds = results.settings, [one["training_seconds"] for one in results.cases.values()]
+    tests = [one["testing_seconds"] for one in results.cases.values()]
+    return (
+        f"{len(results.cases)} cases; a U-Net of widths {list(s['widths'])}, {s['steps']} steps of {s['batch_size']}"
+        f" bands of {s['band']} x {s['size']} from {s['scans']} scans. Processor time of a training: {min(seconds):.0f}"
+        f" to {max(seconds):.0f} s, of tests {np.mean(tests):.0f} s. PSNR in dB, of the magnitude in the foreground;"
+        " in brackets the difference to `clean`, image by image, with its 95 % interval: a bootstrap over blocks of two"
+        f" neighbouring slices of the one validation patient, and over {s['masks']} masks of each real scan."
+    )
+
+
+def _tables(results: Results, rows: Sequence[str]) -> Iterator[str]:
+    tested = [task for task in (*SIMULATED, *REAL) if any(task == item[0] for item in results.blocks)]
+    yield _table(results, rows, tested)
+    yield _table(results, rows, DENOISED)
+
+
+def _table(results: Results, rows: Sequence[str], tasks: Sequence[str]) -> str:
+    lines = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for name in rows:
+        cells = []
+        for task in tasks:
+            mean, gap = results.mean(name, [task]), results.mean(name, [task], less="clean")
+            behind = "" if gap is None or name == "clean" else f" ({_text(gap)})"
+            told = "" if task not in DENOISED or float(task.split()[1]) >= results.least[name] else BELOW
+            cells.append("" if mean is None else f"{mean.mean:.2f}{told}{behind}")
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    if any(BELOW in line for line in lines):
+        lines += ["", f"{BELOW} below the prior's smallest level, which it is told instead."]
+    return "\n".join(lines)
+
+
+def _text(found: Estimate) -> str:
+    ends = "" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.mean:+.2f}{ends}"
+
+
+def _verdicts(results: Results, names: Sequence[str]) -> str:
+    """At each SNR the best method that knows what its data lack, against the clean prior and what knows nothing."""
+    lines = ["| | best | to `clean` | to its rivals |", "|---|---|---|---|"]
+    for snr in sorted({case.snr for case in map(Case.of, names) if case.snr is not None}, reverse=True):
+        for kind, methods, rivals in (
+            ("noisy", NOISY, ("naive", "denoise-first")),
+            ("undersampled", ("ambient", "gsure", "splitting"), ("zero-filled", "l1-wavelet")),
+        ):
+            found = {one: results.mean(one, SIMULATED) for one in (f"{method}@{snr:g}" for method in methods)}
+            known = {one: mean.mean for one, mean in found.items() if mean is not None}
+            if not known:
+                continue
+            best = max(known, key=lambda one: known[one])
+            gap = results.mean(best, SIMULATED, less="clean")
+            cells = []
+            for rival in (f"{method}@{snr:g}" for method in rivals):
+                if (gain := results.mean(best, SIMULATED, less=rival)) is not None:
+                    cells.append(f"`{rival}`: {_text(gain)}, {_words(gain)}")
+            lines.append(
+                f"| {kind}, {snr:g} dB | `{best}` | {'' if gap is None else _text(gap)} | {'; '.join(cells)} |"
+            )
+    if len(lines) == 2:
         return ""
-    text = _interval(list(values.values()), list(values))
-    both = [image for image in values if image in clean]
-    if both and values != clean:
-        text += f" ({_interval([values[image] - clean[image] for image in both], both, sign='+')})"
-    return text
+    return "\n".join([*lines, "", f"The best by its mean over {' and '.join(SIMULATED)} of these very images."])
 
 
-def _interval(values: list[float], groups: list[Any], sign: str = "") -> str:
-    found = mean_interval(values, groups)
-    ends = "" if math.isnan(found.low) else f" [{found.low:{sign}.2f}, {found.high:{sign}.2f}]"
-    return f"{found.mean:{sign}.2f}{ends}"
+def _words(gain: Estimate) -> str:
+    if math.isnan(gain.low) or gain.low <= 0 <= gain.high:
+        return "not to be told apart"
+    return "better" if gain.low > 0 else "worse"
+
+
+def write_plot(path: Path, results: Results) -> None:
+    """What each method loses against `clean`, by SNR: reconstruction and denoising."""
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    methods = [name for name, method in METHODS.items() if name != "clean" and not method.undersampled]
+    for axes, (title, tasks) in zip(
+        figure.subplots(1, 3, sharey=True),
+        ((SIMULATED[0], SIMULATED[:1]), (SIMULATED[1], SIMULATED[1:]), ("denoising, five levels", DENOISED)),
+        strict=True,
+    ):
+        for number, method in enumerate(methods):
+            gaps = {snr: results.mean(f"{method}@{snr:g}", tasks, less="clean") for snr in sorted(TIERS)}
+            known = {snr: gap for snr, gap in gaps.items() if gap is not None}
+            means = np.array([gap.mean for gap in known.values()])
+            ends = np.array([[gap.low, gap.high] for gap in known.values()]).reshape(-1, 2)
+            bars = np.nan_to_num(np.abs(ends.T - means))
+            x = np.array(list(known)) + 0.3 * (number - len(methods) / 2)
+            axes.errorbar(x, means, bars, marker="o", color=colormaps["tab10"](number), label=method, elinewidth=0.8)
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        axes.set(title=title, xlabel="SNR of the training scans (dB)", xticks=sorted(TIERS))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("PSNR against clean training (dB)")
+    figure.axes[-1].legend(fontsize=8, frameon=False)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=110)
+
+
+def write_pictures(folder: Path, results: Results, tests: Tests) -> list[Path]:
+    """A panel for each picture and SNR: truth, clean training, and the methods."""
+    written = []
+    for title, truth in tests.truths().items():
+        for snr in sorted(TIERS, reverse=True):
+            for kind in ("noisy", "undersampled"):
+                names = [f"{n}@{snr:g}" for n, m in METHODS.items() if m.undersampled == (kind == "undersampled")]
+                images = {name: _picture(results, name, title) for name in ("clean", *names) if name in results.cases}
+                known = {name: image for name, image in images.items() if image is not None}
+                if len(known) < 2 or set(known) == {"clean"}:
+                    continue
+                captions = {name: f"{_psnr(truth, torch.from_numpy(image)):.2f} dB" for name, image in known.items()}
+                path = folder / f"{title.replace(', R = ', '-R')}-{kind}-{snr:g}dB.png"
+                save_png(path, panel(known, truth=truth, captions={"truth": "", **captions}))
+                written.append(path)
+    return written
+
+
+def _picture(results: Results, name: str, title: str) -> np.ndarray | None:
+    path = results.folder / name / "pictures.npz"
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        return kept.get(title)
+
+
+def write_report(out: Path, tests: Tests, page: Path | None) -> None:
+    """out/table.md, out/plot.png and out/pictures/; with a page also between its marks, its figures beside it."""
+    results = Results(out)
+    if not results.cases:
+        raise InputError(f"{out} has no finished case yet")
+    text = report(results)
+    write_text(out / "table.md", text)
+    write_plot(out / "plot.png", results)
+    write_pictures(out / "pictures", results, tests)
+    if page is None:
+        return
+    figures = page.parent / "figures" / "noisy"
+    write_plot(figures / "plot.png", results)
+    shown = ["![PSNR against clean training, by SNR](figures/noisy/plot.png)"]
+    for path in write_pictures(figures, results, tests):
+        shown.append(f"![{path.stem}](figures/noisy/{path.name})")
+    before, after = page.read_text(encoding="utf-8").split(START)
+    write_text(page, before + START + "\n" + text + "\n" + "\n\n".join(shown) + "\n\n" + END + after.split(END)[1])
+
+
+START, END = "<!-- results -->\n", "<!-- end of results -->"
 
 
 FILES = click.Path(exists=True, path_type=Path)
 
 
 @click.command()
-@click.option("--train", "training", multiple=True, required=True, type=FILES, help="Stacks of magnitude images.")
-@click.option("--validate", "validation", multiple=True, required=True, type=FILES, help="Stacks of another patient.")
+@click.option("--train", "training", multiple=True, type=FILES, help="Stacks of magnitude images.")
+@click.option("--validate", "validation", multiple=True, type=FILES, help="Stacks of another patient.")
 @click.option("--scan", "scans", multiple=True, type=FILES, help="Fully sampled real scans.")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
-@click.option("--snr", default="32,22,12", show_default=True)
-@click.option("--methods", default=",".join(METHODS), show_default=True)
-@click.option("--seeds", default="0", show_default=True)
+@click.option("--only", multiple=True, metavar="CASE", help="Such as sure@22, or a pattern such as '*@22'.")
+@click.option("--list", "listing", is_flag=True, help="Name the cases and which of them are done.")
+@click.option("--table", is_flag=True, help="Train nothing: tables, plot and pictures of what is there.")
+@click.option("--page", type=FILES, help="A page that the results are written into, such as docs/noisy_training.md.")
 @click.option("--size", type=int, help="Rows and columns of the simulated scans.")
-@click.option("--count", "scans_of_training", type=int, help="Training scans.")
-@click.option("--patients", type=int, help="Train on the first so many alone.")
+@click.option("--band", type=int, help="Rows of a training item.")
+@click.option("--count", type=int, help="Training scans.")
 @click.option("--widths", help="Of the U-Net, such as 32,64,128.")
 @click.option("--steps", type=int)
 @click.option("--batch-size", type=int)
 @click.option("--images", type=int, help="Validation images.")
 @click.option("--walk-steps", type=int)
 @click.option("--samples", type=int, help="Draws of a reconstruction.")
-@click.option("--noise-error", type=float, help="What methods are told of the noise, over the truth, such as 1.2.")
-@click.option("--device")
-@click.option("--quick", is_flag=True, help="A minute's check that everything runs; its numbers mean nothing.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True, help="Of this process, on the CPU.")
+@click.option("--quick", is_flag=True, help="A check that everything runs; its numbers mean nothing.")
 def main(
     training: tuple[Path, ...], validation: tuple[Path, ...], scans: tuple[Path, ...], out: Path,
-    snr: str, methods: str, seeds: str, quick: bool, **given: Any,
+    only: tuple[str, ...], listing: bool, table: bool, page: Path | None, device: str, threads: int, quick: bool,
+    **given: Any,
 ) -> None:  # fmt: skip
-    renamed = {"scans_of_training": "scans", "images": "validation"}
+    cases = chosen(only)
+    if listing:
+        for case in cases:
+            done = (out / "cases" / str(case) / "numbers.json").exists()
+            click.echo(f"{case}{'  done' if done else ''}")
+        return
+    if not validation or not (training or table):
+        raise click.UsageError("give --train and --validate, files of magnitude images of different patients")
+    torch.set_num_threads(threads)
+    renamed = {"count": "scans", "images": "validation"}
     changes = {renamed.get(name, name): value for name, value in given.items() if value is not None}
     if "widths" in changes:
         changes["widths"] = tuple(int(width) for width in changes["widths"].split(","))
-    settings = Settings(**({"validation": 1, **QUICK} if quick else {}) | changes)
-    chosen = methods.split(",")
-    if unknown := [name for name in chosen if name not in METHODS]:
-        raise click.UsageError(f"unknown methods {', '.join(unknown)}; known: {', '.join(METHODS)}")
-    results, images = out / "results.jsonl", validation_images(validation, settings)
-    protocol = f"{key(replace(settings, device='auto')):x}"
-    for tier in (float(one) for one in snr.split(",")):
-        data = TrainingScans(training, tier, settings, out / "cache")
-        for name, seed in ((name, int(seed)) for name in chosen for seed in seeds.split(",")):
-            run = {"snr": tier, "method": name, "seed": seed, "protocol": protocol}
-            if any(run.items() <= row.items() for row in read_rows(results)):
+    settings = Settings(**(QUICK if quick else {}) | changes)
+    _keep_settings(out, settings)
+    tests, ledger = Tests(validation, scans, settings, out / "cache"), Ledger(out)
+    for case in [] if table else cases:
+        with ledger.claim(case) as mine:
+            if not mine or (out / "cases" / str(case) / "numbers.json").exists():
                 continue
-            folder = out / "runs" / f"{tier:g}dB-{name}-{seed}-{protocol}"
-            train_one(data, METHODS[name], seed, folder)
-            prior = load_prior(folder)
-            rows = [*denoising_rows(prior, images), *reconstruction_rows(prior, images, settings)]
-            rows += real_rows(prior, scans, settings)
-            results.parent.mkdir(parents=True, exist_ok=True)
-            with open(results, "a", encoding="utf-8") as file:
-                file.write("".join(json.dumps({**run, **row}) + "\n" for row in rows))
-            click.echo(f"{tier:g} dB, {name}, seed {seed}: done")
-            here = [row for row in read_rows(results) if row["protocol"] == protocol]
-            write_text(out / "table.md", table(here))
+            run_case(case, training, tests, out, device)
+        write_text(out / "table.md", report(Results(out)))
+        click.echo(f"{case}: done")
+    write_report(out, tests, page)
+
+
+def _keep_settings(out: Path, settings: Settings) -> None:
+    """A folder has one protocol."""
+    path, text = out / "settings.json", json.dumps(asdict(settings)) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise InputError(f"{out} holds cases of other settings ({path}); give another --out")
+    write_text(path, text)
 
 
 if __name__ == "__main__":

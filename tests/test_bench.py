@@ -172,6 +172,42 @@ def test_fast_paths_equal_their_rivals(harness, load, monkeypatch, name):
     assert all(row.wanted for row in rows)
 
 
+def test_networks_equal_their_published_form_and_keep_less(harness, load, monkeypatch):
+    monkeypatch.setitem(harness.SECONDS, "quick", 0)
+    monkeypatch.setattr(harness, "LEAST", 1)
+    rows = load("network").ncsnv2_rows(6, 32, "quick")
+    assert len([row for row in rows if row.bound is not None]) == 2 and all(row.sound for row in rows)
+    (saving,) = [row for row in rows if row.wanted == 2]
+    assert saving.reached and saving.note == "checkpointing"
+
+
+def test_start_up_counts_the_processor_to_the_first_line_or_to_the_end(load):
+    startup = load("startup")
+    busy = "print(1, flush=True); import time; time.sleep(0.3); end = time.process_time() + 0.3\n"
+    busy += "while time.process_time() < end: pass"
+    (first, _), (whole, wall) = (startup.seconds(["-c", busy], whole) for whole in (False, True))
+    assert whole > first + 0.2 and wall > whole + 0.2
+    with pytest.raises(RuntimeError, match="ended with status 3"):
+        startup.seconds(["-c", "print(1); raise SystemExit(3)"], True)
+
+
+def test_the_gpu_script_runs_on_the_cpu(harness, monkeypatch, tmp_path, capsys):
+    loader = SourceFileLoader("gpu_bench", str(BENCH.parent / "gpu_bench"))
+    script = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_bench", loader))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    loader.exec_module(script)
+    with pytest.raises(SystemExit, match="0"):
+        script.main(["--help"])
+    assert "--sizes" in capsys.readouterr().out
+    monkeypatch.setitem(harness.SECONDS, "quick", 0)
+    monkeypatch.setattr(harness, "MOST", 1)
+    monkeypatch.setattr(script, "networks", lambda sizes, device: [])  # tried above
+    assert script.main(["--sizes", "quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "gpu_bench.json").read_text())["rows"]
+    assert len(rows) == 4 and all(row["ours"] for row in rows) and rows[0]["error"] < 1e-5
+
+
 def test_a_residual_is_that_of_the_whole_system(load):
     solve = load("solve")
     maps, b = torch.full((1, 4, 5, 6), 0.5 + 0j), torch.randn(1, 5, 6, dtype=torch.complex64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import h5py
 import numpy as np
 import pytest
@@ -73,6 +75,59 @@ def test_equals_sigpy_on_a_head(shared):
         kspace = torch.from_numpy(file["kspace"][()])
     rss = ifft(kspace)[0].abs().square().sum(0).sqrt()
     assert_like_sigpy(kspace, rss > 0.15 * rss.quantile(0.99))
+
+
+@pytest.mark.parametrize(
+    ("shape", "coil_count", "noise_std"), [((64, 48), 8, 1e-3), ((45, 63), 3, 3e-2), ((33, 40), 1, 1e-3)]
+)
+def test_filtered_maps_equal_the_eigensolver_s(monkeypatch, shape, coil_count, noise_std):
+    """In air too; and all but a few pixels of the object come from the filter."""
+    kspace, _, inside = scan(shape, coil_count, noise_std)
+    calibration, certain = resize_kspace(kspace, (24, 24)), []
+    witness, values = espirit.espirit(calibration.to(torch.complex128), shape)
+    filtered = espirit._filtered
+
+    def watched(*arguments):
+        certain.append(filtered(*arguments)[2].reshape(-1, shape[1]))
+        return filtered(*arguments)
+
+    monkeypatch.setattr(espirit, "_filtered", watched)
+    maps, eigenvalue = espirit.espirit(calibration, shape)
+    assert torch.cat(certain)[inside].float().mean() > 0.98
+    assert (maps - aligned(maps, witness)).norm(dim=1).max() < 1.2 * espirit.ACCURACY  # single precision adds a little
+    assert torch.allclose(eigenvalue.double(), values, atol=1e-6)
+
+
+def test_the_filter_is_certain_of_no_wrong_vector():
+    """Neither of the second eigenvector nor of a mixture with one whose eigenvalue is near, at any scale."""
+    basis, _ = torch.linalg.qr(noise_like(torch.empty(3, 5, 5, dtype=torch.complex128), generators(2, draws=3)))
+    values = torch.tensor([[1, 0.6, 0.5, 0.1, 0], [1, 0.6, 0.5, 0.1, 0], [1, 0.97, 0.5, 0.1, 0]], dtype=torch.float64)
+    matrices = 1e-3 * (basis * values[:, None]) @ basis.mH
+    starts = torch.stack([basis[0].sum(1), basis[1, :, 1], basis[2].sum(1)])
+    value, vector, good = espirit._filtered(matrices, starts)
+    assert good.tolist() == [True, False, False]
+    assert float(value[0]) == pytest.approx(1e-3, rel=1e-6)
+    assert float((basis[0, :, 0].conj() @ vector[0]).abs()) == pytest.approx(1, abs=1e-6)
+    value, vector = espirit._top_eigenpairs(matrices[:, None, None], starts, torch.complex64)
+    assert torch.allclose(value.flatten(), torch.full((3,), 1e-3, dtype=torch.float64), rtol=1e-6)
+    assert torch.allclose((basis[..., 0].conj() * vector[:, 0, 0]).sum(1).abs(), torch.ones(3).double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(12, 11), (24, 24), (40, 30)])
+@pytest.mark.parametrize("noise_std", [1e-4, 3e-2])
+def test_the_projector_is_that_of_the_singular_vectors(size, noise_std):
+    """Fewer patches than entries of a patch, or more; noise below the threshold, or above."""
+    kspace = torch.cat([scan(noise_std=noise_std, seed=seed)[0] for seed in (1, 2)])
+    patches = espirit._patches(resize_kspace(kspace, size), 6, None)
+    left, values, _ = torch.linalg.svd(patches)
+    entries, count = patches.shape[1:]
+    every = torch.zeros(2, entries, dtype=torch.float64)
+    every[:, : values.shape[1]] = values.square()
+    noise = every.sort().values[:, : entries // 4].mean(1) / count
+    edge = 1.1 * noise.sqrt() * (math.sqrt(count) + math.sqrt(entries))
+    kept = every.sqrt() > torch.maximum(0.02 * values[:, 0], edge)[:, None]
+    expected = (left * kept[:, None]) @ left.mH
+    assert torch.allclose(espirit._projector(patches, 0.02), expected, atol=1e-8)
 
 
 def test_finds_the_true_maps_and_a_unit_norm_everywhere():

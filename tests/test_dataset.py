@@ -43,6 +43,15 @@ def test_largest_distance_is_that_of_all_pairs(kind, block):
     assert measured == largest_distance(list(images), global_phase=False, block=block)
 
 
+def test_largest_distance_of_single_precision_is_measured_in_double():
+    """Many pairs that products in single precision cannot tell apart: equal distances but for the last digits."""
+    images = torch.eye(40) * (1 + 1e-6 * torch.rand(40)) + torch.randn(40)
+    images[[7, 31]] *= 1 + 1e-3
+    expected = max(float((a - b).norm()) for a in images.double() for b in images.double())
+    assert largest_distance(images, global_phase=False) == pytest.approx(expected, rel=1e-12)
+    assert largest_distance(images.bfloat16(), global_phase=False) == pytest.approx(expected, rel=2e-2)
+
+
 def test_largest_distance_keeps_its_digits_far_from_zero():
     images = 1e4 + torch.randn(20, 30).double() * 1e-3
     assert largest_distance(images, global_phase=False) == pytest.approx(brute_force(images), rel=1e-6)
@@ -181,9 +190,25 @@ def test_measure_of_noisy_images_takes_the_noise_out():
     p, truth = measure(noisy, noise_std=0.15), measure(clean)
     assert p.sigma_max == pytest.approx(truth.sigma_max, rel=0.02)
     assert p.sd == pytest.approx(truth.sd, rel=0.02)
-    assert p.sigma_min == 0.15
+    assert p.sigma_min == 0.15 == p.noise_std
     with pytest.raises(InputError, match="no more than their noise.*smaller noise_std"):
         measure(noisy, noise_std=3.0)
+
+
+def test_each_noisy_image_loses_its_own_noise():
+    """A faint image with much noise has more energy than a bright clean one, and is not what sets sigma_max."""
+    clean = torch.tensor([0.3, 0.05, 0.29])[:, None, None] * torch.randn(3, 80, 81, dtype=torch.complex64)
+    levels = [0.02, 0.25, 0.02]
+    noise = torch.view_as_complex(torch.randn(3, 80, 81, 2))
+    noisy = clean + torch.tensor(levels)[:, None, None] * noise
+    p, truth = measure(noisy, noise_std=levels), measure(clean)
+    root_mean_square = float(np.sqrt(np.mean(np.square(levels))))
+    assert p.noise_std == p.sigma_min == pytest.approx(root_mean_square, rel=1e-12)
+    assert p.sigma_max == pytest.approx(truth.sigma_max, rel=0.02)
+    assert p.sd == pytest.approx(truth.sd, rel=0.04)
+    assert measure(noisy, noise_std=root_mean_square).sigma_max < 0.9 * truth.sigma_max
+    with pytest.raises(ValueError, match="zip"):
+        measure(noisy, noise_std=levels[:2])
 
 
 @pytest.mark.parametrize(

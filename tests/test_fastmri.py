@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -42,6 +44,20 @@ def test_a_volume_comes_back(path):
     torch.testing.assert_close(file.kspace(1), expected)
     assert file.mask is None and file.padding == (0, 9) and file.notes == [] and file.crop == (11, 7)
     assert file.sampled.shape == (1, 1, 1, 9) and file.sampled.all()
+
+
+@pytest.mark.parametrize("undersampled", [False, True])
+def test_what_a_file_holds_is_told_without_torch(path, undersampled):
+    mask = np.arange(9) % 3 != 0
+    write_fastmri(path, white(2, 3, 12, 9) * torch.from_numpy(mask if undersampled else mask | True), recon=(6, 9))
+    code = (
+        "import sys; from mri_score.cli.info import _stored; from mri_score.data.fastmri import FastMRI;"
+        "file = FastMRI(sys.argv[1]); print(file.full, file.crop, _stored(file)); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for words in (str(not undersampled), "(6, 9)", "2 slices, 3 coils, 12 rows x 9 columns", "readout 12 -> 6"):
+        assert words in done.stdout
 
 
 def test_a_single_coil_is_one_coil_and_prefers_its_own_target(path):

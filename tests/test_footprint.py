@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -111,12 +116,94 @@ def test_the_peak_of_training_is_foretold(tmp_path, make, shape):
     assert 0.5 < foretold / peak.mib < 2
 
 
+FRESH = """
+from mri_score.evaluation.memory import resident
+from test_footprint import *
+prior, loss = unet(), Denoising(LogNormal(0.01, 5.0))
+item = Acquisition("item", image=torch.ones(1, 128, 112, dtype=torch.complex64))
+
+class Source:
+    def sample(self, random):
+        return item
+
+def walks():
+    options = {"steps": 2, "samples": 6, "batch_size": 6, "slices": [0], "device": "cpu"}
+    sample_posterior(scan(6, (192, 160)), prior, **options)
+
+def training():
+    options = {"steps": 2, "batch_size": 10, "workers": 0, "quiet": True}
+    train(prior, loss, Source(), Path("run"), lambda *about: None, **options)
+
+foretold = {
+    "walks": lambda: footprint.reconstruct_bytes(prior, 6, (192, 160), 6),
+    "training": lambda: footprint.train_bytes(prior, loss, item, 10),
+}
+work = foretold[sys.argv[1]]()
+before = resident()
+globals()[sys.argv[1]]()
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+print(before, work, 1024 * int(peak.split()[1]))
+"""
+
+
+@measured
+@pytest.mark.parametrize("what", ["walks", "training"])
+def test_the_peak_of_a_fresh_process_is_foretold_within_a_fifth(tmp_path, what):
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", FRESH, what]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, work, peak = map(int, done.stdout.split())
+    assert peak > 1.2 * before, "too little work to tell"
+    assert before + work == pytest.approx(peak, rel=0.2)
+    assert work == pytest.approx(peak - before, rel=0.5)
+
+
 def test_factors_of_line_systems_count_where_they_are_used():
     prior = Small(1)
     shape, vectors = (96, 80), 16 * 96 * 80 * 80
     lines = footprint.walk_bytes(prior, 4, shape, 1)
     assert lines - footprint.walk_bytes(prior, 4, shape, 1, line_axis=None) > vectors
     assert footprint.walk_bytes(prior, 4, shape, 1, "langevin") < vectors  # solves nothing
+
+
+@pytest.mark.parametrize(
+    ("own", "files"),
+    [
+        ("0::/job/step", {"job/memory.max": "3000", "job/memory.current": "1200", "job/step/memory.max": "max"}),
+        ("0::/not/seen/here", {"memory.max": "2000", "memory.current": "200"}),
+        ("4:cpu,memory:/job", {"memory/job/memory.limit_in_bytes": "1900", "memory/job/memory.usage_in_bytes": "100"}),
+        ("4:memory:/job\n0::/", {"memory/job/memory.limit_in_bytes": "1800", "memory.max": "max"}),
+    ],
+)
+def test_the_limit_of_a_control_group_bounds_what_is_available(tmp_path, monkeypatch, own, files):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n")
+    monkeypatch.setattr(footprint, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(footprint, "GROUPS", tmp_path)
+    assert footprint.available(CPU) == 1800
+
+
+def test_file_cache_of_a_control_group_is_room(tmp_path, monkeypatch):
+    files = {"own": "0::/", "memory.max": "3000", "memory.current": "2500"}
+    for name, text in {**files, "memory.stat": "anon 100\ninactive_file 700\nactive_file 5"}.items():
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(footprint, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(footprint, "GROUPS", tmp_path)
+    assert footprint.available(CPU) == 1200
+
+
+@pytest.mark.parametrize("own", [None, "1:cpu:/", "0::/"])
+def test_without_a_limit_the_machine_says_what_is_available(tmp_path, monkeypatch, own):
+    if own is not None:
+        (tmp_path / "own").write_text(own + "\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   7 kB\n")
+    monkeypatch.setattr(footprint, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(footprint, "GROUPS", tmp_path)
+    monkeypatch.setattr(footprint, "MEMINFO", tmp_path / "meminfo")
+    assert footprint.available(CPU) == 7 * 1024
 
 
 @pytest.mark.parametrize(("room", "walks"), [(35, 3), (30, 3), (29.9, 2), (5, 1), (1e6, 32)])

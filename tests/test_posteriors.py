@@ -54,6 +54,22 @@ def closed_form(problem, x: Tensor, sigma: float, noise_std: float) -> tuple[Ten
     return covariance @ (matrix.mH @ problem.kspace.flatten() / noise_std**2 + v / r2), covariance
 
 
+@pytest.mark.parametrize("least", [0.0, 0.2])
+def test_a_walk_that_ends_at_a_high_level_has_the_mean_there(least):
+    """Of a prior that knows no level below 0.2; one that does has no mean before it comes to the low ones."""
+    problem, x = gaussian_problem(N), iterates(1)
+    problem.prior.sigma_min = least
+    parts = (problem.prior, problem.operator, problem.kspace, problem.noise_std)
+    posterior = ExactDraw(*parts)
+    posterior.begin_walk()
+    for sigma in (0.5, 0.2):
+        posterior.draw(x, sigma, generators(1))
+    if least:
+        assert_close(posterior.mean, Proximal(*parts).denoise(x, 0.2), 1e-6)
+    else:
+        assert posterior.mean is None
+
+
 @pytest.mark.parametrize("sigma", SIGMAS)
 @pytest.mark.parametrize("posterior", [Proximal, ExactDraw])
 def test_proximal_and_exact_draw_denoise_to_the_closed_mean(posterior, sigma):

@@ -30,6 +30,7 @@ SCHEDULES = [
     AboveNoise(0.05, 232.0, 30),
     VP(),
     SubVP(t_min=1e-3),
+    VP.between(0.004, 30.0),
 ]
 
 
@@ -44,7 +45,7 @@ def drawn(schedule: Schedule, count: int = 3000) -> np.ndarray:
 def test_growth_is_the_slope_of_the_variance_in_time(schedule):
     """Against a central difference of sigma(u): the time of a VP process ends at t_min, that of others at 0."""
     u, h = torch.linspace(0.01, 0.99, 25).double(), 1e-5
-    length = 1 - getattr(schedule, "t_min", 0.0)
+    length = getattr(schedule, "t_max", 1.0) - getattr(schedule, "t_min", 0.0)
     slope = (schedule.sigma(u - h) ** 2 - schedule.sigma(u + h) ** 2) / (2 * h * length)
     assert torch.allclose(schedule.growth(schedule.sigma(u)), slope, rtol=1e-5)
 
@@ -108,10 +109,20 @@ def test_the_ends_of_the_published_processes():
     assert VP(t_min=1e-3).sigma_min == pytest.approx(math.sqrt(1e-4 + 9.95e-6), rel=1e-3)
 
 
+@pytest.mark.parametrize(("process", "bounds"), [(VP, (0.004, 30.0)), (VP, (0.01, 400.0)), (SubVP, (0.02, 50.0))])
+def test_a_part_of_a_process_has_the_ends_that_were_asked_for_and_the_times_of_the_whole(process, bounds):
+    levels = process.between(*bounds).levels(9).double()
+    assert levels[[-1, 0]].tolist() == pytest.approx(bounds, rel=1e-4)
+    whole = process()
+    integral = whole._integral(levels)
+    t = (torch.sqrt(whole.beta_min**2 + 2 * (whole.beta_max - whole.beta_min) * integral) - whole.beta_min) / 19.9
+    assert torch.allclose(t.diff(), t.diff().mean(), rtol=1e-3)
+
+
 @pytest.mark.parametrize("options", [{"beta_min": 0.0}, {"beta_max": 0.05}, {"t_min": 0.0}, {"t_min": 1.0}])
 @pytest.mark.parametrize("process", [VP, SubVP])
 def test_impossible_processes_are_refused(process, options):
-    with pytest.raises(InputError, match=f"{process.__name__} needs 0 < beta_min < beta_max and 0 < t_min < 1"):
+    with pytest.raises(InputError, match=f"{process.__name__} needs 0 < beta_min < beta_max and 0 < t_min < t_max"):
         process(**options)
 
 

@@ -271,6 +271,17 @@ def test_a_changed_file_and_a_broken_cache_are_made_anew(tmp_path):
         source.image(0)
 
 
+def test_what_is_read_again_is_the_same(noisy, tmp_path):
+    """The scale of a slice is kept, and neither the cache of images nor that of scales changes a bit."""
+    first, again = (Slices([noisy], noise=True, memory=0, cache=cache) for cache in (None, tmp_path))
+    for seed in (0, 1, 0):
+        items = [source.sample(seeded(seed)) for source in (first, again, again)]
+        for item in items[1:]:
+            assert torch.equal(item.image, items[0].image) and torch.equal(item.noise_std, items[0].noise_std)
+            assert torch.equal(item.scale, items[0].scale)
+    assert set(again._scales) == {number for number in range(len(again)) if number in first._scales}
+
+
 def test_memory_is_bounded_and_spares_work(noisy, monkeypatch):
     source, made = Slices([noisy], memory=2), []
     monkeypatch.setattr(combined, "truth_image", lambda kspace: made.append(1) or truth_image(kspace))

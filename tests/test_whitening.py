@@ -9,6 +9,10 @@ import sigpy
 import sigpy.mri
 import torch
 
+from mri_score.data.combined import Combined
+from mri_score.data.fastmri import FastMRI, write_fastmri
+from mri_score.data.phantom import phantom
+from mri_score.data.scan import Scan
 from mri_score.data.whitening import measure_noise, whiten, whitening_matrix
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
@@ -67,6 +71,22 @@ def test_level_survives_the_removal_of_readout_oversampling():
     darkened[:56] = darkened[-56:] = 0.35
     cropped = fft(resize_image(wide * darkened, (128, 120)), axes=(-2,))
     assert measure_noise([cropped]).noise_std == pytest.approx(STD, rel=0.03)
+
+
+@pytest.mark.parametrize("snr", [26, 14])
+@pytest.mark.parametrize("oversampled", [False, True])
+def test_level_of_a_file_with_a_small_head_in_a_large_field_of_view(oversampled, snr, tmp_path):
+    """From file to noise_std, edges of tissue and all: the head fills a fifth of the image, white noise all of it."""
+    scan, shape = phantom((64, 48), coils=6, noise_snr=None), (131, 110)
+    rows = 2 * shape[0] if oversampled else shape[0]
+    kspace = fft(resize_image(scan.maps * scan.image[:, None], (rows, shape[1])))[0]
+    std = 10 ** (-snr / 20) / 2**0.5
+    kspace = kspace + std * noise_like(kspace[None], generators(snr))[0]
+    write_fastmri(tmp_path / "small.h5", kspace[None], recon=shape)
+    file = FastMRI(tmp_path / "small.h5")
+    assert file.oversampled == oversampled and file.image_shape == shape
+    assert Scan(file).noise_std == pytest.approx(std, rel=0.03)
+    assert Combined(tmp_path / "small.h5").noise_std == pytest.approx(std, rel=0.03)
 
 
 def test_level_from_few_sampled_lines_only():

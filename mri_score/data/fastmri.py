@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import torch
-from torch import Tensor
 
 from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
 from mri_score.data.header import Header, build_header, parse_header
 from mri_score.errors import InputError
 from mri_score.files import whole_file
-from mri_score.numerics.fourier import fft, ifft, resize_image
+
+if TYPE_CHECKING:  # torch takes a second: it is loaded where samples are asked for, not to tell what a file holds
+    from torch import Tensor
 
 Shape = tuple[int, int]
 
@@ -28,7 +28,7 @@ class Sampling:
     """Which columns were acquired, which points of them were sampled (None: all), and what was odd about it."""
 
     padding: Shape
-    mask: Tensor | None
+    mask: np.ndarray | None
     notes: list[str] = field(default_factory=list)
 
 
@@ -107,11 +107,23 @@ class FastMRI:
     @property
     def mask(self) -> Tensor | None:
         """Bool (cols,), or (rows, cols) where both are phase encodes; None for a fully sampled file."""
-        return self._sampling.mask
+        mask = self._sampling.mask
+        if mask is None:
+            return None
+        import torch
+
+        return torch.from_numpy(mask)
+
+    @property
+    def full(self) -> bool:
+        """Whether every column within the padding was sampled."""
+        return self._sampling.mask is None
 
     @property
     def sampled(self) -> Tensor:
         """What an `Acquisition` takes as its mask: `mask`, or all columns within the padding, as (1, 1, 1 or H, W)."""
+        import torch
+
         left, right = self.padding
         columns = torch.arange(self.cols)
         mask = (columns >= left) & (columns < right) if self.mask is None else self.mask
@@ -131,7 +143,8 @@ class FastMRI:
     def image_shape(self) -> Shape:
         """(H, W) of what `kspace` gives."""
         wanted = self.recon[0] if self.recon else self._target[1][0] if self._target else self.rows
-        readout = wanted >= self.rows or self.mask is None or self.mask.ndim == 1
+        mask = self._sampling.mask
+        readout = wanted >= self.rows or mask is None or mask.ndim == 1
         return min(wanted, self.rows) if readout else self.rows, self.cols
 
     @property
@@ -157,6 +170,10 @@ class FastMRI:
         kept as in the N samples before, because both transforms are unitary.
         Errors: InputError for NaN, infinity and coils of zeros.
         """
+        import torch
+
+        from mri_score.numerics.fourier import fft, ifft, resize_image
+
         y = torch.from_numpy(self._read("kspace", slice)).to(torch.complex64)
         y = y.reshape(self.coils, self.rows, self.cols)
         self._check_samples(y, slice)
@@ -170,6 +187,8 @@ class FastMRI:
         """The file's own reconstruction of a slice, float32 (rows, cols): RSS, for single-coil files ESC."""
         if self._target is None:
             return None
+        import torch
+
         key = self._target[0]
         target = torch.from_numpy(self._read(key, slice)).to(torch.float32)
         if not target.isfinite().all():
@@ -263,7 +282,7 @@ def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape
         notes.append("kspace has samples where the mask has none: they are set to zero")
     if (mask & ~measured).any():
         notes.append(f"the mask has {int((mask & ~measured).sum())} places where kspace is zero: taken as unsampled")
-    sampled = torch.from_numpy(mask & measured)
+    sampled = mask & measured
     return Sampling(padding, sampled[0] if len(sampled) == 1 else sampled, notes)
 
 

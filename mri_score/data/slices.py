@@ -66,6 +66,7 @@ class Slices:
         if not self.places:
             raise InputError(f"no scan of {', '.join(map(str, paths))} can be used; {'; '.join(self.notes)}")
         self._memory: dict[int, Tensor] = {}
+        self._scales: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.places)
@@ -97,7 +98,10 @@ class Slices:
     def _item(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image at `size`, noise_std and scale of a slice."""
         image = self._combined(number)
-        scale = transforms.percentile(image).clamp_min(1e-3 * image.abs().max())
+        scale = self._scales.get(number)  # a percentile takes as long as reading the image
+        if scale is None:
+            scale = transforms.percentile(image).clamp_min(1e-3 * image.abs().max())
+            self._scales[number] = scale
         noise_std = (self.places[number][0].noise_std / scale).clamp_min(LEAST_NOISE)
         return self._resized(image / scale, noise_std, number), noise_std, scale
 

@@ -24,6 +24,8 @@ class Sliced(AtLevels):
     variance in each real component, `projections` of them an item; without `variance_reduced` (v . s)^2 stands for
     |s|^2. The default weighting `noise` is NCSN's sigma^2; it takes a derivative through the network, so that a step
     costs about three of denoising score matching.
+    For networks whose slope does not jump: SiLU, ELU and mean pooling (U-Net, NCSN, NCSN++). With ReLU or maximum
+    pooling (NCSNv2) the value is right still, but its gradient misses what a parameter does by moving the jumps.
     Reference: Song et al., Sliced score matching, UAI 2019; annealed in Song and Ermon, NeurIPS 2019.
     """
 

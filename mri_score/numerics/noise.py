@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -13,14 +16,25 @@ def noise_like(x: Tensor, random: Sequence[Generator]) -> Tensor:
     """Standard normal noise of the shape of x (B, *shape), unit variance in *each* real component.
 
     `torch.randn` of a complex tensor has half of that variance; nothing else here draws Gaussian noise.
-    Item i uses random[i] alone, on the CPU, so that a draw does not depend on its batch mates or the device.
+    Item i uses random[i] alone, on the CPU, so that a draw does not depend on its batch mates or the device. Items are
+    drawn side by side by as many threads as torch has: one alone leaves a GPU waiting, 12 ms an item of 15 x 320 x 320.
     """
     if len(random) != len(x):
         raise ValueError(f"{len(x)} items need {len(x)} generators, not {len(random)}")
     shape = (*x.shape[1:], 2) if x.is_complex() else x.shape[1:]
-    dtype = x.real.dtype
-    noise = torch.stack([torch.randn(shape, generator=one, dtype=dtype) for one in random])
+    noise = torch.empty(len(random), *shape, dtype=x.real.dtype)
+    threads = torch.get_num_threads()
+    apart = len({id(one) for one in random}) == len(random)
+    run = _threads(threads, os.getpid()).map if threads > 1 and apart else map
+    for _ in run(lambda item, one: item.normal_(generator=one), noise, random):
+        pass
     return (torch.view_as_complex(noise) if x.is_complex() else noise).to(x.device)
+
+
+@cache
+def _threads(count: int, process: int) -> ThreadPoolExecutor:
+    """Those of this process: threads do not cross a fork."""
+    return ThreadPoolExecutor(count)
 
 
 def signs_like(x: Tensor, random: Sequence[Generator]) -> Tensor:

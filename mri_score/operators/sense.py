@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Sense(LinearOperator):
 
     Shapes: maps (B or 1, C, H, W) complex, mask (bool or real) broadcastable to y, x (B, H, W), y (B, C, H, W).
     Maps with sum over coils of |maps|^2 <= 1 and a mask within [0, 1] make the norm at most 1.
+    `normal`, and so `solve`, passes gradients on to x alone, not to the maps.
     solver: `cg`; `direct`, for masks of whole lines, by their factors; or `auto`, which on a CPU takes for each item
     what its weight makes cheaper, by operations counted beforehand (`direct_below`): never by time, nor by what was
     solved before, so that an item does not depend on its batch mates.
@@ -66,10 +67,22 @@ class Sense(LinearOperator):
         return (self._conjugate * ifft(self.mask * y)).sum(1)
 
     def normal(self, x: Tensor) -> Tensor:
+        return _Normal.apply(x, self)
+
+    def apply_normal(self, x: Tensor) -> Tensor:
+        """A^H A x out of the sight of autograd.
+
+        The mask's axes are transformed only, by plain FFTs: circular convolutions commute with shifts of the image.
+        """
         x = _along(self._axes, x).unsqueeze(1)
         result = torch.zeros_like(x)
-        for maps, conjugate, mask in self._blocks(x):
-            coils = self._convolve(maps * x, mask).mul_(conjugate)
+        for maps, conjugate, mask, images, spectra in self._blocks(x):
+            coils = torch.mul(maps, x, out=images)
+            if self._axes:
+                spectra = torch.fft.fftn(coils, dim=self._axes, out=spectra).mul_(mask)
+                coils = torch.fft.ifftn(spectra, dim=self._axes, out=images).mul_(conjugate)
+            else:
+                coils = coils.mul_(mask).mul_(conjugate)
             result += coils.sum(1, keepdim=True) if coils.shape[1] > 1 else coils
         return result.squeeze(1)
 
@@ -116,18 +129,36 @@ class Sense(LinearOperator):
         spectra = self._filter.flatten(1).expand(len(owners), maps.shape[self._line_axis])
         return LineSystems(maps[first], spectra[first], self._line_axis, owners)
 
-    def _convolve(self, coils: Tensor, mask: Tensor) -> Tensor:
-        """F^H mask^2 F along the axes on which the mask varies: a circular convolution, free of shifts."""
-        if not self._axes:
-            return mask * coils
-        return torch.fft.ifftn(torch.fft.fftn(coils, dim=self._axes).mul_(mask), dim=self._axes)
+    def _blocks(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]]:
+        """Maps, their conjugate, the filter and room for coil images and spectra: a few coils at a time on a CPU.
 
-    def _blocks(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Maps, their conjugate and the filter: a few coils at a time on a CPU, where they stay in cache."""
+        They stay in cache so; and room that is used again costs no page faults, which take as long as the arithmetic.
+        """
         coils = self.maps.shape[1]
-        block = max(1, CACHED_PIXELS // x.numel()) if x.device.type == "cpu" else coils
         mask = self._filter.expand(-1, coils, -1, -1)
-        return zip(*(part.split(block, dim=1) for part in (self.maps, self._conjugate, mask)), strict=True)
+        if x.device.type != "cpu":
+            yield self.maps, self._conjugate, mask, None, None
+            return
+        block = min(coils, max(1, CACHED_PIXELS // x.numel()))
+        dtype = torch.promote_types(x.dtype, self.maps.dtype)
+        images, spectra = (torch.empty_like(x.expand(-1, block, -1, -1), dtype=dtype) for _ in range(2))
+        for start in range(0, coils, block):
+            some = slice(start, start + block)
+            count = min(block, coils - start)
+            yield self.maps[:, some], self._conjugate[:, some], mask[:, some], images[:, :count], spectra[:, :count]
+
+
+class _Normal(torch.autograd.Function):
+    """A^H A as its own gradient: no coil image is kept for the way back. Maps get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operator: Sense) -> Tensor:
+        ctx.operator = operator
+        return operator.apply_normal(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Normal.apply(gradient, ctx.operator), None
 
 
 def _varies(mask: Tensor, axis: int) -> bool:

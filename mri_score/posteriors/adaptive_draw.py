@@ -42,5 +42,5 @@ class AdaptiveDraw(ExactDraw):
         bound = super().variance(v, sigma)
         noise = self.count * self.noise_std**2
         error = (squared_norm(self.kspace - self.operator(v)) - noise) / self.trace
-        self.errors = [*self.errors, LevelError(float(torch.as_tensor(sigma).max()), error, noise / self.trace)]
+        self.errors = [*self.errors, LevelError(sigma, error, noise / self.trace)]
         return torch.minimum(torch.maximum(per_item(error, v), LEAST * bound), bound)

@@ -17,7 +17,8 @@ from mri_score.score import ScoreModel
 class LevelError(NamedTuple):
     """How far the denoised image missed the samples at a level, as a mean square error of its real components."""
 
-    sigma: float
+    sigma: Tensor | float
+    """() or (B,)."""
     error: Tensor
     """(B,): beyond the noise, so that it may fall below zero."""
     noise: Tensor

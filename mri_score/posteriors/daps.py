@@ -16,7 +16,9 @@ class Daps(ExactDraw):
 
     The published chain of 100 Langevin steps for z is replaced by the draw that it approximates. Walked by `Renoise`.
     Bias: r = sigma is more than the prior leaves open, so that the draws spread too far: 1.5 times the posterior's
-    variance at 200 levels of a Gaussian problem, 2.0 times at 20.
+    variance at 200 levels of a Gaussian problem, 2.0 times at 20. Where the scan leaves much open, x then carries more
+    noise than sigma says, a network passes the excess on, and the walk may run away; the published chain is too short
+    to reach such places, and stays near v there. `ExactDraw` has the variance that keeps the noise as told.
     inner_steps: of the flow, one network call each; `heun` takes two, but for the last.
     Reference: Zhang et al., Improving diffusion inverse problem solving with decoupled noise annealing, CVPR 2025.
     """

@@ -13,6 +13,8 @@ from mri_score.posteriors.base import Posterior
 
 AVERAGED_BELOW = 0.03
 """The noise level below which a walk's conditional means are averaged: above it they are still blurred."""
+LAST = 1.5
+"""Or this many times the smallest level of a prior that knows none below, as one from noisy scans: walks end there."""
 
 
 class Proximal(Posterior):
@@ -54,13 +56,14 @@ class ExactDraw(Proximal):
 
     The next iterate is z + sigma_next n (`Renoise`). Exact where the prior is a white Gaussian; the prior's own
     covariance enters through v alone, so that where data leave several explanations it keeps the prior's odds.
-    `mean` is the average of m over the levels below AVERAGED_BELOW that one walk has passed: it has the expectation
-    of the draws (Rao and Blackwell) and less of their noise, so that few walks come nearer to the posterior mean.
+    `mean` is the average of m over the levels below AVERAGED_BELOW, or the last ones (LAST), that one walk has passed:
+    it has the expectation of the draws (Rao and Blackwell) and less of their noise, so that few walks come nearer to
+    the posterior mean.
     Reference: the decoupled annealing of Zhang et al., DAPS, CVPR 2025, with one denoising in place of the inner
     ODE and an exact draw in place of the inner Langevin chain; Papandreou and Yuille, NIPS 2010, for the draw.
     """
 
-    _levels: int = 0
+    _levels: Tensor | int = 0
 
     def begin_walk(self) -> None:
         self.mean, self._levels = None, 0
@@ -70,10 +73,19 @@ class ExactDraw(Proximal):
         noise = self.noise(x, random)
         spread = r * noise_like(x, random)
         # Started from their part of v + r n, what no sample sees is exact at once, however little its weight counts.
-        if float(torch.as_tensor(sigma).max()) >= AVERAGED_BELOW:
-            b = self.backprojection + noise + weight * (v + spread)
-            return self.operator.solve(b, weight.reshape(-1), start=v + spread)
-        mean = self.operator.solve(self.backprojection + weight * v, weight.reshape(-1), start=v)
-        self._levels += 1
-        self.mean = mean if self.mean is None else self.mean + (mean - self.mean) / self._levels
-        return mean + self.operator.solve(noise + weight * spread, weight.reshape(-1), start=spread)
+        below = max(AVERAGED_BELOW, LAST * self.prior.sigma_min)
+        low = torch.as_tensor(sigma, device=x.device).expand(len(x)) < below
+        low = low.reshape(-1, *[1] * (x.ndim - 1))
+        b = torch.where(low, self.backprojection + weight * v, self.backprojection + noise + weight * (v + spread))
+        z = self.operator.solve(b, weight.reshape(-1), start=torch.where(low, v, v + spread))
+        if not bool(low.any()):
+            return z
+        self._gather(z, low)
+        p = torch.where(low, noise + weight * spread, 0)  # an item of zeros is solved at once
+        return z + self.operator.solve(p, weight.reshape(-1), start=torch.where(low, spread, 0))
+
+    def _gather(self, mean: Tensor, low: Tensor) -> None:
+        """Take the conditional means of the items that are `low` into their average."""
+        before = torch.zeros_like(mean) if self.mean is None else self.mean
+        self._levels = self._levels + low.to(mean.real.dtype)
+        self.mean = before + torch.where(low, (mean - before) / self._levels.clamp_min(1), 0)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.score import ScoreModel
 
-Watch = Callable[[int, float, Tensor], None]
-"""Called after each level with its number, its sigma and the iterate."""
+Watch = Callable[[int, Any, Tensor], None]
+"""Called after each level with its number, its sigma (a float, or (B,) where items have their own) and the iterate."""
 
 
 class Diverged(InputError):
@@ -31,10 +33,14 @@ class Sampler:
     """A walk down the levels `sigmas`; pure configuration, it holds no model. A subclass writes one step.
 
     Shapes: like (B, *shape) gives shape, type and device alone; one generator an item; the result is (B, *shape).
+    sigmas: (L,), or where `own_levels` allows it (L, B): one column an item, so that unlike walks share a batch.
     start: a quick image (B, *shape); the walk then begins near it and not anywhere. Cut the levels above the image's
     own error with `below`: what they would decide, the image has decided. Reference: Chung et al., Come-closer-
     diffuse-faster, CVPR 2022.
     """
+
+    own_levels: bool = False
+    """Whether `step` takes sigma and sigma_next as (B,), too."""
 
     def __init__(self, sigmas: Tensor) -> None:
         if sigmas.ndim != 1 or not len(sigmas) or not bool((sigmas[:-1] > sigmas[1:]).all() & (sigmas[-1] > 0)):
@@ -52,6 +58,14 @@ class Sampler:
         walk.sigmas = self.sigmas[self.sigmas <= sigma]
         return walk
 
+    def with_levels(self, sigmas: Tensor) -> Sampler:
+        """The same walk with levels of its own for each item: (L, B)."""
+        if not self.own_levels:
+            raise InputError(f"{type(self).__name__} walks all items of a batch down the same levels")
+        walk = copy(self)
+        walk.sigmas = sigmas
+        return walk
+
     @torch.no_grad()
     def __call__(
         self,
@@ -61,7 +75,7 @@ class Sampler:
         watch: Watch | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
-        levels = [float(sigma) for sigma in self.sigmas] + [0.0]
+        levels: list[Any] = [sigma if sigma.ndim else float(sigma) for sigma in self.sigmas] + [0.0]
         model.begin_walk()
         x = self.begin(model, torch.zeros_like(like) if start is None else start.expand_as(like), levels[0], random)
         for level, (sigma, sigma_next) in enumerate(zip(levels, levels[1:], strict=False)):
@@ -69,14 +83,15 @@ class Sampler:
             x = model.project(x, sigma_next, random)
             finite = torch.isfinite(x.abs()).flatten(1).all(1)
             if not bool(finite.all()):
-                raise Diverged(int((~finite).nonzero()[0]), level, sigma)
+                item = int((~finite).nonzero()[0])
+                raise Diverged(item, level, float(torch.as_tensor(sigma).expand(len(x))[item]))
             if watch is not None:
                 watch(level, sigma, x)
         return x
 
     def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
         """The iterate at the first level, about a guess of the image: zero without a warm start."""
-        return guess + sigma * noise_like(guess, random)
+        return guess + per_item(sigma, guess) * noise_like(guess, random)
 
     def step(
         self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
+from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.samplers.base import Sampler
 from mri_score.score import ScoreModel
@@ -14,12 +15,20 @@ from mri_score.score import ScoreModel
 class Renoise(Sampler):
     """x <- z + sigma_next n, z the model's draw of x0 given x; the last z is the result.
 
-    One draw a level, so that the network calls of a walk are its levels.
+    Items may have levels of their own. One draw a level, so that the network calls of a walk are its levels.
     Reference: Zhang et al., Improving diffusion inverse problem solving with decoupled noise annealing, CVPR 2025.
     """
 
+    own_levels = True
+
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self,
+        model: ScoreModel,
+        x: Tensor,
+        sigma: Tensor | float,
+        sigma_next: Tensor | float,
+        random: Sequence[Generator],
     ) -> Tensor:
         z = model.draw(x, sigma, random)
-        return z + sigma_next * noise_like(z, random) if sigma_next else z
+        last = isinstance(sigma_next, float) and sigma_next == 0
+        return z if last else z + per_item(sigma_next, z) * noise_like(z, random)

@@ -89,5 +89,8 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     distributed.init_process_group(backend, store=store, rank=number, world_size=count)
     try:
         yield Processes(number, count), device
+        # Nobody leaves while another still works: torchrun would count an early end that fails as the run's failure,
+        # and a thread of gloo that lets go of the last gradients while Python ends aborts the process.
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()

@@ -10,10 +10,13 @@ from mri_score.evaluation.memory import PeakMemory
 from mri_score.noise_levels import largest_distance
 
 NAME = "distance"
-SIZES = {"quick": (192, 320), "full": (2000, 320)}
-"""Images, and their rows and columns; 10 000 images would need 16 GB for the rival's vectors."""
-WANTED = 0.5
-"""Within twice the time of the matrix product."""
+SIZES = {"quick": (1000, 128), "full": (2000, 320)}
+"""Images, and their rows and columns; 10 000 of 320 would need 16 GB for the rival's vectors.
+
+Reading the images costs N, their products N^2: with few images, reading would be what is measured.
+"""
+WANTED = 1.0
+"""Within twice the time of the products that are needed: those of half of the symmetric matrix."""
 
 
 def run(sizes: str, threads: int) -> list[Row]:
@@ -44,8 +47,8 @@ def all_pairs(x: Tensor, note: str, sizes: str) -> Row:
         lambda: largest_distance(x, global_phase=False),
         lambda: by_matrix(x),
         sizes=sizes,
-        floor=lambda: products(x),
-        floor_of="the matrix product alone",
+        floor=lambda: half_of_products(x),
+        floor_of="half of the matrix, by its products alone",
         wanted=WANTED,
         bound=1e-4,
         note=note,
@@ -80,6 +83,14 @@ def products(x: Tensor) -> Tensor:
     """<x_i, x_j> over the real components: (N, N)."""
     vectors = torch.view_as_real(x).flatten(1)
     return vectors @ vectors.T
+
+
+def half_of_products(x: Tensor, block: int = 256) -> None:
+    """Those of pairs of blocks, each pair once."""
+    blocks = torch.view_as_real(x).flatten(1).split(block)
+    for number, a in enumerate(blocks):
+        for b in blocks[number:]:
+            a @ b.T
 
 
 def _title(x: Tensor) -> str:

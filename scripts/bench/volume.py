@@ -1,0 +1,125 @@
+"""A whole volume in one call, from its file to its results, against a loop over the slices; and what is no network."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import h5py
+import torch
+from harness import Row, Spread, compare
+from torch import Tensor
+
+from mri_score.data.fastmri import FastMRI
+from mri_score.data.scan import Scan
+from mri_score.data.simulate import simulate
+from mri_score.operators.sense import Sense
+from mri_score.priors.store import load_prior
+from mri_score.reconstruction import find_device, sample_posterior
+from mri_score.results import write_pictures, write_volume
+from mri_score.score import NetworkPrior
+from mri_score.volumes import Options, reconstruct_volume
+
+NAME = "volume"
+SHAPES = {"quick": (4, 4, 96), "full": (36, 15, 320)}
+"""Slices, coils, side."""
+WALKS = {"cpu": {"quick": (2, 50), "full": (1, 50)}, "cuda": {"quick": (4, 50), "full": (4, 50)}}
+"""Draws of a slice and levels of a draw: on a CPU fewer draws than by default, so that a volume takes minutes."""
+BATCH = 32
+WANTED = {"cpu": 0.95, "cuda": 1.5}
+"""Walks fill a CPU already, so that there the volume may only not cost more than the loop."""
+OUTSIDE = 0.1
+"""The share of a call that may be spent outside network and operator."""
+INSIDE = [(NetworkPrior, "denoise"), *((Sense, name) for name in ("forward", "adjoint", "normal", "solve"))]
+
+
+def run(sizes: str, threads: int) -> list[Row]:
+    slices, coils, side = SHAPES[sizes]
+    place = find_device("auto").type
+    samples, steps = WALKS[place][sizes]
+    options = Options(steps=steps, samples=samples, batch_size=BATCH, baselines=())
+    prior = load_prior()
+    what = f"volume, {slices} slices, {coils} x {side} x {side}, {samples} draws of {steps} levels, {place}"
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = simulate(folder, volumes=1, slices=slices, size=side, coils=coils, undersample=4.0)
+        row = compare(
+            what, "a loop over slices", partial(together, path, prior, options),
+            partial(one_by_one, path, prior, options), sizes=sizes, wanted=WANTED[place], bound=1e-4,
+        )  # fmt: skip
+        total, inside = shares(partial(together, path, prior, options, pictures=True), place)
+    note = f"{inside / total:.0%} of {total:.3g} s in network and operator; with panels and report"
+    spent, allowed = Spread.exact(total - inside), Spread.exact(OUTSIDE * total)
+    return [row, Row("of it outside network and operator", f"{OUTSIDE:.0%} of it", spent, allowed, 1, note=note)]
+
+
+def together(path: Path, prior: NetworkPrior, options: Options, pictures: bool = False) -> Tensor:
+    """As `mri-score reconstruct` does it, with its panels and report if asked for."""
+    volume = reconstruct_volume(Scan(FastMRI(path)), prior, options)
+    out = path.parent / "together"
+    write_volume(out, volume, options, {})
+    if pictures:
+        write_pictures(out, out / "report", volume, options, {})
+    return volume.image
+
+
+def one_by_one(path: Path, prior: NetworkPrior, options: Options) -> Tensor:
+    """What a user would write with the library: slice after slice, then the file."""
+    scan, images = Scan(FastMRI(path)), []
+    for number in range(scan.file.slices):
+        found = sample_posterior(
+            scan.acquisition(number), prior, steps=options.steps, samples=options.samples, slices=[number],
+            batch_size=options.batch_size,
+        )  # fmt: skip
+        images.append(found.image[0])
+    volume = torch.stack(images)
+    with h5py.File(path.parent / "one-by-one.h5", "w") as file:
+        file["reconstruction"] = volume.abs().numpy()
+    return volume
+
+
+def shares(call: Callable[[], Any], place: str) -> tuple[float, float]:
+    """Seconds of a call, and those of them that this thread spends in network and operator."""
+    clock = Clock(place)
+    with ExitStack() as stack:
+        for owner, name in INSIDE:
+            stack.enter_context(patch.object(owner, name, clock.timed(getattr(owner, name))))
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started, clock.seconds
+
+
+class Clock:
+    """Adds up the seconds of some functions in the main thread, of those that call each other the outermost."""
+
+    def __init__(self, place: str) -> None:
+        self.seconds, self.running, self.place = 0.0, False, place
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if self.running or threading.current_thread() is not threading.main_thread():
+                return function(*args, **kwargs)
+            with self.measure():
+                return function(*args, **kwargs)
+
+        return wrapper
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        self.running, started = True, self.now()
+        try:
+            yield
+        finally:
+            self.running = False
+            self.seconds += self.now() - started
+
+    def now(self) -> float:
+        if self.place == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
