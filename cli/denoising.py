@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import click
-import h5py
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mri_score import __version__
 from mri_score.data.fastmri import FastMRI, fastmri_files
 from mri_score.data.scan import Scan
 from mri_score.denoising import Denoised, check_full, denoise_slice
-from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.panel import panel, save_png
-from mri_score.files import make_folder, whole_file
+from mri_score.files import make_folder
+from mri_score.generation import write_samples
 from mri_score.numerics.fourier import resize_image
 from mri_score.priors.store import find_prior, load_prior, read_record
 from mri_score.reconstruction import find_device
-from mri_score.volumes import PRECISIONS, counted
+from mri_score.volumes import counted, find_precision
 
 from .options import each_file, read_slices, take_shard
 
@@ -35,13 +32,12 @@ def denoise_all(scan: Path, **given: Any) -> None:
     """Denoise every file; print where results are; fail at the end if any file failed."""
     if given["threads"]:
         torch.set_num_threads(given["threads"])
-    if given["precision"] not in PRECISIONS:
-        raise unknown_name("the precision", given["precision"], PRECISIONS)
+    precision = find_precision(given["precision"])
     device = find_device(given["device"])
     out: Path = given["out"]
     path = find_prior(given["prior"])
     prior, digest = load_prior(path), read_record(path)["sha256"]
-    prior.precision = PRECISIONS[given["precision"]]
+    prior.precision = precision
     make_folder(out)
     asked = {key: given[key] for key in ("noise_std", "probes", "seed")}
 
@@ -80,18 +76,11 @@ def _write(
         for key in ("weight", "image", "noisy", "std")
     )
     arrays: dict[str, Tensor] = {
-        "reconstruction": image.abs() * weight, "reconstruction_complex": image, "std": std * weight, "noisy": noisy
+        "reconstruction": image.abs() * weight, "reconstruction_complex": image, "std": std * weight, "noisy": noisy,
+        "slices": torch.tensor(slices),
     }  # fmt: skip
-    try:
-        with whole_file(path) as part, h5py.File(part, "w") as file:
-            for name, array in arrays.items():
-                file[name] = array.numpy()
-            file["slices"] = np.array(slices)
-            file.attrs.update({key: value for key, value in attributes.items() if value is not None})
-            file.attrs.update({"noise_std": found[0].noise_std, "mri_score": __version__, "complete": True})
-    except RuntimeError as error:  # what h5py raises where the disk is full
-        raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
-    return path
+    about = {key: value for key, value in attributes.items() if value is not None}
+    return write_samples(path, arrays, {**about, "noise_std": found[0].noise_std, "complete": True})
 
 
 def _draw(folder: Path, scan: Scan, slices: Sequence[int], found: Sequence[Denoised]) -> Path:

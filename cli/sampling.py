@@ -26,7 +26,7 @@ from mri_score.files import make_folder
 from mri_score.generation import INPAINTING, WALKS, Walk
 from mri_score.priors.store import find_prior, load_prior, read_record
 from mri_score.reconstruction import GIVEN, find_device
-from mri_score.volumes import PRECISIONS
+from mri_score.volumes import find_precision
 
 from .options import chosen
 
@@ -39,13 +39,12 @@ def sample(**given: Any) -> None:
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     _check_combinations(given)
-    if given["precision"] not in PRECISIONS:
-        raise unknown_name("the precision", given["precision"], PRECISIONS)
+    precision = find_precision(given["precision"])
     find_device(given["device"])
     out: Path = given["out"]
     path = find_prior(given["prior"])
     prior, record = load_prior(path), read_record(path)
-    prior.precision = PRECISIONS[given["precision"]]
+    prior.precision = precision
     channels = int(record["network"].get("channels", 2))
     if channels > 2 and (channels != 3 or given["image"] is not None):
         task = "sample" if given["image"] is None else "--inpaint"

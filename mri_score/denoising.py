@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from mri_score.data.masks import true_acceleration
 from mri_score.data.scan import Scan, coil_weight
 from mri_score.data.scans import filled_image
 from mri_score.errors import InputError
@@ -113,9 +112,8 @@ def nearest_level(prior: ScoreModel, noise_std: float) -> float:
 
 
 def check_full(scan: Scan) -> None:
-    acceleration = true_acceleration(scan.mask, scan.file.padding)
-    if acceleration > 1:
+    if scan.acceleration > 1:
         raise InputError(
-            f"{scan.file.path} is undersampled {acceleration:.4g} fold, and its aliases are no white noise; run:"
+            f"{scan.file.path} is undersampled {scan.acceleration:.4g} fold, and its aliases are no white noise; run:"
             f" mri-score reconstruct {scan.file.path}"
         )

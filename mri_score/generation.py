@@ -10,14 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from torch import Generator, Tensor
 
 from mri_score import __version__
+from mri_score.data.hdf5 import new_hdf5
 from mri_score.dataset import read_parameters
 from mri_score.errors import InputError, unknown_name
-from mri_score.files import whole_file
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
@@ -288,11 +287,8 @@ def prior_mean(path: Path, complex_images: bool = True) -> float:
 
 def write_samples(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> Path:
     """Write an HDF5 of named arrays, such as `samples` (N, H, W), with what made them as attributes."""
-    try:
-        with whole_file(path) as part, h5py.File(part, "w") as file:
-            for name, array in arrays.items():
-                file[name] = array.numpy()
-            file.attrs.update({**attributes, "mri_score": __version__})
-    except RuntimeError as error:  # what h5py raises where the disk is full
-        raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
+    with new_hdf5(path) as file:
+        for name, array in arrays.items():
+            file[name] = array.numpy()
+        file.attrs.update({**attributes, "mri_score": __version__})
     return path

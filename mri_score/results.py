@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from mri_score import __version__
-from mri_score.errors import InputError
+from mri_score.data.hdf5 import new_hdf5
 from mri_score.evaluation.conformal import TARGETS
 from mri_score.evaluation.panel import choose_zoom, panel, picture, save_png, zoomed
 from mri_score.evaluation.report import Report, SliceFigures, Table, score_table, write_report
-from mri_score.files import alone, whole_file, write_text
+from mri_score.files import alone, write_text
 from mri_score.reconstruction import METHODS
 from mri_score.volumes import MVUE, Options, Volume
 
@@ -30,26 +30,23 @@ COLUMNS = ("file", "target", "region", "method", "psnr", "ssim", "nmse", "second
 def write_volume(folder: Path, volume: Volume, options: Options, attributes: dict[str, Any]) -> Path:
     """Write reconstructions/<name>.h5: `reconstruction` as fastMRI's tools read it, and beside it what made it."""
     path = folder / "reconstructions" / volume.name
-    try:
-        with whole_file(path) as part, h5py.File(part, "w") as file:
-            file["reconstruction"] = volume.rss.numpy().astype(np.float32)
-            file["reconstruction_complex"] = volume.image.numpy().astype(np.complex64)
-            file["std"] = volume.std.numpy().astype(np.float32)
-            for name, target in zip(("interval", "interval_complex"), TARGETS, strict=True):
-                if (interval := volume.interval(target)) is not None:
-                    file[name] = interval.numpy().astype(np.float32)
-            if volume.mask is not None:
-                file["mask"] = volume.mask[0, 0].expand(-1, volume.mask.shape[-1]).numpy()
-            if volume.trajectory is not None:
-                file["trajectory"] = volume.trajectory.numpy()
-            file["slices"] = np.array(volume.slices)
-            if options.keep_samples:
-                file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
-            file.attrs.update({name.lower().replace(" ", "_"): value for name, value in volume.facts.items()})
-            file.attrs.update({"true_acceleration": volume.acceleration, **_figures(volume), **attributes})
-            file.attrs.update({"mri_score": __version__, "complete": True})
-    except RuntimeError as error:  # what h5py raises where the disk is full
-        raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
+    with new_hdf5(path) as file:
+        file["reconstruction"] = volume.rss.numpy().astype(np.float32)
+        file["reconstruction_complex"] = volume.image.numpy().astype(np.complex64)
+        file["std"] = volume.std.numpy().astype(np.float32)
+        for name, target in zip(("interval", "interval_complex"), TARGETS, strict=True):
+            if (interval := volume.interval(target)) is not None:
+                file[name] = interval.numpy().astype(np.float32)
+        if volume.mask is not None:
+            file["mask"] = volume.mask[0, 0].expand(-1, volume.mask.shape[-1]).numpy()
+        if volume.trajectory is not None:
+            file["trajectory"] = volume.trajectory.numpy()
+        file["slices"] = np.array(volume.slices)
+        if options.keep_samples:
+            file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
+        file.attrs.update({name.lower().replace(" ", "_"): value for name, value in volume.facts.items()})
+        file.attrs.update({"true_acceleration": volume.acceleration, **_figures(volume), **attributes})
+        file.attrs.update({"mri_score": __version__, "complete": True})
     return path
 
 

@@ -184,9 +184,7 @@ class VP(Schedule):
     Reference: Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021.
     """
 
-    def __init__(
-        self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5, t_max: float = 1.0
-    ) -> None:
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5, t_max: float = 1.0) -> None:
         if not (0 < beta_min < beta_max and 0 < t_min < t_max):
             raise InputError(
                 f"{type(self).__name__} needs 0 < beta_min < beta_max and 0 < t_min < t_max;"

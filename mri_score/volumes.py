@@ -79,6 +79,13 @@ DEFAULT_BASELINES = ("zero-filled", "cg-sense", "l1-wavelet")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+def find_precision(name: str) -> torch.dtype:
+    """What the network computes in. Errors: InputError for an unknown name."""
+    if name not in PRECISIONS:
+        raise unknown_name("the precision", name, PRECISIONS)
+    return PRECISIONS[name]
+
+
 @dataclass(frozen=True)
 class Options:
     """How a volume is reconstructed; the same for all volumes of a run."""
@@ -106,8 +113,7 @@ class Options:
             raise unknown_name("the sampler", self.method, METHODS)
         if self.operator not in OPERATORS:
             raise unknown_name("the operator", self.operator, OPERATORS)
-        if self.precision not in PRECISIONS:
-            raise unknown_name("the precision", self.precision, PRECISIONS)
+        find_precision(self.precision)
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown_name("the baseline", name, BASELINES)
@@ -277,7 +283,7 @@ def reconstruct_volume(
     classical = _baselines(options.baselines, trajectory)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     if isinstance(prior, NetworkPrior):
-        prior.precision = PRECISIONS[options.precision]
+        prior.precision = find_precision(options.precision)
     prepare = partial(_prepare, scan, classical=classical, held=held, gain=gain)
     together = slices_together(options)
     groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]

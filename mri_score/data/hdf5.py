@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 
 from mri_score.errors import InputError
+from mri_score.files import whole_file
 
 LARGEST_READ = 2 << 30
 """Bytes of a slice, or of a chunk: what one read makes room for."""
@@ -29,6 +30,16 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} cannot be read as HDF5: it is truncated or damaged ({error}); fetch or export it again"
         ) from error
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A file to fill, which is at `path` once it is whole. Errors: InputError where the disk is full."""
+    try:
+        with whole_file(path) as part, h5py.File(part, "w") as file:
+            yield file
+    except RuntimeError as error:  # what h5py raises then
+        raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
 
 
 def open_hdf5(path: Path) -> h5py.File:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from mri_score.data import transforms
 from mri_score.data.acquisition import Acquisition
@@ -18,6 +17,7 @@ from mri_score.data.combined import CENTRE, LEAST_POWER, LEAST_SIGNAL
 from mri_score.data.fastmri import FastMRI, fastmri_files
 from mri_score.data.maps import cache_key, cached_maps
 from mri_score.data.scan import Sampling, Scan, scaled
+from mri_score.data.slices import usable
 from mri_score.data.whitening import whiten
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
@@ -62,16 +62,13 @@ class UndersampledScans:
         self.notes: list[str] = []
         self.places: list[tuple[Scan, int]] = []
         files = list(dict.fromkeys(file for path in paths for file in fastmri_files(path)))
-        for path in tqdm(files, desc="reading scans", unit="scan", leave=False, disable=True if quiet else None):
-            try:
-                scan = self._open(path, sampling)
-                places = [(scan, slice) for slice in _with_signal(scan, skip_empty)]
-            except InputError as error:
-                if strict:
-                    raise
-                self.notes.append(f"left out: {error}")
-                continue
-            self.places.extend(places)
+
+        def opened(path: Path) -> tuple[Scan, list[int]]:
+            scan = self._open(path, sampling)
+            return scan, list(_with_signal(scan, skip_empty))
+
+        for scan, slices in usable(files, opened, self.notes, strict=strict, quiet=quiet):
+            self.places.extend((scan, slice) for slice in slices)
             self.notes.extend(f"{scan.file.name}: {note}" for note in scan.notes)
         if not self.places:
             raise InputError(f"no scan of {', '.join(map(str, paths))} can be used; {'; '.join(self.notes)}")

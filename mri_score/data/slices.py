@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +19,23 @@ from mri_score.data.scan import LEAST_NOISE
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_image
 from mri_score.numerics.noise import generators, noise_like
+
+Opened = TypeVar("Opened")
+
+
+def usable(
+    files: Sequence[Path], open: Callable[[Path], Opened], notes: list[str], *, strict: bool, quiet: bool
+) -> Iterator[Opened]:
+    """open(file) of each file. Without `strict` those that raise InputError are left out, with a note."""
+    for path in tqdm(files, desc="reading scans", unit="scan", leave=False, disable=True if quiet else None):
+        try:
+            found = open(path)
+        except InputError as error:
+            if strict:
+                raise
+            notes.append(f"left out: {error}")
+            continue
+        yield found
 
 
 class Slices:
@@ -51,14 +68,11 @@ class Slices:
         self.notes: list[str] = []
         self.volumes: list[Combined | CachedImages] = []
         files = self._selected(paths, include, exclude)
-        for path in tqdm(files, desc="reading scans", unit="scan", leave=False, disable=True if quiet else None):
-            try:
-                volume = Combined(path, skip_empty) if cache is None else cached_images(cache, path, skip_empty)
-            except InputError as error:
-                if strict:
-                    raise
-                self.notes.append(f"left out: {error}")
-                continue
+
+        def combined(path: Path) -> Combined | CachedImages:
+            return Combined(path, skip_empty) if cache is None else cached_images(cache, path, skip_empty)
+
+        for volume in usable(files, combined, self.notes, strict=strict, quiet=quiet):
             self.volumes.append(volume)
             if noise:
                 self.notes.extend(f"{volume.name}: {note}" for note in volume.notes)
