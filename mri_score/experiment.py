@@ -28,6 +28,7 @@ from mri_score.files import write_text
 from mri_score.losses import LOSSES
 from mri_score.losses.base import Loss
 from mri_score.networks import NETWORKS
+from mri_score.networks.experts import Experts
 from mri_score.networks.unet import UNet
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import load_prior, save_prior
@@ -301,18 +302,25 @@ def run(
 
 
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:
-    """Take over the weights of another prior: of the same network, or of a U-Net that this one contains."""
-    weights = load_prior(start).network.state_dict()
-    network = prior.network
-    try:
-        if isinstance(network, UNet):
-            network.grow_from(weights)
-        else:
-            network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(
-            f"--from {start}: its network is not the one of the config, nor one that it grows from ({error})"
-        ) from error
+    """Take over the weights of another prior: of the same network, or of a U-Net that this one contains.
+
+    Of two experts those that fit, the one for low noise levels first.
+    """
+    given, network = load_prior(start).network, prior.network
+    candidates = [given.low, given.high] if isinstance(given, Experts) else [given]
+    failures: list[RuntimeError] = []
+    for candidate in candidates:
+        try:
+            if isinstance(network, UNet):
+                network.grow_from(candidate.state_dict())
+            else:
+                network.load_state_dict(candidate.state_dict())
+            return
+        except RuntimeError as error:
+            failures.append(error)
+    raise InputError(
+        f"--from {start}: its network is not the one of the config, nor one that it grows from ({failures[0]})"
+    ) from failures[0]
 
 
 def _keep_config(config: Mapping[str, Any], folder: Path) -> None:

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
+from mri_score.errors import unknown_name
 from mri_score.networks.ddpm import DDPM
+from mri_score.networks.experts import Experts
 from mri_score.networks.ncsn import NCSN
 from mri_score.networks.ncsnpp import NCSNpp
 from mri_score.networks.ncsnv2 import NCSNv2
 from mri_score.networks.unet import UNet
 
 NETWORKS = {"ddpm": DDPM, "ncsn": NCSN, "ncsnpp": NCSNpp, "ncsnv2": NCSNv2, "unet": UNet}
+"""Those that a config trains."""
+
+
+def build_network(section: dict[str, Any]) -> nn.Module:
+    """A fresh network by its name and arguments, as the file of a prior holds them; experts by those of both.
+
+    Errors: InputError for unknown names, TypeError for arguments that do not fit.
+    """
+    arguments = dict(section)
+    name = arguments.pop("name", None)
+    if name == "experts":
+        low, high = (build_network(arguments.pop(side, {})) for side in ("low", "high"))
+        return Experts(low, high, **arguments)
+    if name not in NETWORKS:
+        raise unknown_name("network.name", name, [*NETWORKS, "experts"])
+    return NETWORKS[name](**arguments)

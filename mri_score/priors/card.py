@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mri_score.files import sha256
 from mri_score.numerics.noise import generators, noise_like
@@ -21,16 +22,23 @@ Not stated. A prior without the sources and licence of its data should not be pa
 --data-card that names them, its intended use and its limits."""
 
 
-def model_card(path: Path, log: Sequence[Mapping[str, Any]], loss: str, data: str | None, stored: str) -> str:
+Log = Sequence[Mapping[str, Any]]
+
+
+def model_card(path: Path, logs: Mapping[str, Log], loss: str, data: str | None, stored: str) -> str:
     """The card, in Markdown, of the prior at `path` (.safetensors).
 
-    log: the entries of the run's log.jsonl; loss: what was minimised; data: Markdown that says what it learned from,
-    its intended use and limits; stored: how its numbers are stored, and what that changes.
+    logs: the entries of each run's log.jsonl, by what the heading of its curve says further; loss: what was minimised;
+    data: Markdown that says what it learned from, its intended use and limits; stored: how its numbers are stored, and
+    what that changes.
     """
     record = read_record(path)
     about, prior = record["about"], record["prior"]
-    weights = load_prior(path).network
-    count = sum(parameter.numel() for parameter in weights.parameters())
+    network = load_prior(path).network
+    training = _training(about)
+    if "high" in about:
+        training += f"; above sigma {about['high']['border']:g}: {_training(about['high'])}"
+    curves = "\n".join(training_curve(log, title) for title, log in logs.items())
     return f"""# Prior `{path.stem}`
 
 {about["summary"]}
@@ -39,23 +47,35 @@ def model_card(path: Path, log: Sequence[Mapping[str, Any]], loss: str, data: st
 
 | | |
 |---|---|
-| network | {record["network"]["name"]}, {count:,} parameters, {prior["precondition"]} preconditioning |
+| network | {_described(record["network"], network)}, {prior["precondition"]} preconditioning |
 | noise levels | sigma {prior["sigma_min"]:g} to {prior["sigma_max"]:g}; sd {prior["sd"]:g} |
-| training | {about["step"]:,} steps, {about["images"]:,} images or patches, loss {loss} |
+| training | {training}, loss {loss} |
 | weights | {path.name}, {path.stat().st_size / 2**20:.1f} MB, SHA-256 {sha256(path)} |
 | numbers | {stored} |
 | retrain | `mri-score train --config {about["config"]}` |
 
 {(data or UNKNOWN_DATA).strip()}
 
-{training_curve(log)}"""
+{curves}"""
 
 
-def training_curve(log: Sequence[Mapping[str, Any]]) -> str:
+def _described(section: Mapping[str, Any], network: nn.Module) -> str:
+    """Its kind and number of parameters; for experts those of both."""
+    if section["name"] == "experts":
+        low, high = (_described(section[side], network.get_submodule(side)) for side in ("low", "high"))
+        return f"two experts: {low}; for high noise levels {high}"
+    return f"{section['name']}, {sum(parameter.numel() for parameter in network.parameters()):,} parameters"
+
+
+def _training(about: Mapping[str, Any]) -> str:
+    return f"{about['step']:,} steps, {about['images']:,} images or patches"
+
+
+def training_curve(log: Log, title: str = "") -> str:
     """The denoising errors of the log as a table, at most ROWS of them; what to know instead where there are none."""
     curve = [entry for entry in log if "denoising_errors" in entry]
     if not curve:
-        return "## Training curve\n\nNone: the run had no validation images.\n"
+        return f"## Training curve{title}\n\nNone: the run had no validation images.\n"
     sigmas = list(curve[-1]["denoising_errors"])
     shown = sorted({round(i * (len(curve) - 1) / (ROWS - 1)) for i in range(ROWS)})
     rows = [
@@ -64,7 +84,7 @@ def training_curve(log: Sequence[Mapping[str, Any]]) -> str:
     ]
     head = ["| step | " + " | ".join(f"sigma {sigma}" for sigma in sigmas), "|---" * (len(sigmas) + 1)]
     table = "\n".join(line + " |" for line in [*head, *rows])
-    return f"""## Training curve
+    return f"""## Training curve{title}
 
 Mean square error of the denoiser (averaged weights) on held-out images, in units of what the best linear guess without
 structure reaches, sigma^2 sd^2 / (sigma^2 + sd^2): less is better, 1 is no prior at all.

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256, whole_file, write_text
-from mri_score.networks import NETWORKS
+from mri_score.networks import build_network
 from mri_score.score import PRECONDITIONINGS, NetworkPrior
 
 DEFAULT = "brain"
@@ -24,16 +24,12 @@ _FORMAT = "mri_score prior 1"
 
 def build_prior(network: dict[str, Any], **prior: Any) -> NetworkPrior:
     """A fresh prior: `network` holds the network's name and arguments, `prior` the arguments of NetworkPrior."""
-    arguments = dict(network)
-    name = arguments.pop("name", None)
-    if name not in NETWORKS:
-        raise unknown_name("network.name", name, NETWORKS)
     if prior.get("precondition", "edm") not in PRECONDITIONINGS:
         raise unknown_name("prior.precondition", prior["precondition"], PRECONDITIONINGS)
     try:
-        return NetworkPrior(NETWORKS[name](**arguments), **prior)
+        return NetworkPrior(build_network(network), **prior)
     except TypeError as error:
-        raise InputError(f"network {name} cannot be built: {error}") from error
+        raise InputError(f"network {network.get('name')} cannot be built: {error}") from error
 
 
 def save_prior(
@@ -94,6 +90,34 @@ def _load(path: Path) -> NetworkPrior:
         raise InputError(f"{path} does not fit its {path.with_suffix('.json').name}: {error}") from error
     prior.about = record.get("about") or {}
     return prior.eval().requires_grad_(False)
+
+
+def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[NetworkPrior, dict[str, Any]]:
+    """Two priors as one, whose network is that of `high` above the noise level `border`; and the network's arguments.
+
+    Errors: InputError for priors that see their images otherwise, and for a border outside of what both learned.
+    """
+    priors = [load_prior(name) for name in (low, high)]
+    for what in ("precondition", "sd"):
+        values = [getattr(prior, what) for prior in priors]
+        if values[0] != values[1]:
+            raise InputError(
+                f"{low} has {what} {values[0]} and {high} {values[1]}; experts share it: train both with one `prior`"
+                " section and one `dataset`"
+            )
+    if not priors[1].sigma_min <= border <= priors[0].sigma_max:
+        raise InputError(
+            f"the border {border:g} is outside of the noise levels that both learned:"
+            f" {priors[1].sigma_min:g} to {priors[0].sigma_max:g}"
+        )
+    coefficients = PRECONDITIONINGS[priors[0].precondition](torch.tensor(border), priors[0].sd)
+    low_network, high_network = (read_record(find_prior(name))["network"] for name in (low, high))
+    network = {"name": "experts", "low": low_network, "high": high_network, "border": float(coefficients[3])}
+    about = {"precondition": priors[0].precondition, "sd": priors[0].sd}
+    joined = build_prior(network, **about, sigma_min=priors[0].sigma_min, sigma_max=priors[1].sigma_max)
+    for side, prior in zip(("low", "high"), priors, strict=True):
+        joined.network.get_submodule(side).load_state_dict(prior.network.state_dict())
+    return joined.eval().requires_grad_(False), network
 
 
 def read_record(path: Path) -> dict[str, Any]:

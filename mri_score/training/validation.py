@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any
 
@@ -13,15 +14,18 @@ from mri_score.evaluation import metrics
 from mri_score.losses.base import mean_square
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.score import ScoreModel
+from mri_score.score import NetworkPrior, ScoreModel
 
-SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Of these a run is validated at those that it learns."""
 
 
-def validate(model: ScoreModel, batches: list[Acquisition]) -> dict[str, Any]:
+def validate(model: NetworkPrior, batches: list[Acquisition]) -> dict[str, Any]:
     """What the log says about held-out batches: denoising errors, or PSNR where the batches have estimates."""
     if any(batch.estimate is None for batch in batches):
-        return {"denoising_errors": denoising_errors(model, batches)}
+        learned = tuple(sigma for sigma in SIGMAS if model.sigma_min <= sigma <= model.sigma_max)
+        middle = math.sqrt(model.sigma_min * model.sigma_max)
+        return {"denoising_errors": denoising_errors(model, batches, learned or (middle,))}
     return {"psnr": restored_psnr(model, batches)}
 
 

@@ -1,0 +1,37 @@
+"""Two networks in one, each for its noise levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mri_score.errors import InputError
+
+
+class Experts(nn.Module):
+    """Each item goes through the network of its noise level: `high` where c_noise is above `border`, else `low`.
+
+    Under strong noise no detail can be seen, so that a network of coarse pixels is enough: it sees the object as a
+    whole, and its calls and its training cost a fraction of those of a network for details.
+    Shapes: as those of its networks, which take the same channels.
+    Reference: Balaji et al., eDiff-I, 2022; its experts are alike, and trained on from one network.
+    """
+
+    def __init__(self, low: nn.Module, high: nn.Module, border: float) -> None:
+        super().__init__()
+        channels = [getattr(network, "channels", 2) for network in (low, high)]
+        if channels[0] != channels[1]:
+            raise InputError(f"experts see the same images, and these take {channels[0]} and {channels[1]} channels")
+        self.low, self.high, self.border, self.channels = low, high, border, channels[0]
+
+    def forward(self, x: Tensor, c_noise: Tensor, *extra: Tensor) -> Tensor:
+        if c_noise.is_meta:  # shapes alone are asked for: details take more memory
+            return self.low(x, c_noise, *extra)
+        above = c_noise > self.border
+        chosen = (above.logical_not(), self.low), (above, self.high)
+        parts = [(where, network) for where, network in chosen if bool(where.any())]
+        if len(parts) == 1:
+            return parts[0][1](x, c_noise, *extra)
+        outputs = [network(x[where], c_noise[where], *(one[where] for one in extra)) for where, network in parts]
+        places = torch.cat([where.nonzero()[:, 0] for where, _ in parts])
+        return torch.cat(outputs)[places.argsort()]
