@@ -32,6 +32,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pages import fill
 from skimage.restoration import denoise_nl_means
 from torch import Generator, Tensor
 
@@ -756,11 +757,7 @@ def write_report(out: Path, tests: Tests, page: Path | None) -> None:
     shown = ["![PSNR against clean training, by SNR](figures/noisy/plot.png)"]
     for path in write_pictures(figures, results, tests):
         shown.append(f"![{path.stem}](figures/noisy/{path.name})")
-    before, after = page.read_text(encoding="utf-8").split(START)
-    write_text(page, before + START + "\n" + text + "\n" + "\n\n".join(shown) + "\n\n" + END + after.split(END)[1])
-
-
-START, END = "<!-- results -->\n", "<!-- end of results -->"
+    fill(page, results=text + "\n" + "\n\n".join(shown))
 
 
 FILES = click.Path(exists=True, path_type=Path)

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from statistics import mean
 
+from pages import fill
+
 from mri_score.evaluation.ledger import read_rows
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -33,24 +35,14 @@ ONE = {"l1-wavelet-tuned": (1,), "tv": (1,), "langevin": ()}
 
 
 def main() -> None:
-    page = DOCS / "results.md"
-    text = page.read_text(encoding="utf-8")
+    tables = {}
     for name in ("real", "others", "simulated"):
         folder = DOCS / "comparison" / name
         subprocess.run([sys.executable, "-m", "mri_score", "compare", "--summary", str(folder)], check=True)
         (folder / "cells.lock").unlink(missing_ok=True)
-        text = renewed(text, name, sections((folder / "summary.md").read_text(encoding="utf-8")))
+        tables[name] = sections((folder / "summary.md").read_text(encoding="utf-8"))
     rows = {name: read_rows(DOCS / "comparison" / name / "cells.jsonl") for name in ("real", "simulated")}
-    text = renewed(text, "short", short(rows["real"]))
-    text = renewed(text, "gains", gains(rows))
-    page.write_text(text, encoding="utf-8")
-
-
-def renewed(text: str, name: str, table: str) -> str:
-    """The text with what stands between the marks of this name replaced."""
-    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    before, after = text.split(start)
-    return f"{before}{start}\n{table}\n\n{end}{after.split(end, 1)[1]}"
+    fill(DOCS / "results.md", **tables, short=short(rows["real"]), gains=gains(rows))
 
 
 def sections(summary: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.data.images import ImageStacks, read_stack
+from mri_score.data.images import AUGMENTATIONS, ImageStacks, read_stack
 from mri_score.data.transforms import SCALES, percentile
 from mri_score.errors import InputError
 
@@ -103,6 +103,24 @@ def test_augmented_images_are_complex_and_at_a_training_scale(path):
     assert SCALES[0] - 1e-3 < min(scales) < 0.7 and 1.15 < max(scales) < SCALES[1] + 1e-3
     phases = source.sample(seeded(0)).image.angle()
     assert phases.std() > 0.1
+
+
+def test_augmentations_can_be_left_out(path):
+    bare = ImageStacks([path], without=list(AUGMENTATIONS))
+    stored = ImageStacks([path], augment=False)
+    for seed in range(5):
+        image, magnitude = bare.sample(seeded(seed)).image, stored.sample(seeded(seed)).image
+        torch.testing.assert_close(image.abs(), magnitude.abs())
+        assert image.angle()[image.abs() > 0.1].std() < 1e-5 and abs(float(image.angle()[0, 4, 4])) > 0.01
+
+    turned = ImageStacks([path], without=[name for name in AUGMENTATIONS if name != "flip_and_turn"])
+    phase = ImageStacks([path], without=[name for name in AUGMENTATIONS if name != "smooth_phase"])
+    assert any(
+        not torch.allclose(turned.sample(seeded(k)).image.abs(), bare.sample(seeded(k)).image.abs()) for k in (0, 1)
+    )
+    assert phase.sample(seeded(0)).image.angle().std() > 0.1
+    with pytest.raises(InputError, match="data.without is 'tune'; known names: coarsen, fat_shift"):
+        ImageStacks([path], without=["tune"])
 
 
 def test_folders_are_read_with_all_their_stacks(path, tmp_path):

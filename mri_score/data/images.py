@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,24 @@ from torch import Generator, Tensor
 from mri_score.data import transforms
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.hdf5 import open_hdf5, plain_dataset, plain_datasets, reading
-from mri_score.errors import InputError
+from mri_score.errors import InputError, unknown_name
 
 SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    one.__name__: one
+    for one in (
+        transforms.tone,
+        transforms.warp,
+        transforms.shade,
+        transforms.smooth_phase,
+        transforms.susceptibility,
+        transforms.fat_shift,
+        transforms.coarsen,
+        transforms.flip_and_turn,
+        transforms.rescale,
+    )
+}
+"""What makes a complex image of a scan from a magnitude, in this order; a patch is cut out before the last."""
 
 
 class ImageStacks:
@@ -31,8 +46,13 @@ class ImageStacks:
         augment: bool = True,                     # False: magnitude with zero phase, nothing random but the choice
         exclude: Mapping[str, Sequence[str]] | None = None,
         least_resolution: float = 0.45,           # of the file's own; see transforms.coarsen
+        without: Sequence[str] = (),              # augmentations to leave out, by their names in AUGMENTATIONS
     ) -> None:  # fmt: skip
+        for name in without:
+            if name not in AUGMENTATIONS:
+                raise unknown_name("data.without", name, AUGMENTATIONS)
         self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
+        self.kept = [name for name in AUGMENTATIONS if name not in without]
         self.images: list[np.ndarray] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
         unseen = {label: set(values) for label, values in (exclude or {}).items()}
@@ -67,19 +87,24 @@ class ImageStacks:
         group = self.groups[names[int(torch.randint(len(names), (), generator=random))]]
         image = self._magnitude(group[int(torch.randint(len(group), (), generator=random))])
         if self.augment:
-            image = transforms.warp(transforms.tone(image, random), random)
-            image = transforms.shade(image, random)
-            image = transforms.smooth_phase(image, random)
-            image = transforms.fat_shift(transforms.susceptibility(image, random), random)
-            image = transforms.coarsen(image, random, least=self.least_resolution)
-            image = transforms.flip_and_turn(image, random)
-            image = image / transforms.percentile(image)
+            image = self._augmented(image, random)
         image = image.to(torch.complex64)
         if self.patch is not None:
             image = transforms.crop(image, random, (self.patch, self.patch))
-        if self.augment:
+        if self.augment and "rescale" in self.kept:
             image = transforms.rescale(image, random)
         return Acquisition(name="image", image=image[None])
+
+    def _augmented(self, image: Tensor, random: Generator) -> Tensor:
+        """All but the scale, which comes after the crop; some phase comes in any case, as no image has a right one."""
+        for name in self.kept:
+            if name == "coarsen":
+                image = transforms.coarsen(image, random, least=self.least_resolution)
+            elif name != "rescale":
+                image = AUGMENTATIONS[name](image, random)
+        if "smooth_phase" not in self.kept:
+            image = transforms.global_phase(image, random)
+        return image / transforms.percentile(image)
 
     def _magnitude(self, place: tuple[int, int]) -> Tensor:
         file, index = place
