@@ -1,0 +1,218 @@
+"""What a prior is worth where it should not be trusted, and whether it notices.
+
+python scripts/out_of_distribution.py --prior brain --images VAL.h5 --like SCAN.h5 [--like ...] [--real SCAN.h5 ...]
+
+Slices of a stack that the prior was not trained on, with the phase, the coils and the noise of real scans, each changed
+in one way; and real scans as they are. Draws are averaged and compared with L1-wavelet, whose weight follows from the
+noise level, on the same samples with the same maps. `misfit` is what the warning of `mri-score reconstruct` looks at; a
+prior without a threshold warns of nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+import torch
+from pages import fill
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from mri_score.baselines import l1_wavelet
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.borrowed import HEAD, Loan, borrow, fit
+from mri_score.data.coils import coil_maps, compress_coils
+from mri_score.data.fastmri import FastMRI
+from mri_score.data.images import ImageStacks
+from mri_score.data.masks import make_mask
+from mri_score.data.scan import Sampling, Scan, coil_weight, from_arrays
+from mri_score.data.transforms import percentile
+from mri_score.evaluation.metrics import foreground, psnr
+from mri_score.evaluation.uncertainty import calibration
+from mri_score.numerics.fourier import fft, ifft, resize_kspace
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.priors.store import find_prior, load_prior, read_record
+from mri_score.reconstruction import sample_posterior
+from mri_score.score import NetworkPrior
+from mri_score.subject import Subjects
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One change of a scan that is otherwise like what the prior knows."""
+
+    image: Callable[[Tensor], Tensor] | None = None
+    """Of the magnitude (H, W)."""
+    coils: int | None = None
+    """So many virtual ones."""
+    noise: float = 1.0
+    """Times the noise of the scan."""
+    told: float = 1.0
+    """Times the true noise level, which else is measured."""
+    maps: Callable[[Tensor], Tensor] | None = None
+    """Of the maps (1, C, H, W) from the calibration lines."""
+
+
+def turned(image: Tensor, degrees: float = 45.0, size: float = 1.0) -> Tensor:
+    """(H, W) about its centre, its object `size` times as large."""
+    c, s = math.cos(math.radians(degrees)) / size, math.sin(math.radians(degrees)) / size
+    grid = affine_grid(torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]]), [1, 1, *image.shape], align_corners=False)
+    return grid_sample(image[None, None], grid, mode="bicubic", align_corners=False)[0, 0].clamp_min(0)
+
+
+def negative(image: Tensor) -> Tensor:
+    """Bright for dark within the object."""
+    brightest = percentile(image)
+    return torch.where(image > HEAD * brightest, (1.1 * brightest - image).clamp_min(0), image)
+
+
+def quarter(image: Tensor) -> Tensor:
+    """k-space cropped to a quarter along both axes."""
+    rows, cols = image.shape
+    return ifft(resize_kspace(resize_kspace(fft(image.to(torch.cfloat)), (rows // 4, cols // 4)), (rows, cols))).abs()
+
+
+def disc(image: Tensor) -> Tensor:
+    """A bottle: one disc of one value, with a few inserts of others."""
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in image.shape), indexing="ij")
+    picture = 0.6 * (y**2 + x**2 < 0.6**2)
+    for number in range(6):
+        angle = math.pi * number / 3
+        inside = (y - 0.35 * math.sin(angle)) ** 2 + (x - 0.35 * math.cos(angle)) ** 2 < (0.04 + 0.02 * number) ** 2
+        picture = torch.where(inside, 0.2 * number, picture)
+    return picture * percentile(image)
+
+
+def shifted(maps: Tensor) -> Tensor:
+    """By a twelfth of the field of view: the patient moved after a separate calibration scan."""
+    return maps.roll(maps.shape[-1] // 12, -1)
+
+
+CONDITIONS = {
+    "none": Condition(),
+    "turned by 45 degrees": Condition(image=turned),
+    "object half as large": Condition(image=lambda image: turned(image, 0.0, 0.5)),
+    "object twice as large": Condition(image=lambda image: turned(image, 0.0, 2.0)),
+    "a quarter of the resolution": Condition(image=quarter),
+    "contrast turned over": Condition(image=negative),
+    "discs, no head": Condition(image=disc),
+    "2 coils": Condition(coils=2),
+    "1 coil": Condition(coils=1),
+    "noise 4 times stronger": Condition(noise=4.0),
+    "noise level told as half": Condition(told=0.5),
+    "noise level told as double": Condition(told=2.0),
+    "coil maps shifted": Condition(maps=shifted),
+}
+
+
+class Score(NamedTuple):
+    """PSNR (dB) of two methods, spread over skill of the draws' magnitude, and the misfit ratio."""
+
+    prior: float
+    wavelet: float
+    spread: float
+    misfit: float
+
+
+def simulated(
+    magnitude: Tensor, loan: Loan, condition: Condition, acceleration: float, name: str
+) -> tuple[Acquisition, Tensor]:
+    """The scaled samples of a magnitude (H, W), and the truth (H, W)."""
+    profiles = fit(loan, magnitude[None])
+    image = magnitude if condition.image is None else condition.image(magnitude)
+    image = image / percentile(image)
+    noise_std = condition.noise * loan.noise_std
+    kspace = fft(profiles * image)[None]
+    kspace = kspace + noise_std * noise_like(kspace, generators(0, name))
+    mask = make_mask("variable-density", (image.shape[-2], image.shape[-1]), acceleration, seed=(0,))[None, None]
+    if condition.coils is not None:
+        kspace = compress_coils(kspace * mask, condition.coils)[0]
+    told = None if condition.told == 1 else condition.told * noise_std
+    maps = None if condition.maps is None else condition.maps(coil_maps(kspace * mask, mask)[0])
+    return from_arrays(kspace, mask, maps, told, name), image
+
+
+def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -> Score:
+    """Of the magnitude within the foreground of the truth (H, W)."""
+    assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
+    assert scan.noise_std is not None and scan.scale is not None
+    weight, magnitude = coil_weight(scan)[0], truth.abs()[None]
+    inside = foreground(magnitude)
+    found = sample_posterior(scan, prior, samples=samples, slices=[0])
+    wavelet = scan.scale * l1_wavelet(scan.kspace[0], scan.maps[0], scan.mask[0], float(scan.noise_std))
+    prior_psnr, wavelet_psnr = (
+        psnr(magnitude, (one * weight).abs()[None], inside) for one in (found.image[0], wavelet)
+    )
+    spread = calibration((found.samples * weight).abs(), magnitude, inside).spread_skill
+    misfit = math.nan if found.unlike is None else float(found.unlike.nanmean())
+    return Score(prior_psnr, wavelet_psnr, spread, misfit)
+
+
+def row(name: str, scores: Sequence[Score], threshold: float | None) -> str:
+    mean = Score(*(float(np.mean(values)) for values in zip(*scores, strict=True)))
+    gains = [one.prior - one.wavelet for one in scores]
+    warned = "" if threshold is None else f"{sum(one.misfit > threshold for one in scores)} of {len(scores)}"
+    return (
+        f"| {name} | {mean.prior:.2f} | {mean.wavelet:.2f} | {np.mean(gains):+.2f} | {min(gains):+.2f} |"
+        f" {mean.spread:.2f} | {mean.misfit:.2f} | {warned} |"
+    )
+
+
+FILES = click.Path(exists=True, path_type=Path)
+"""Of an existing file."""
+
+
+@click.command()
+@click.option("--prior", "name", default="brain", show_default=True)
+@click.option("--images", required=True, type=FILES, help="A stack of magnitude images.")
+@click.option("--like", "lenders", multiple=True, required=True, type=FILES, help="Scans that lend phase and coils.")
+@click.option("--real", multiple=True, type=FILES, help="Fully sampled scans, tried as they are.")
+@click.option("--slices", type=int, default=4, show_default=True, help="Of the stack, contrasts by turns.")
+@click.option("--samples", type=int, default=4, show_default=True)
+@click.option("--accel", multiple=True, type=float, default=(4.0, 8.0), show_default=True)
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True)
+@click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
+def main(
+    name: str, images: Path, lenders: tuple[Path, ...], real: tuple[Path, ...], slices: int, samples: int,
+    accel: tuple[float, ...], precision: str, threads: int, page: Path | None,
+) -> None:  # fmt: skip
+    torch.set_num_threads(threads)
+    prior, threshold = load_prior(name), read_record(find_prior(name))["about"].get("ood_threshold")
+    prior.precision = getattr(torch, precision)
+    loans, stacks = [borrow(path) for path in lenders], ImageStacks([images], augment=False)
+    groups = list(stacks.groups.values())
+    firsts = np.cumsum([0, *map(len, groups)])
+    places = np.linspace(0.4, 0.6, slices)
+    turns = [number % len(groups) for number in range(slices)]
+    chosen = [int(firsts[k]) + round(p * (len(groups[k]) - 1)) for k, p in zip(turns, places, strict=True)]
+    head = "| changed | R | prior | L1-wavelet | gain | lowest gain | spread / skill | misfit | warned |"
+    lines = [head, "|---" * 9 + "|"]
+
+    def add(title: str, factor: float, scores: Sequence[Score]) -> None:
+        lines.append(row(f"{title} | {factor:g}", scores, threshold))
+        click.echo(lines[-1])
+
+    for title, condition in CONDITIONS.items():
+        for factor in accel:
+            cases = [(stacks.image(number).abs(), loan, f"{number} {loan.name}") for number in chosen for loan in loans]
+            problems = [simulated(image, loan, condition, factor, label) for image, loan, label in cases]
+            add(title, factor, [score(scan, truth, prior, samples) for scan, truth in problems])
+    for path in real:
+        file = FastMRI(path)
+        for factor in accel:
+            subject = Subjects(file).find(Scan(file).middle, Sampling(factor, seed=0))
+            add(file.name, factor, [score(subject.acquisition, subject.truth, prior, samples)])
+    text = "\n".join(lines)
+    click.echo(text)
+    if page is not None:
+        fill(page, ood=text)
+
+
+if __name__ == "__main__":
+    main()
