@@ -123,6 +123,19 @@ def test_augmentations_can_be_left_out(path):
         ImageStacks([path], without=["tune"])
 
 
+def test_regions_of_another_phase_can_be_left_out(tmp_path):
+    """A plane's phase then is smooth: neighbours differ by little."""
+    write(tmp_path / "plane.h5", np.ones((1, 48, 48), np.float32))
+    bare = [name for name in AUGMENTATIONS if name != "smooth_phase"]
+
+    def largest_step(share: float, seed: int) -> float:
+        image = ImageStacks([tmp_path / "plane.h5"], without=bare, phase_steps=share).sample(seeded(seed)).image
+        return float((image[..., 1:] * image[..., :-1].conj()).angle().abs().max())
+
+    smooth = max(largest_step(0.0, seed) for seed in range(20))
+    assert smooth < 1.0 and sum(largest_step(1.0, seed) > smooth for seed in range(20)) > 5
+
+
 def test_folders_are_read_with_all_their_stacks(path, tmp_path):
     write(tmp_path / "more.hdf5", STACK[:3])
     (tmp_path / "notes.txt").write_text("no stack")

@@ -1,0 +1,44 @@
+"""How well priors denoise the same held-out images, level by level, as the validation of a run measures it.
+
+python scripts/denoising_errors.py brain brain-fast --images VAL.h5 --patch 256
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from mri_score.data.images import ImageStacks
+from mri_score.priors.store import load_prior
+from mri_score.training.batches import Batches
+from mri_score.training.validation import SIGMAS, denoising_errors
+
+
+@click.command()
+@click.argument("priors", nargs=-1, required=True)
+@click.option("--images", multiple=True, required=True, type=click.Path(exists=True, path_type=Path), help="Stacks.")
+@click.option("--patch", type=int, help="Side of the squares.  [default: whole images]")
+@click.option("--count", type=int, default=24, show_default=True, help="Images.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True)
+def main(
+    priors: tuple[str, ...], images: tuple[Path, ...], patch: int | None, count: int, precision: str, threads: int
+) -> None:
+    """The error of each of PRIORS, in units of sigma^2 sd^2 / (sigma^2 + sd^2): 1 is no prior at all."""
+    torch.set_num_threads(threads)
+    batches = Batches(ImageStacks(images, patch=patch), 4, seed=1234)
+    held_out = [batches[number] for number in range(max(1, count // 4))]
+    click.echo("| prior | " + " | ".join(f"sigma {sigma:g}" for sigma in SIGMAS) + " |")
+    click.echo("|---" * (len(SIGMAS) + 1) + "|")
+    for name in priors:
+        prior = load_prior(name)
+        prior.precision = getattr(torch, precision)
+        known = tuple(sigma for sigma in SIGMAS if prior.sigma_min <= sigma <= prior.sigma_max)
+        errors = denoising_errors(prior, held_out, known)
+        click.echo(f"| {name} | " + " | ".join(f"{errors[s]:.3f}" if s in errors else "" for s in SIGMAS) + " |")
+
+
+if __name__ == "__main__":
+    main()
