@@ -46,6 +46,7 @@ class ImageStacks:
         augment: bool = True,                     # False: magnitude with zero phase, nothing random but the choice
         exclude: Mapping[str, Sequence[str]] | None = None,
         least_resolution: float = 0.45,           # of the file's own; see transforms.coarsen
+        phase_strength: float = 1.0,              # times the turns of the smooth phase; 1: those of gradient echoes
         phase_steps: float = 0.4,                 # share of images that have a region of another phase
         without: Sequence[str] = (),              # augmentations to leave out, by their names in AUGMENTATIONS
     ) -> None:  # fmt: skip
@@ -53,7 +54,7 @@ class ImageStacks:
             if name not in AUGMENTATIONS:
                 raise unknown_name("data.without", name, AUGMENTATIONS)
         self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
-        self.phase_steps = phase_steps
+        self.phase = {"strength": 3.0 * phase_strength, "slope": 6.0 * phase_strength, "steps": phase_steps}
         self.kept = [name for name in AUGMENTATIONS if name not in without]
         self.images: list[np.ndarray] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
@@ -99,7 +100,7 @@ class ImageStacks:
 
     def _augmented(self, image: Tensor, random: Generator) -> Tensor:
         """All but the scale, which comes after the crop; some phase comes in any case, as no image has a right one."""
-        settings = {"coarsen": {"least": self.least_resolution}, "smooth_phase": {"steps": self.phase_steps}}
+        settings = {"coarsen": {"least": self.least_resolution}, "smooth_phase": self.phase}
         for name in self.kept:
             if name != "rescale":
                 image = AUGMENTATIONS[name](image, random, **settings.get(name, {}))
