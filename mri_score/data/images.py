@@ -46,7 +46,7 @@ class ImageStacks:
         augment: bool = True,                     # False: magnitude with zero phase, nothing random but the choice
         exclude: Mapping[str, Sequence[str]] | None = None,
         least_resolution: float = 0.45,           # of the file's own; see transforms.coarsen
-        phase_strength: float = 1.0,              # times the turns of the smooth phase; 1: those of gradient echoes
+        phase_strength: float = 1.0,              # times the smooth phase and its ramp
         phase_steps: float = 0.4,                 # share of images that have a region of another phase
         without: Sequence[str] = (),              # augmentations to leave out, by their names in AUGMENTATIONS
     ) -> None:  # fmt: skip
@@ -54,7 +54,11 @@ class ImageStacks:
             if name not in AUGMENTATIONS:
                 raise unknown_name("data.without", name, AUGMENTATIONS)
         self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
-        self.phase = {"strength": 3.0 * phase_strength, "slope": 6.0 * phase_strength, "steps": phase_steps}
+        self.phase = {
+            "strength": transforms.PHASE * phase_strength,
+            "slope": transforms.RAMP * phase_strength,
+            "steps": phase_steps,
+        }
         self.kept = [name for name in AUGMENTATIONS if name not in without]
         self.images: list[np.ndarray] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}

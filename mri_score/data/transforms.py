@@ -20,6 +20,10 @@ SCALES = (0.6, 1.25)
 """The range of training scales: the percentile of an undersampled scan is known only so well."""
 
 
+PHASE, RAMP = 3.0, 6.0
+"""Of a training image at most, in radians: standard deviation of the smooth phase, ramp over the field of view."""
+
+
 def percentile(image: Tensor) -> Tensor:
     """The 99th percentile of the magnitude of each image: (*batch, H, W) -> (*batch)."""
     magnitude = image.abs().flatten(-2)
@@ -91,7 +95,7 @@ def global_phase(image: Tensor, random: Generator) -> Tensor:
 
 
 def smooth_phase(
-    image: Tensor, random: Generator, strength: float = 3.0, slope: float = 6.0, steps: float = 0.4
+    image: Tensor, random: Generator, strength: float = PHASE, slope: float = RAMP, steps: float = 0.4
 ) -> Tensor:
     """Magnitude -> complex: a uniform global phase, a linear ramp, a smooth field, sometimes a step (radians).
 
