@@ -1,4 +1,4 @@
-"""The noise level that undersampled data give, against the coil null space of the full data.
+"""The noise level that undersampled data give, against the coil null space of the full data; what noise the truth has.
 
 python scripts/noise_study.py SCAN [SCAN ...]
 """
@@ -15,7 +15,9 @@ from mri_score.data.scan import Sampling, Scan
 from mri_score.data.unexplained import unexplained_noise
 from mri_score.data.whitening import measure_noise
 from mri_score.errors import InputError
+from mri_score.evaluation.metrics import foreground, psnr, ssim
 from mri_score.numerics.fourier import ifft
+from mri_score.numerics.noise import generators, noise_like
 
 
 def null_space_noise(file: FastMRI, slice: int) -> float:
@@ -25,6 +27,17 @@ def null_space_noise(file: FastMRI, slice: int) -> float:
     images = ifft(kspace)
     rest = images - maps * (maps.conj() * images).sum(1, keepdim=True)
     return float((rest.abs().square().sum() / (2 * (file.coils - 1) * images[0, 0].numel())).sqrt())
+
+
+def ceiling(file: FastMRI, slice: int, noise_std: float) -> tuple[float, float]:
+    """PSNR (dB) and SSIM in the foreground of the truth with its own noise added once more.
+
+    An image without any error scores about as well: it misses the truth by the noise that is in the truth.
+    """
+    truth = Scan(file).truth(slice)[0][None]
+    inside = foreground(truth.abs())
+    again = truth + noise_std * noise_like(truth, generators(0, file.name))
+    return psnr(truth.abs(), again.abs(), inside), ssim(truth.abs(), again.abs(), inside)
 
 
 @click.command()
@@ -46,6 +59,12 @@ def main(paths: tuple[Path, ...]) -> None:
             found = unexplained_noise(kspace, maps, scan.mask)
             ring = measure_noise(kspace, scan.mask[0]).noise_std
             print(f"| {file.name} | {acceleration:g} | {ring / truth:.3f} | {found / truth:.3f} |")
+    print("\n| scan | ceiling of PSNR (dB) | of SSIM |\n|---|---|---|")
+    for path in paths:
+        file = FastMRI(path)
+        slice = file.slices // 2
+        scores = ceiling(file, slice, null_space_noise(file, slice))
+        print(f"| {file.name} | {scores[0]:.1f} | {scores[1]:.3f} |")
 
 
 if __name__ == "__main__":
