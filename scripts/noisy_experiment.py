@@ -17,11 +17,9 @@ The full run is 31 trainings of 1500 steps. A step takes 0.14 s of one core for 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,22 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from pages import fill
+from noisy_cases import (
+    ACCELERATIONS,
+    CALIBRATION,
+    CHANGES,
+    LARGEST,
+    LAW,
+    LEAST,
+    LEVELS,
+    METHODS,
+    QUICK,
+    Case,
+    Method,
+    Settings,
+    chosen,
+)
+from noisy_report import Results, magnitude_psnr, report, write_report
 from skimage.restoration import denoise_nl_means
 from torch import Generator, Tensor
 
@@ -50,9 +60,6 @@ from mri_score.dataset import Parameters, measure
 from mri_score.denoising import nearest_level
 from mri_score.errors import InputError
 from mri_score.evaluation.ledger import Ledger
-from mri_score.evaluation.metrics import foreground, psnr
-from mri_score.evaluation.panel import panel, save_png
-from mri_score.evaluation.statistics import Estimate, mean_interval
 from mri_score.files import whole_file, write_text
 from mri_score.losses import LOSSES
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
@@ -65,157 +72,6 @@ from mri_score.score import NetworkPrior
 from mri_score.subject import Subject, Subjects
 from mri_score.training import checkpoint
 from mri_score.training.loop import train
-
-LAW, CALIBRATION = "fastmri-random", 10
-"""Of training masks: lines drawn independently, for which the losses' weights are exact."""
-LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5)
-"""At which priors denoise validation images."""
-LEAST, LARGEST = 0.01, 5.0
-"""Levels of training; priors that know of the noise start at it, and their walks end there."""
-ACCELERATIONS = (4, 8)
-
-
-# ---- What there is to run.
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a case learns from, and by which loss."""
-
-    images: str | None
-    """A row of IMAGES; None: samples."""
-    loss: str = "denoising"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    undersampled: bool = False
-
-    @property
-    def knows_noise(self) -> bool:
-        return self.loss not in ("denoising", "ambient")
-
-
-MASKS = {"law": LAW, "calibration_lines": CALIBRATION}
-METHODS = {
-    "clean": Method("clean"),
-    "naive": Method("noisy"),
-    "denoise-first": Method("non-local means"),
-    "sure": Method("noisy", "sure"),
-    "sure_score": Method("noisy", "sure_score"),
-    "sure_score-published": Method("noisy", "sure_score", {"published": True}),
-    "noisy_score": Method("noisy", "noisy_score"),
-    "zero-filled": Method("zero-filled", undersampled=True),
-    "l1-wavelet": Method("l1-wavelet", undersampled=True),
-    "ambient": Method(None, "ambient", {"keep": 0.8, "centre": 8}, True),
-    "gsure": Method(None, "gsure", MASKS, True),
-    "splitting": Method(None, "splitting", {"centre": 8, "score_weight": 1.0, **MASKS}, True),
-}
-NOISY = ("sure", "sure_score", "sure_score-published", "noisy_score")
-UNDERSAMPLED = tuple(name for name, method in METHODS.items() if method.undersampled)
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a case does otherwise."""
-
-    told: float = 1.0
-    """The noise level that the method is told, over the true one."""
-    uneven: bool = False
-    """The noise is three times stronger in the middle of the image than in its corners, and told by its mean power."""
-    patients: int | None = None
-    """Training scans of the first so many patients alone, as many scans as ever."""
-    seed: int = 0
-
-
-CHANGES = {
-    "": Change(),
-    "noise+20": Change(told=1.2),
-    "noise-20": Change(told=0.8),
-    "uneven": Change(uneven=True),
-    "patients1": Change(patients=1),
-    "patients3": Change(patients=3),
-    "seed1": Change(seed=1),
-    "seed2": Change(seed=2),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training: METHOD[@SNR][:CHANGE]; clean images have no SNR."""
-
-    method: str
-    snr: float | None
-    change: str = ""
-
-    @classmethod
-    def of(cls, text: str) -> Case:
-        front, _, change = text.partition(":")
-        method, _, snr = front.partition("@")
-        if method not in METHODS or change not in CHANGES:
-            raise click.UsageError(
-                f"{text!r} is no case; methods: {', '.join(METHODS)}; changes: {', '.join(filter(None, CHANGES))}"
-            )
-        if (method == "clean") == bool(snr):
-            raise click.UsageError(f"{text!r}: noisy scans have an SNR, as in sure@22, and clean images have none")
-        try:
-            return cls(method, float(snr) if snr else None, change)
-        except ValueError as error:
-            raise click.UsageError(f"{text!r}: the SNR is a number of dB") from error
-
-    def __str__(self) -> str:
-        snr = "" if self.snr is None else f"@{self.snr:g}"
-        return self.method + snr + (f":{self.change}" if self.change else "")
-
-    @property
-    def row(self) -> str:
-        """Its name in a table, where seeds are averaged."""
-        return str(replace(self, change="")) if self.change.startswith("seed") else str(self)
-
-
-TIERS = (22.0, 12.0, 32.0)
-ALL = [
-    "clean",
-    *(f"{method}@{snr:g}" for snr in TIERS for method in ("naive", "denoise-first", *NOISY)),
-    *(f"{method}@32" for method in UNDERSAMPLED),
-    *(f"sure@22:{change}" for change in ("noise+20", "noise-20", "uneven", "patients1", "patients3")),
-    "clean:patients1",
-    "clean:patients3",
-]
-"""The full run, what matters most first."""
-
-
-def chosen(patterns: Sequence[str]) -> list[Case]:
-    """The cases that patterns name; one that is not of the full run by its whole name."""
-    names: list[str] = []
-    for pattern in patterns or ALL:
-        names.extend([name for name in ALL if fnmatchcase(name, pattern)] or [pattern])
-    return [Case.of(name) for name in dict.fromkeys(names)]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One protocol; the numbers that a GPU would raise."""
-
-    size: int = 128
-    band: int = 64
-    """Rows of a training item, of all its columns."""
-    scans: int = 200
-    coils: int = 8
-    acceleration: float = 4.0
-    widths: tuple[int, ...] = (32, 64, 128)
-    steps: int = 1500
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    walk_steps: int = 30
-    samples: int = 2
-    validation: int = 12
-    masks: int = 3
-    scan_snr: float = 32.0
-
-
-QUICK: dict[str, Any] = {
-    "size": 96, "band": 48, "scans": 3, "widths": (8, 12), "steps": 3, "batch_size": 2, "walk_steps": 3, "samples": 1,
-    "validation": 2, "masks": 1,
-}  # fmt: skip
-
 
 # ---- What is learned from.
 
@@ -488,7 +344,7 @@ class Tests:
             found = self._sample(scan, prior, number, device)
             if number == len(self.images) // 2:
                 pictures[f"validation, R = {acceleration}"] = found.numpy()
-            score = _psnr(self.images[number], found)
+            score = magnitude_psnr(self.images[number], found)
             yield {"task": f"R = {acceleration}", "item": number, "block": number // 2, "psnr": score}
         for name, acceleration, mask, subject in self.subjects:
             found = self._sample(subject.acquisition, prior, subject.scan.middle, device)
@@ -504,7 +360,7 @@ class Tests:
             told = nearest_level(prior, level)
             for number, image in enumerate(self.images):
                 noisy = image + level * noise_like(image[None], generators(0, f"noise {level}", number))[0]
-                score = _psnr(image, prior.cpu().denoise(noisy[None], told)[0])
+                score = magnitude_psnr(image, prior.cpu().denoise(noisy[None], told)[0])
                 yield {"task": f"denoise {level:g}", "item": number, "block": number // 2, "psnr": score}
 
     def _sample(self, scan: Acquisition, prior: NetworkPrior, number: int, device: str) -> Tensor:
@@ -517,11 +373,6 @@ class Tests:
         number = len(self.images) // 2
         real = {f"{name}, R = {factor}": one.truth for name, factor, mask, one in self.subjects if not mask}
         return {f"validation, R = {factor}": self.images[number] for factor in ACCELERATIONS} | real
-
-
-def _psnr(truth: Tensor, image: Tensor) -> float:
-    target = truth.abs()[None]
-    return psnr(target, image.abs()[None], foreground(target))
 
 
 def run_case(case: Case, training: Sequence[Path], tests: Tests, out: Path, device: str) -> None:
@@ -545,219 +396,6 @@ def run_case(case: Case, training: Sequence[Path], tests: Tests, out: Path, devi
     write_text(folder / "numbers.json", json.dumps({**about, "rows": rows}) + "\n")
     for path in checkpoint.found(folder):
         path.unlink()
-
-
-# ---- What came out.
-
-Values = Mapping[tuple[str, Any], float]
-"""PSNR by (task, item)."""
-
-
-class Results:
-    """All finished cases of a folder."""
-
-    def __init__(self, out: Path) -> None:
-        self.folder = out / "cases"
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*/numbers.json"))]
-        if len({json.dumps(one["settings"]) for one in found}) > 1:
-            raise InputError(f"{self.folder} holds cases of several settings; keep those of one, or give another --out")
-        place = {name: number for number, name in enumerate(ALL)}
-        found.sort(key=lambda one: place.get(one["case"], len(place)))
-        self.cases = {one["case"]: one for one in found}
-        self.least = {Case.of(one["case"]).row: one["sigma_min"] for one in found}
-        self.blocks = {(row["task"], row["item"]): row["block"] for one in found for row in one["rows"]}
-        self.values: dict[str, dict[tuple[str, Any], float]] = {}
-        for name in dict.fromkeys(Case.of(one["case"]).row for one in found):
-            seeds = [one for one in found if Case.of(one["case"]).row == name]
-            every = [{(row["task"], row["item"]): row["psnr"] for row in one["rows"]} for one in seeds]
-            shared = set.intersection(*(set(one) for one in every))
-            self.values[name] = {item: float(np.mean([one[item] for one in every])) for item in sorted(shared, key=str)}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return next(iter(self.cases.values()))["settings"]
-
-    def mean(self, name: str, tasks: Sequence[str], less: str | None = None) -> Estimate | None:
-        """Over the items of some tasks, or of the difference to another case, item by item."""
-        here, other = self.values.get(name, {}), {} if less is None else self.values.get(less, {})
-        items = [item for item in here if item[0] in tasks and (less is None or item in other)]
-        if not items:
-            return None
-        values = [here[item] - other.get(item, 0.0) for item in items]
-        return mean_interval(values, [self.blocks[item] for item in items])
-
-
-SIMULATED = tuple(f"R = {factor}" for factor in ACCELERATIONS)
-REAL = tuple(f"real, R = {factor}" for factor in ACCELERATIONS)
-BELOW = "†"
-DENOISED = tuple(f"denoise {level:g}" for level in LEVELS)
-
-
-def report(results: Results) -> str:
-    """Tables of each SNR, what is won and lost, and what cases do when something is changed."""
-    cases = {name: Case.of(name) for name in results.values if not Case.of(name).change}
-    names, clean = list(cases), [name for name in cases if name == "clean"]
-    parts = [_about(results)]
-    for snr in sorted({case.snr for case in cases.values() if case.snr is not None}, reverse=True):
-        here = [name for name, case in cases.items() if case.snr == snr]
-        for kind in ("noisy", "undersampled"):
-            rows = [name for name in here if (cases[name].method in UNDERSAMPLED) == (kind == "undersampled")]
-            if rows:
-                parts.append(f"### {snr:g} dB, {kind} scans only\n\n" + "\n\n".join(_tables(results, clean + rows)))
-    if verdicts := _verdicts(results, names):
-        parts.append("### Against each other\n\n" + verdicts)
-    if changed := [name for name in results.values if name not in cases]:
-        bases = dict.fromkeys(map(_base, changed))
-        groups = [(base, *(one for one in changed if _base(one) == base)) for base in bases]
-        rows = [one for group in groups for one in group if one in results.values]
-        parts.append("### With something changed\n\n" + "\n\n".join(_tables(results, rows)))
-    return "\n\n".join(parts) + "\n"
-
-
-def _base(name: str) -> str:
-    return str(replace(Case.of(name), change=""))
-
-
-def _about(results: Results) -> str:
-    s, seconds = results.settings, [one["training_seconds"] for one in results.cases.values()]
-    tests = [one["testing_seconds"] for one in results.cases.values()]
-    return (
-        f"{len(results.cases)} cases; a U-Net of widths {list(s['widths'])}, {s['steps']} steps of {s['batch_size']}"
-        f" bands of {s['band']} x {s['size']} from {s['scans']} scans. Processor time of a training: {min(seconds):.0f}"
-        f" to {max(seconds):.0f} s, of tests {np.mean(tests):.0f} s. PSNR in dB, of the magnitude in the foreground;"
-        " in brackets the difference to `clean`, image by image, with its 95 % interval: a bootstrap over blocks of two"
-        f" neighbouring slices of the one validation patient, and over {s['masks']} masks of each real scan."
-    )
-
-
-def _tables(results: Results, rows: Sequence[str]) -> Iterator[str]:
-    tested = [task for task in (*SIMULATED, *REAL) if any(task == item[0] for item in results.blocks)]
-    yield _table(results, rows, tested)
-    yield _table(results, rows, DENOISED)
-
-
-def _table(results: Results, rows: Sequence[str], tasks: Sequence[str]) -> str:
-    lines = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
-    for name in rows:
-        cells = []
-        for task in tasks:
-            mean, gap = results.mean(name, [task]), results.mean(name, [task], less="clean")
-            behind = "" if gap is None or name == "clean" else f" ({_text(gap)})"
-            told = "" if task not in DENOISED or float(task.split()[1]) >= results.least[name] else BELOW
-            cells.append("" if mean is None else f"{mean.mean:.2f}{told}{behind}")
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    if any(BELOW in line for line in lines):
-        lines += ["", f"{BELOW} below the prior's smallest level, which it is told instead."]
-    return "\n".join(lines)
-
-
-def _text(found: Estimate) -> str:
-    ends = "" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.mean:+.2f}{ends}"
-
-
-def _verdicts(results: Results, names: Sequence[str]) -> str:
-    """At each SNR the best method that knows what its data lack, against the clean prior and what knows nothing."""
-    lines = ["| | best | to `clean` | to its rivals |", "|---|---|---|---|"]
-    for snr in sorted({case.snr for case in map(Case.of, names) if case.snr is not None}, reverse=True):
-        for kind, methods, rivals in (
-            ("noisy", NOISY, ("naive", "denoise-first")),
-            ("undersampled", ("ambient", "gsure", "splitting"), ("zero-filled", "l1-wavelet")),
-        ):
-            found = {one: results.mean(one, SIMULATED) for one in (f"{method}@{snr:g}" for method in methods)}
-            known = {one: mean.mean for one, mean in found.items() if mean is not None}
-            if not known:
-                continue
-            best = max(known, key=lambda one: known[one])
-            gap = results.mean(best, SIMULATED, less="clean")
-            cells = []
-            for rival in (f"{method}@{snr:g}" for method in rivals):
-                if (gain := results.mean(best, SIMULATED, less=rival)) is not None:
-                    cells.append(f"`{rival}`: {_text(gain)}, {_words(gain)}")
-            lines.append(
-                f"| {kind}, {snr:g} dB | `{best}` | {'' if gap is None else _text(gap)} | {'; '.join(cells)} |"
-            )
-    if len(lines) == 2:
-        return ""
-    return "\n".join([*lines, "", f"The best by its mean over {' and '.join(SIMULATED)} of these very images."])
-
-
-def _words(gain: Estimate) -> str:
-    if math.isnan(gain.low) or gain.low <= 0 <= gain.high:
-        return "not to be told apart"
-    return "better" if gain.low > 0 else "worse"
-
-
-def write_plot(path: Path, results: Results) -> None:
-    """What each method loses against `clean`, by SNR: reconstruction and denoising."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    methods = [name for name, method in METHODS.items() if name != "clean" and not method.undersampled]
-    for axes, (title, tasks) in zip(
-        figure.subplots(1, 3, sharey=True),
-        ((SIMULATED[0], SIMULATED[:1]), (SIMULATED[1], SIMULATED[1:]), ("denoising, five levels", DENOISED)),
-        strict=True,
-    ):
-        for number, method in enumerate(methods):
-            gaps = {snr: results.mean(f"{method}@{snr:g}", tasks, less="clean") for snr in sorted(TIERS)}
-            known = {snr: gap for snr, gap in gaps.items() if gap is not None}
-            means = np.array([gap.mean for gap in known.values()])
-            ends = np.array([[gap.low, gap.high] for gap in known.values()]).reshape(-1, 2)
-            bars = np.nan_to_num(np.abs(ends.T - means))
-            x = np.array(list(known)) + 0.3 * (number - len(methods) / 2)
-            axes.errorbar(x, means, bars, marker="o", color=colormaps["tab10"](number), label=method, elinewidth=0.8)
-        axes.axhline(0, color="0.5", linewidth=0.8)
-        axes.set(title=title, xlabel="SNR of the training scans (dB)", xticks=sorted(TIERS))
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("PSNR against clean training (dB)")
-    figure.axes[-1].legend(fontsize=8, frameon=False)
-    with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=110)
-
-
-def write_pictures(folder: Path, results: Results, tests: Tests) -> list[Path]:
-    """A panel for each picture and SNR: truth, clean training, and the methods."""
-    written = []
-    for title, truth in tests.truths().items():
-        for snr in sorted(TIERS, reverse=True):
-            for kind in ("noisy", "undersampled"):
-                names = [f"{n}@{snr:g}" for n, m in METHODS.items() if m.undersampled == (kind == "undersampled")]
-                images = {name: _picture(results, name, title) for name in ("clean", *names) if name in results.cases}
-                known = {name: image for name, image in images.items() if image is not None}
-                if len(known) < 2 or set(known) == {"clean"}:
-                    continue
-                captions = {name: f"{_psnr(truth, torch.from_numpy(image)):.2f} dB" for name, image in known.items()}
-                path = folder / f"{title.replace(', R = ', '-R')}-{kind}-{snr:g}dB.png"
-                save_png(path, panel(known, truth=truth, captions={"truth": "", **captions}))
-                written.append(path)
-    return written
-
-
-def _picture(results: Results, name: str, title: str) -> np.ndarray | None:
-    path = results.folder / name / "pictures.npz"
-    if not path.exists():
-        return None
-    with np.load(path) as kept:
-        return kept.get(title)
-
-
-def write_report(out: Path, tests: Tests, page: Path | None) -> None:
-    """out/table.md, out/plot.png and out/pictures/; with a page also between its marks, its figures beside it."""
-    results = Results(out)
-    if not results.cases:
-        raise InputError(f"{out} has no finished case yet")
-    text = report(results)
-    write_text(out / "table.md", text)
-    write_plot(out / "plot.png", results)
-    write_pictures(out / "pictures", results, tests)
-    if page is None:
-        return
-    figures = page.parent / "figures" / "noisy"
-    write_plot(figures / "plot.png", results)
-    shown = ["![PSNR against clean training, by SNR](figures/noisy/plot.png)"]
-    for path in write_pictures(figures, results, tests):
-        shown.append(f"![{path.stem}](figures/noisy/{path.name})")
-    fill(page, results=text + "\n" + "\n\n".join(shown))
 
 
 FILES = click.Path(exists=True, path_type=Path)
@@ -812,7 +450,7 @@ def main(
             run_case(case, training, tests, out, device)
         write_text(out / "table.md", report(Results(out)))
         click.echo(f"{case}: done")
-    write_report(out, tests, page)
+    write_report(out, tests.truths(), page)
 
 
 def _keep_settings(out: Path, settings: Settings) -> None:
