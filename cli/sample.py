@@ -18,6 +18,12 @@ INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "p
 @click.option(
     "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
 )
+@click.option(
+    "--base", metavar="PRIOR|none",
+    help="A prior for whole images, which the walk goes down above the noise level --border."
+    "  [default: what the prior's record names]",
+)  # fmt: skip
+@click.option("--border", type=float, metavar="SIGMA", help="Where the prior takes over from its base.")
 @click.option("--number", "-n", type=click.IntRange(1), default=16, show_default=True, help="How many samples.")
 @click.option("--size", default="256", show_default=True, metavar="N|ROWSxCOLS", help="Of the image, in pixels.")
 @click.option(

@@ -24,7 +24,7 @@ from mri_score.evaluation.sheet import colour_sheet, magnitude_sheet, phase_shee
 from mri_score.experiment import bind
 from mri_score.files import make_folder
 from mri_score.generation import INPAINTING, WALKS, Walk
-from mri_score.priors.store import find_prior, load_prior, read_record
+from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
 from mri_score.reconstruction import GIVEN, find_device
 from mri_score.volumes import find_precision
 
@@ -43,9 +43,13 @@ def sample(**given: Any) -> None:
     find_device(given["device"])
     out: Path = given["out"]
     path = find_prior(given["prior"])
-    prior, record = load_prior(path), read_record(path)
+    record = read_record(path)
+    if given["image"] is None:
+        prior, told = generation.bare_prior(path, given["base"], given["border"])
+    else:
+        prior, told = load_prior(path), {}
     prior.precision = precision
-    channels = int(record["network"].get("channels", 2))
+    channels = image_channels(record["network"])
     if channels > 2 and (channels != 3 or given["image"] is not None):
         task = "sample" if given["image"] is None else "--inpaint"
         raise InputError(f"{path} is a prior of {channels} channels, which {task} does not know; complex images have 2")
@@ -61,9 +65,11 @@ def sample(**given: Any) -> None:
     options = _read_settings(given["changes"], walk)
     attributes = {
         "prior": str(given["prior"]), "prior_sha256": record["sha256"], "sampler": name, "steps": steps, "mean": mean,
-        "seed": given["seed"], "precision": given["precision"], "sampler_options": ",".join(given["changes"]),
+        **told, "seed": given["seed"], "precision": given["precision"], "sampler_options": ",".join(given["changes"]),
     }  # fmt: skip
     make_folder(out)
+    if told:
+        click.echo(f"above sigma {told['border']:g} with {told['base']}, below with {given['prior']}")
     count = given["interpolate"] or given["number"]
     total = None if walk.calls is None else count * steps * walk.calls
     with tqdm(
@@ -131,7 +137,7 @@ def _check_combinations(given: Mapping[str, Any]) -> None:
     """Refuse options that contradict each other."""
     if (given["image"] is None) != (given["keep"] is None):
         raise InputError("--inpaint IMAGE and --keep MASK go together: name the image and its known pixels")
-    if given["image"] is not None and (others := chosen("interpolate", "size")):
+    if given["image"] is not None and (others := chosen("interpolate", "size", "base", "border")):
         raise InputError(f"--inpaint does not go with {', '.join(others)}: leave out either")
     if given["image"] is None and (others := chosen("noise_std", "number_of_slice")):
         raise InputError(f"{', '.join(others)} goes with --inpaint only; leave it out")

@@ -20,7 +20,7 @@ from mri_score.errors import InputError, unknown_name
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
-from mri_score.priors.store import read_record
+from mri_score.priors.store import find_prior, join_experts, load_prior, read_record
 from mri_score.reconstruction import GIVEN, Progress, find_device
 from mri_score.samplers import SAMPLERS, Ancestral, Ddim, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
@@ -69,6 +69,31 @@ DEFAULT_INPAINTING = "mmps-draw"
 
 NOISE_STD = 0.01
 """Of known pixels, each real component: 1 % of a bright one, about what a clinical scan has at 36 dB."""
+
+
+def bare_prior(
+    name: str | Path, base: str | Path | None = None, border: float | None = None
+) -> tuple[NetworkPrior, dict[str, Any]]:
+    """The prior that a walk without data goes down, and the names and the border of what it is made of.
+
+    A prior that learned from patches knows tissue, and not where in an object it lies. Its record may name a base: a
+    prior for whole images, whose network goes first, above the noise level `border`. Walks with data do without, as
+    data say where things are. base: another one than the record's, or "none".
+    Errors: InputError where one of `base` and `border` is given and the other is not known, and as `join_experts`.
+    """
+    path = find_prior(name)
+    told = dict((read_record(path).get("about") or {}).get("base") or {})
+    if base is not None:
+        told = {"prior": str(base)}
+    if border is not None:
+        told["border"] = border
+    if told.get("prior") in (None, "none") and border is None:
+        return load_prior(path), {}
+    if not {"prior", "border"} <= set(told) or told["prior"] == "none":
+        raise InputError("--base PRIOR and --border SIGMA go together: which prior goes first, and down to where")
+    prior, _ = join_experts(path, told["prior"], told["border"])
+    facts = {"base": told["prior"], "base_sha256": read_record(find_prior(told["prior"]))["sha256"]}
+    return prior, {**facts, "border": told["border"]}
 
 
 def sample_prior(

@@ -16,9 +16,9 @@ from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
 from mri_score.data.images import ImageStacks
 from mri_score.data.transforms import percentile
 from mri_score.errors import InputError
-from mri_score.generation import prior_mean, sample_prior
+from mri_score.generation import bare_prior, prior_mean, sample_prior
 from mri_score.numerics.fourier import resize_image
-from mri_score.priors.store import DEFAULT, build_prior, find_prior, load_prior, read_record
+from mri_score.priors.store import DEFAULT, build_prior, find_prior, image_channels, load_prior, read_record
 from mri_score.score import NetworkPrior
 from mri_score.training import checkpoint
 
@@ -220,8 +220,8 @@ def extract(
 
 
 def priors(name: str | Path) -> Iterator[tuple[str, NetworkPrior]]:
-    """The one prior of a name, run folder or file."""
-    yield str(name), load_prior(name)
+    """The one prior of a name, run folder or file, as samples are drawn from it."""
+    yield str(name), bare_prior(name)[0]
 
 
 def checkpoints(folder: Path) -> Iterator[tuple[str, NetworkPrior]]:
@@ -252,7 +252,7 @@ def _averaged(path: Path, record: Mapping[str, Any]) -> NetworkPrior:
 def draw(name: str | Path, prior: NetworkPrior, count: int, shape: Sequence[int], **walk: Any) -> Tensor:
     """`sample_prior` with the mean and the kind of numbers, complex or real, of the prior's file: (count, *shape)."""
     path = find_prior(name)
-    channels = read_record(path)["network"].get("channels", 2)
+    channels = image_channels(read_record(path)["network"])
     if channels > 2:
         raise InputError(f"{name} makes images of {channels} channels; samples are judged as complex or real images")
     dtype = torch.complex64 if channels == 2 else torch.float32

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 
+import h5py
 import pytest
 import torch
 from click.testing import CliRunner
 
-from mri_score import experiment
+from mri_score import experiment, quality
 from mri_score.cli import main
 from mri_score.errors import InputError
 from mri_score.footprint import network_bytes
+from mri_score.generation import bare_prior, sample_prior
+from mri_score.networks.experts import Experts
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.priors.store import build_prior, join_experts, load_prior, read_record, save_prior
+from mri_score.priors.store import add_to_record, build_prior, join_experts, load_prior, read_record, save_prior
 
 LOW = {"name": "unet", "widths": [6, 8], "blocks": 1, "embedding": 32}
 HIGH = {"name": "unet", "widths": [6], "blocks": 1, "embedding": 32, "unshuffle": 4}
@@ -107,6 +110,37 @@ def test_training_goes_on_from_the_expert_that_fits(runs, tmp_path):
 def test_memory_is_that_of_the_network_for_details(runs):
     joined, _ = join_experts(*runs, 2.0)
     assert network_bytes(joined, 2, (64, 64)) == network_bytes(load_prior(runs[0]), 2, (64, 64))
+
+
+def test_samples_begin_with_the_base_that_a_record_names(runs, tmp_path):
+    low, high = (run / "prior.safetensors" for run in runs)
+    add_to_record(low, base={"prior": str(high), "border": 2.0})
+    joined, told = bare_prior(low)
+    assert told == {"base": str(high), "base_sha256": read_record(high)["sha256"], "border": 2.0}
+    x = noisy([5.0, 0.3])
+    levels = torch.tensor([5.0, 0.3])
+    torch.testing.assert_close(joined.denoise(x, levels), join_experts(low, high, 2.0)[0].denoise(x, levels))
+    alone, told = bare_prior(low, "none")
+    assert told == {} and torch.equal(alone.denoise(x, 0.3), load_prior(low).denoise(x, 0.3))
+    assert bare_prior(low, border=3.0)[1]["border"] == 3.0
+    with pytest.raises(InputError, match="--base PRIOR and --border SIGMA go together"):
+        bare_prior(high, str(low))
+
+    options = ["-p", str(low), "-n", "2", "--size", "16", "--steps", "4", "--seed", "3"]
+    done = CliRunner().invoke(main, ["sample", *options, "--out", str(tmp_path / "with")])
+    assert done.exit_code == 0 and f"above sigma 2 with {high}, below with {low}" in done.output
+    expected = sample_prior(joined, 2, (16, 16), steps=4, seed=3)
+    with h5py.File(tmp_path / "with" / "samples.h5") as file:
+        torch.testing.assert_close(torch.from_numpy(file["samples"][:]), expected)
+        assert file.attrs["border"] == 2.0 and file.attrs["base"] == str(high)
+    done = CliRunner().invoke(main, ["sample", *options, "--base", "none", "--out", str(tmp_path / "without")])
+    assert done.exit_code == 0 and "above sigma" not in done.output
+    with h5py.File(tmp_path / "without" / "samples.h5") as file:
+        torch.testing.assert_close(
+            torch.from_numpy(file["samples"][:]), sample_prior(alone, 2, (16, 16), steps=4, seed=3)
+        )
+    [(_, judged)] = quality.priors(low)
+    assert isinstance(judged.network, Experts)
 
 
 def test_what_cannot_be_joined_is_refused(runs, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,11 @@ def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[Netw
     for side, prior in zip(("low", "high"), priors, strict=True):
         joined.network.get_submodule(side).load_state_dict(prior.network.state_dict())
     return joined.eval().requires_grad_(False), network
+
+
+def image_channels(network: Mapping[str, Any]) -> int:
+    """Of the images of a network, by its arguments in a record: 2 for complex ones."""
+    return image_channels(network["low"]) if network["name"] == "experts" else int(network.get("channels", 2))
 
 
 def read_record(path: Path) -> dict[str, Any]:
