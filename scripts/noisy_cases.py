@@ -27,6 +27,8 @@ class Method:
     loss: str = "denoising"
     options: Mapping[str, Any] = field(default_factory=dict)
     undersampled: bool = False
+    below: bool = False
+    """Score matching on what was denoised goes on below the noise, down to LEAST."""
 
     @property
     def knows_noise(self) -> bool:
@@ -39,6 +41,7 @@ METHODS = {
     "naive": Method("noisy"),
     "denoise-first": Method("non-local means"),
     "sure": Method("noisy", "sure"),
+    "sure-below": Method("noisy", "sure", below=True),
     "sure_score": Method("noisy", "sure_score"),
     "sure_score-published": Method("noisy", "sure_score", {"published": True}),
     "noisy_score": Method("noisy", "noisy_score"),
@@ -48,7 +51,7 @@ METHODS = {
     "gsure": Method(None, "gsure", MASKS, True),
     "splitting": Method(None, "splitting", {"centre": 8, "score_weight": 1.0, **MASKS}, True),
 }
-NOISY = ("sure", "sure_score", "sure_score-published", "noisy_score")
+NOISY = ("sure", "sure-below", "sure_score", "sure_score-published", "noisy_score")
 UNDERSAMPLED = tuple(name for name, method in METHODS.items() if method.undersampled)
 
 
