@@ -42,7 +42,7 @@ def command(
     \b
     Examples:
       mri-score export-prior runs/knee_384 --name knee --summary "Adult knees, proton density." --data-card data.md
-      mri-score export-prior runs/brain --high runs/brain_high --border 4 --name heads --summary "Adult heads."
+      mri-score export-prior runs/brain --high runs/brain_heads --border 4 --name heads --summary "Adult heads."
     """
     from mri_score.errors import InputError
     from mri_score.experiment import read_config
@@ -67,11 +67,14 @@ def command(
     settings = read_config(config or source.parent / "config.yaml")
     record, prior = read_record(source), load_prior(source)
     network = record["network"]
-    about = {**record["about"], "summary": summary, "config": Path(config).name if config else "config.yaml"}
+    known = {key: value for key, value in record["about"].items() if key != "base"}
+    about = {**known, "summary": summary, "config": Path(config).name if config else "config.yaml"}
     logs = {"": _log(source.parent)}
     if high is not None and border is not None:
         prior, network = join_experts(source, high, border)
-        about["high"] = {"border": border, **read_record(find_prior(high))["about"]}
+        about = {key: value for key, value in about.items() if not key.startswith("ood_")}
+        above = read_record(find_prior(high))["about"]
+        about["high"] = {**above, "border": border, "config": above.get("config", "config.yaml")}
         logs = {
             f", sigma up to {border:g}": logs[""],
             f", sigma from {border:g}": _log(find_prior(high).parent),

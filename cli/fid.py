@@ -9,7 +9,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from .options import ANY_PATH, FOLDER
+from .options import ANY_PATH, FOLDER, base_line, base_options
 
 
 @click.command("fid")
@@ -30,6 +30,7 @@ from .options import ANY_PATH, FOLDER
     " trust it) or ONNX (.onnx, needs onnxruntime), which gets magnitudes clipped to [0, 1], in 3 equal channels of"
     " 299 x 299 (antialiased bilinear).",
 )  # fmt: skip
+@base_options
 @click.option("-n", "--count", type=click.IntRange(4), default=64, show_default=True, help="Samples of each prior.")
 @click.option("--images", "most", type=click.IntRange(4), metavar="N", help="At most so many real images, spread out.")
 @click.option(
@@ -103,7 +104,7 @@ def command(**given: Any) -> None:
 
 def _samples(given: dict[str, Any], shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """Name and samples (N, H, W) of the file, the prior or each checkpoint."""
-    from mri_score import quality
+    from mri_score import generation, quality
 
     if given["samples"] is not None:
         yield given["samples"].name, quality.read_samples(given["samples"])
@@ -111,7 +112,11 @@ def _samples(given: dict[str, Any], shape: tuple[int, ...]) -> Iterator[tuple[st
     walk = {name: given[name] for name in ("sampler", "steps") if given[name] is not None}
     walk |= {name: given[name] for name in ("seed", "batch_size", "device")}
     place = given["run"] or given["prior"]
-    for name, prior in quality.priors(place) if given["run"] is None else quality.checkpoints(place):
+    if given["run"] is None:
+        bare, told = generation.bare_prior(place, given["base"], given["border"])
+        if told:
+            click.echo(base_line(told, place))
+    for name, prior in [(str(place), bare)] if given["run"] is None else quality.checkpoints(place):
         with tqdm(desc=name, unit="call", leave=False, dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
             samples = quality.draw(place, prior, given["count"], shape, progress=bar.update, **walk)
         yield name, samples

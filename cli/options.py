@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,20 @@ SAMPLERS = f"Draws of the posterior: {', '.join(DRAWS)}. Estimates, whose spread
 precision_option = click.option(
     "--precision", default="float32", show_default=True, help="float32 or bfloat16: of the prior's network."
 )
+
+
+def base_options(command: Callable) -> Callable:
+    """--base and --border of commands that sample a bare prior."""
+    border = click.option("--border", type=float, metavar="SIGMA", help="Where the prior takes over from its base.")
+    return click.option(
+        "--base", metavar="PRIOR|none",
+        help="A prior for whole images, which the walk goes down first, above the noise level --border."
+        "  [default: what the prior's record names]",
+    )(border(command))  # fmt: skip
+
+
+def base_line(told: Mapping[str, Any], prior: object) -> str:
+    return f"above sigma {told['border']:g} with {told['base']}, below with {prior}"
 
 
 shard_option = click.option(

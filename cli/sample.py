@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, precision_option
+from .options import ANY_PATH, FOLDER, base_options, precision_option
 
 WALKS = ("ancestral", "ddim", "euler", "heun", "langevin", "predictor-corrector", "rk45")
 INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "pigdm")
@@ -18,12 +18,7 @@ INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "p
 @click.option(
     "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
 )
-@click.option(
-    "--base", metavar="PRIOR|none",
-    help="A prior for whole images, which the walk goes down above the noise level --border."
-    "  [default: what the prior's record names]",
-)  # fmt: skip
-@click.option("--border", type=float, metavar="SIGMA", help="Where the prior takes over from its base.")
+@base_options
 @click.option("--number", "-n", type=click.IntRange(1), default=16, show_default=True, help="How many samples.")
 @click.option("--size", default="256", show_default=True, metavar="N|ROWSxCOLS", help="Of the image, in pixels.")
 @click.option(

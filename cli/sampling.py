@@ -28,7 +28,7 @@ from mri_score.priors.store import find_prior, image_channels, load_prior, read_
 from mri_score.reconstruction import GIVEN, find_device
 from mri_score.volumes import find_precision
 
-from .options import chosen
+from .options import base_line, chosen
 
 SHOWN = 4
 """Draws of an inpainting that its picture shows."""
@@ -69,7 +69,7 @@ def sample(**given: Any) -> None:
     }  # fmt: skip
     make_folder(out)
     if told:
-        click.echo(f"above sigma {told['border']:g} with {told['base']}, below with {given['prior']}")
+        click.echo(base_line(told, given["prior"]))
     count = given["interpolate"] or given["number"]
     total = None if walk.calls is None else count * steps * walk.calls
     with tqdm(

@@ -7,6 +7,7 @@ differs from the defaults.
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,7 +35,7 @@ from mri_score.numerics.noise import generators
 from mri_score.priors.store import load_prior, save_prior
 from mri_score.reconstruction import find_device
 from mri_score.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
-from mri_score.score import NetworkPrior
+from mri_score.score import PRECONDITIONINGS, NetworkPrior
 from mri_score.training.batches import Batches, Source
 from mri_score.training.figures import Figures
 from mri_score.training.loop import train
@@ -304,10 +305,14 @@ def run(
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:
     """Take over the weights of another prior: of the same network, or of a U-Net that this one contains.
 
-    Of two experts those that fit, the one for low noise levels first.
+    Of two experts the one whose levels the middle of the run's is in, and the other where that one does not fit.
     """
     given, network = load_prior(start).network, prior.network
-    candidates = [given.low, given.high] if isinstance(given, Experts) else [given]
+    candidates = [given]
+    if isinstance(given, Experts):
+        middle = torch.tensor(math.sqrt(prior.sigma_min * prior.sigma_max))
+        above = float(PRECONDITIONINGS[prior.precondition](middle, prior.sd)[3]) > given.border
+        candidates = [given.high, given.low] if above else [given.low, given.high]
     failures: list[RuntimeError] = []
     for candidate in candidates:
         try:

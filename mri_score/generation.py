@@ -82,18 +82,22 @@ def bare_prior(
     Errors: InputError where one of `base` and `border` is given and the other is not known, and as `join_experts`.
     """
     path = find_prior(name)
-    told = dict((read_record(path).get("about") or {}).get("base") or {})
-    if base is not None:
-        told = {"prior": str(base)}
-    if border is not None:
-        told["border"] = border
-    if told.get("prior") in (None, "none") and border is None:
+    known = (read_record(path).get("about") or {}).get("base")
+    if known is not None and not (isinstance(known, Mapping) and {"prior", "border"} <= set(known)):
+        raise InputError(f"{path.with_suffix('.json')}: about.base is {known!r}; it should name a prior and a border")
+    if base is None and known is not None:
+        base, border = str(known["prior"]), float(known["border"] if border is None else border)
+        beside = path.parent / base
+        base = beside if beside.exists() else base
+    if base in (None, "none") and border is None:
         return load_prior(path), {}
-    if not {"prior", "border"} <= set(told) or told["prior"] == "none":
+    if base in (None, "none") or border is None:
         raise InputError("--base PRIOR and --border SIGMA go together: which prior goes first, and down to where")
-    prior, _ = join_experts(path, told["prior"], told["border"])
-    facts = {"base": told["prior"], "base_sha256": read_record(find_prior(told["prior"]))["sha256"]}
-    return prior, {**facts, "border": told["border"]}
+    try:
+        digest = read_record(find_prior(base))["sha256"]
+    except InputError as error:
+        raise InputError(f"{error}; it is the base of {name}: give another --base, or --base none") from error
+    return join_experts(path, base, border)[0], {"base": str(base), "base_sha256": digest, "border": border}
 
 
 def sample_prior(

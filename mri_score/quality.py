@@ -16,7 +16,7 @@ from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
 from mri_score.data.images import ImageStacks
 from mri_score.data.transforms import percentile
 from mri_score.errors import InputError
-from mri_score.generation import bare_prior, prior_mean, sample_prior
+from mri_score.generation import prior_mean, sample_prior
 from mri_score.numerics.fourier import resize_image
 from mri_score.priors.store import DEFAULT, build_prior, find_prior, image_channels, load_prior, read_record
 from mri_score.score import NetworkPrior
@@ -217,11 +217,6 @@ def extract(
 
 
 # ---- Samples.
-
-
-def priors(name: str | Path) -> Iterator[tuple[str, NetworkPrior]]:
-    """The one prior of a name, run folder or file, as samples are drawn from it."""
-    yield str(name), bare_prior(name)[0]
 
 
 def checkpoints(folder: Path) -> Iterator[tuple[str, NetworkPrior]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import MappingProxyType
@@ -129,6 +130,11 @@ class NetworkPrior(ScoreModel):
         self.network = network
         self.precondition = precondition
         self.sd, self.sigma_min, self.sigma_max = sd, sigma_min, sigma_max
+
+    def learned(self, sigmas: Sequence[float]) -> tuple[float, ...]:
+        """Those of some noise levels that it was trained on; the middle of its range where none is."""
+        known = tuple(sigma for sigma in sigmas if self.sigma_min <= sigma <= self.sigma_max)
+        return known or (float(f"{math.sqrt(self.sigma_min * self.sigma_max):.3g}"),)
 
     def denoise(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None = None) -> Tensor:
         """E[x0 | x]; `extra` (B, channels, H, W) is what the network sees beside x, such as a sampling mask."""

@@ -1,6 +1,6 @@
-"""How well priors denoise the same held-out images, level by level, as the validation of a run measures it.
+"""How well priors denoise the same held-out images, level by level, with all augmentations.
 
-python scripts/denoising_errors.py brain brain-fast --images VAL.h5 --patch 256
+python scripts/denoising_errors.py brain runs/another --images VAL.h5 --patch 256
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from mri_score.data.images import ImageStacks
 from mri_score.priors.store import load_prior
 from mri_score.training.batches import Batches
 from mri_score.training.validation import SIGMAS, denoising_errors
+from mri_score.volumes import find_precision
 
 
 @click.command()
 @click.argument("priors", nargs=-1, required=True)
 @click.option("--images", multiple=True, required=True, type=click.Path(exists=True, path_type=Path), help="Stacks.")
 @click.option("--patch", type=int, help="Side of the squares.  [default: whole images]")
-@click.option("--count", type=int, default=24, show_default=True, help="Images.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--count", type=int, default=24, show_default=True, help="Images, in fours.")
+@click.option("--precision", default="bfloat16", show_default=True, help="Of the priors' networks.")
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(
     priors: tuple[str, ...], images: tuple[Path, ...], patch: int | None, count: int, precision: str, threads: int
@@ -34,9 +35,8 @@ def main(
     click.echo("|---" * (len(SIGMAS) + 1) + "|")
     for name in priors:
         prior = load_prior(name)
-        prior.precision = getattr(torch, precision)
-        known = tuple(sigma for sigma in SIGMAS if prior.sigma_min <= sigma <= prior.sigma_max)
-        errors = denoising_errors(prior, held_out, known)
+        prior.precision = find_precision(precision)
+        errors = denoising_errors(prior, held_out, prior.learned(SIGMAS))
         click.echo(f"| {name} | " + " | ".join(f"{errors[s]:.3f}" if s in errors else "" for s in SIGMAS) + " |")
 
 

@@ -14,7 +14,7 @@ LAW, CALIBRATION = "fastmri-random", 10
 LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5)
 """At which priors denoise validation images."""
 LEAST, LARGEST = 0.01, 5.0
-"""Levels of training; priors that know of the noise start at it, and their walks end there."""
+"""Levels of training; those of priors that know of the noise end at it, and so do their walks, but for `below`."""
 ACCELERATIONS = (4, 8)
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 import torch
-from pages import fill
+from pages import check, fill
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -36,10 +36,11 @@ from mri_score.evaluation.metrics import foreground, psnr
 from mri_score.evaluation.uncertainty import calibration
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.priors.store import find_prior, load_prior, read_record
+from mri_score.priors.store import load_prior
 from mri_score.reconstruction import sample_posterior
 from mri_score.score import NetworkPrior
-from mri_score.subject import Subjects
+from mri_score.subject import Subject, Subjects
+from mri_score.volumes import find_precision
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ class Condition:
 
 
 def turned(image: Tensor, degrees: float = 45.0, size: float = 1.0) -> Tensor:
-    """(H, W) about its centre, its object `size` times as large."""
+    """(H, W), of any sides, about its centre, its object `size` times as large."""
+    rows, cols = image.shape
     c, s = math.cos(math.radians(degrees)) / size, math.sin(math.radians(degrees)) / size
-    grid = affine_grid(torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]]), [1, 1, *image.shape], align_corners=False)
+    matrix = torch.tensor([[[c, -s * rows / cols, 0.0], [s * cols / rows, c, 0.0]]])
+    grid = affine_grid(matrix, [1, 1, *image.shape], align_corners=False)
     return grid_sample(image[None, None], grid, mode="bicubic", align_corners=False)[0, 0].clamp_min(0)
 
 
@@ -130,11 +133,14 @@ def simulated(
     kspace = fft(profiles * image)[None]
     kspace = kspace + noise_std * noise_like(kspace, generators(0, name))
     mask = make_mask("variable-density", (image.shape[-2], image.shape[-1]), acceleration, seed=(0,))[None, None]
+    truth = image
     if condition.coils is not None:
-        kspace = compress_coils(kspace * mask, condition.coils)[0]
+        kspace, matrix = compress_coils(kspace * mask, condition.coils)
+        mixed = torch.einsum("kc,chw->khw", matrix, profiles)
+        truth = image * mixed.abs().square().sum(0).sqrt()  # what so few coils see of it
     told = None if condition.told == 1 else condition.told * noise_std
     maps = None if condition.maps is None else condition.maps(coil_maps(kspace * mask, mask)[0])
-    return from_arrays(kspace, mask, maps, told, name), image
+    return from_arrays(kspace, mask, maps, told, name), truth
 
 
 def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -> Score:
@@ -149,6 +155,16 @@ def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -
         psnr(magnitude, (one * weight).abs()[None], inside) for one in (found.image[0], wavelet)
     )
     spread = calibration((found.samples * weight).abs(), magnitude, inside).spread_skill
+    misfit = math.nan if found.unlike is None else float(found.unlike.nanmean())
+    return Score(prior_psnr, wavelet_psnr, spread, misfit)
+
+
+def real_score(subject: Subject, prior: NetworkPrior, samples: int) -> Score:
+    """The same of a real scan, as `mri-score compare` scores it."""
+    found = sample_posterior(subject.acquisition, prior, samples=samples, slices=[subject.scan.middle])
+    images = found.image[0], subject.scale * l1_wavelet(*subject.problem)
+    prior_psnr, wavelet_psnr = (subject.scores(one)["mvue_foreground_psnr"] for one in images)
+    spread = subject.calibration(found.samples[:, 0])["spread_skill"]
     misfit = math.nan if found.unlike is None else float(found.unlike.nanmean())
     return Score(prior_psnr, wavelet_psnr, spread, misfit)
 
@@ -175,16 +191,18 @@ FILES = click.Path(exists=True, path_type=Path)
 @click.option("--slices", type=int, default=4, show_default=True, help="Of the stack, contrasts by turns.")
 @click.option("--samples", type=int, default=4, show_default=True)
 @click.option("--accel", multiple=True, type=float, default=(4.0, 8.0), show_default=True)
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--precision", default="bfloat16", show_default=True, help="Of the prior's network.")
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
 def main(
     name: str, images: Path, lenders: tuple[Path, ...], real: tuple[Path, ...], slices: int, samples: int,
     accel: tuple[float, ...], precision: str, threads: int, page: Path | None,
 ) -> None:  # fmt: skip
+    check(page, "ood")
     torch.set_num_threads(threads)
-    prior, threshold = load_prior(name), read_record(find_prior(name))["about"].get("ood_threshold")
-    prior.precision = getattr(torch, precision)
+    prior = load_prior(name)
+    threshold = prior.about.get("ood_threshold")
+    prior.precision = find_precision(precision)
     loans, stacks = [borrow(path) for path in lenders], ImageStacks([images], augment=False)
     groups = list(stacks.groups.values())
     firsts = np.cumsum([0, *map(len, groups)])
@@ -207,7 +225,7 @@ def main(
         file = FastMRI(path)
         for factor in accel:
             subject = Subjects(file).find(Scan(file).middle, Sampling(factor, seed=0))
-            add(file.name, factor, [score(subject.acquisition, subject.truth, prior, samples)])
+            add(file.name, factor, [real_score(subject, prior, samples)])
     text = "\n".join(lines)
     click.echo(text)
     if page is not None:

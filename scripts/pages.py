@@ -8,13 +8,25 @@ from mri_score.errors import InputError
 from mri_score.files import write_text
 
 
+def check(page: Path | None, *names: str) -> None:
+    """Before a long run: the page, if there is one, has the marks of these tables."""
+    text = "" if page is None else page.read_text(encoding="utf-8")
+    for name in names if page is not None else ():
+        start, end = _marks(name)
+        if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+            raise InputError(f"{page} needs the marks {start.strip()} and {end}, once each, around what is renewed")
+
+
 def fill(page: Path, **tables: str) -> None:
     """Put each text between the marks of its name; all that stands outside of them is written by hand, and stays."""
+    check(page, *tables)
     text = page.read_text(encoding="utf-8")
     for name, table in tables.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if text.count(start) != 1 or text.count(end) != 1:
-            raise InputError(f"{page} needs the marks {start.strip()} and {end}, once each, around what is renewed")
+        start, end = _marks(name)
         before, rest = text.split(start)
         text = f"{before}{start}\n{table.strip()}\n\n{end}{rest.split(end)[1]}"
     write_text(page, text)
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name} -->\n", f"<!-- end of {name} -->"

@@ -10,12 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mri_score import experiment, quality
+from mri_score import experiment
 from mri_score.cli import main
 from mri_score.errors import InputError
 from mri_score.footprint import network_bytes
 from mri_score.generation import bare_prior, sample_prior
-from mri_score.networks.experts import Experts
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import add_to_record, build_prior, join_experts, load_prior, read_record, save_prior
 
@@ -107,9 +106,33 @@ def test_training_goes_on_from_the_expert_that_fits(runs, tmp_path):
         experiment._start_from(build_prior({**LOW, "widths": [5, 7]}, sd=0.3), tmp_path / "heads.safetensors")
 
 
-def test_memory_is_that_of_the_network_for_details(runs):
-    joined, _ = join_experts(*runs, 2.0)
-    assert network_bytes(joined, 2, (64, 64)) == network_bytes(load_prior(runs[0]), 2, (64, 64))
+def test_of_two_experts_alike_training_goes_on_from_the_one_of_its_levels(tmp_path):
+    runs = new_run(tmp_path / "a", LOW, 1), new_run(tmp_path / "b", LOW, 2, sigma_min=1.0, sigma_max=300.0)
+    joined, network = join_experts(*runs, 2.0)
+    save_prior(tmp_path / "heads.safetensors", joined, network, {})
+    x = noisy([1.5])
+    for run, levels in zip(runs, ((0.01, 10.0), (1.0, 300.0)), strict=True):
+        fresh = build_prior(LOW, sd=0.3, sigma_min=levels[0], sigma_max=levels[1])
+        experiment._start_from(fresh, tmp_path / "heads.safetensors")
+        torch.testing.assert_close(fresh.denoise(x, 1.5), load_prior(run).denoise(x, 1.5))
+
+
+def test_memory_is_that_of_the_larger_network(runs, tmp_path):
+    wide = new_run(tmp_path / "wide", {**LOW, "widths": [24, 32]}, 4, sigma_min=1.0, sigma_max=300.0)
+    for high, larger in ((runs[1], runs[0]), (wide, wide)):
+        joined, _ = join_experts(runs[0], high, 2.0)
+        assert network_bytes(joined, 2, (64, 64)) == network_bytes(load_prior(larger), 2, (64, 64))
+
+
+def test_float16_is_tried_above_the_border_too(runs, tmp_path):
+    prior = load_prior(runs[1])
+    with torch.no_grad():
+        next(prior.network.parameters()).mul_(1e6)  # overflows float16
+    save_prior(runs[1] / "prior.safetensors", prior, HIGH, {})
+    options = ["--name", "heads", "--summary", "Heads.", "--out", str(tmp_path / "out"), "--border", "2"]
+    done = CliRunner().invoke(main, ["export-prior", str(runs[0]), "--high", str(runs[1]), *options])
+    assert done.exit_code == 0 and "float32" in done.output
+    assert "above sigma 2: not said" in (tmp_path / "out" / "heads.md").read_text()
 
 
 def test_samples_begin_with_the_base_that_a_record_names(runs, tmp_path):
@@ -139,13 +162,13 @@ def test_samples_begin_with_the_base_that_a_record_names(runs, tmp_path):
         torch.testing.assert_close(
             torch.from_numpy(file["samples"][:]), sample_prior(alone, 2, (16, 16), steps=4, seed=3)
         )
-    [(_, judged)] = quality.priors(low)
-    assert isinstance(judged.network, Experts)
 
 
 def test_what_cannot_be_joined_is_refused(runs, tmp_path):
     with pytest.raises(InputError, match="outside of the noise levels that both learned: 1 to 10"):
         join_experts(*runs, 0.5)
+    with pytest.raises(InputError, match="give them the other way round"):
+        join_experts(*reversed(runs), 2.0)
     other = new_run(tmp_path / "other", HIGH, 3, sd=0.4)
     with pytest.raises(InputError, match="has sd 0.3 and .* 0.4; experts share it"):
         join_experts(runs[0], other, 2.0)

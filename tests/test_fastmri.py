@@ -406,7 +406,7 @@ def test_compressed_files_are_read(path):
         ("ismrmrd_header", np.ones(3), "not a text"),
         ("ismrmrd_header", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "DOCTYPE"),
         ("ismrmrd_header", "<!doctype a><a/>", "DOCTYPE"),
-        ("ismrmrd_header", np.void('<!DOCTYPE a><a/>'.encode("utf-16")), "ismrmrd_header"),
+        ("ismrmrd_header", np.void("<!DOCTYPE a><a/>".encode("utf-16")), "ismrmrd_header"),
         ("ismrmrd_header", " " * (LARGEST_HEADER + 1), "bytes; at most"),
     ],
 )

@@ -134,6 +134,20 @@ def test_regions_of_another_phase_can_be_left_out(tmp_path):
 
     smooth = max(largest_step(0.0, seed) for seed in range(20))
     assert smooth < 1.0 and sum(largest_step(1.0, seed) > smooth for seed in range(20)) > 5
+    with pytest.raises(InputError, match="phase_steps 1.5; the first is a factor"):
+        ImageStacks([tmp_path / "plane.h5"], phase_steps=1.5)
+
+
+def test_phases_can_be_gentler(tmp_path):
+    write(tmp_path / "plane.h5", np.ones((1, 48, 48), np.float32))
+    bare = [name for name in AUGMENTATIONS if name != "smooth_phase"]
+
+    def turns(strength: float) -> float:
+        source = ImageStacks([tmp_path / "plane.h5"], without=bare, phase_steps=0.0, phase_strength=strength)
+        images = torch.cat([source.sample(seeded(seed)).image for seed in range(20)])
+        return float((images[..., 1:] * images[..., :-1].conj()).angle().square().mean().sqrt())
+
+    assert turns(0.0) < 1e-5 and turns(0.5) == pytest.approx(0.5 * turns(1.0), rel=1e-3)
 
 
 def test_folders_are_read_with_all_their_stacks(path, tmp_path):

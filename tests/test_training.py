@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses import Denoising
+from mri_score.networks.unet import UNet
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import build_prior
@@ -28,7 +29,7 @@ from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, join
 from mri_score.training.ema import Ema
 from mri_score.training.loop import PATIENCE, Interrupted, _ramp, train
-from mri_score.training.validation import SIGMAS, denoising_errors
+from mri_score.training.validation import SIGMAS, denoising_errors, validate
 
 SIZE = (8, 9)
 STEPS = 30
@@ -471,6 +472,14 @@ def test_the_unit_of_denoising_errors_is_the_white_gaussian():
     errors = denoising_errors(prior, [white_images(0.5, 150), white_images(0.5, 250)])
     assert tuple(errors) == SIGMAS
     assert list(errors.values()) == pytest.approx([1] * len(SIGMAS), rel=0.03)
+
+
+def test_a_run_is_validated_at_the_levels_that_it_learns():
+    network = UNet(widths=(4,), blocks=1, embedding=8)
+    batch = [Acquisition("white", image=noise_like(torch.zeros(2, 8, 8, dtype=torch.cfloat), generators(1, draws=2)))]
+    for ends, levels in (((0.02, 5.0), (0.03, 0.1, 0.3, 1.0, 3.0)), ((0.4, 0.9), (0.6,))):
+        prior = NetworkPrior(network, sigma_min=ends[0], sigma_max=ends[1])
+        assert tuple(validate(prior, batch)["denoising_errors"]) == levels
 
 
 def test_denoising_errors_repeat_and_fall_with_knowledge():

@@ -1,4 +1,4 @@
-"""HDF5 from strangers: nothing is read that does not lie, in full and in plain sight, in the file itself."""
+"""HDF5 from strangers: nothing is read that does not lie, in full and in plain sight, in the file itself; our own."""
 
 from __future__ import annotations
 

@@ -53,6 +53,11 @@ class ImageStacks:
         for name in without:
             if name not in AUGMENTATIONS:
                 raise unknown_name("data.without", name, AUGMENTATIONS)
+        if phase_strength < 0 or not 0 <= phase_steps <= 1:
+            raise InputError(
+                f"data.phase_strength is {phase_strength} and data.phase_steps {phase_steps}; the first is a factor,"
+                " 0 or more, the second a share, 0 to 1"
+            )
         self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
         self.phase = {
             "strength": transforms.PHASE * phase_strength,

@@ -23,6 +23,8 @@ def build_network(section: dict[str, Any]) -> nn.Module:
 
     Errors: InputError for unknown names, TypeError for arguments that do not fit.
     """
+    if not isinstance(section, dict):
+        raise TypeError(f"{section!r} is no network's name and arguments")
     arguments = dict(section)
     name = arguments.pop("name", None)
     if name == "experts":

@@ -25,7 +25,8 @@ class Experts(nn.Module):
         self.low, self.high, self.border, self.channels = low, high, border, channels[0]
 
     def forward(self, x: Tensor, c_noise: Tensor, *extra: Tensor) -> Tensor:
-        if c_noise.is_meta:  # shapes alone are asked for: details take more memory
+        if c_noise.is_meta:  # shapes alone are asked for, and memory: the peak is that of the larger one
+            self.high(x, c_noise, *extra)
             return self.low(x, c_noise, *extra)
         above = c_noise > self.border
         chosen = (above.logical_not(), self.low), (above, self.high)

@@ -35,9 +35,10 @@ def model_card(path: Path, logs: Mapping[str, Log], loss: str, data: str | None,
     record = read_record(path)
     about, prior = record["about"], record["prior"]
     network = load_prior(path).network
-    training = _training(about)
-    if "high" in about:
-        training += f"; above sigma {about['high']['border']:g}: {_training(about['high'])}"
+    training, retrain = f"{_training(about)}, loss {loss}", f"`mri-score train --config {about['config']}`"
+    if high := about.get("high"):
+        training += f"; above sigma {high['border']:g}: {_training(high)}"
+        retrain += f", and for the levels above sigma {high['border']:g} `--config {high['config']}`"
     curves = "\n".join(training_curve(log, title) for title, log in logs.items())
     return f"""# Prior `{path.stem}`
 
@@ -49,10 +50,10 @@ def model_card(path: Path, logs: Mapping[str, Log], loss: str, data: str | None,
 |---|---|
 | network | {_described(record["network"], network)}, {prior["precondition"]} preconditioning |
 | noise levels | sigma {prior["sigma_min"]:g} to {prior["sigma_max"]:g}; sd {prior["sd"]:g} |
-| training | {training}, loss {loss} |
+| training | {training} |
 | weights | {path.name}, {path.stat().st_size / 2**20:.1f} MB, SHA-256 {sha256(path)} |
 | numbers | {stored} |
-| retrain | `mri-score train --config {about["config"]}` |
+| retrain | {retrain} |
 
 {(data or UNKNOWN_DATA).strip()}
 
@@ -68,7 +69,9 @@ def _described(section: Mapping[str, Any], network: nn.Module) -> str:
 
 
 def _training(about: Mapping[str, Any]) -> str:
-    return f"{about['step']:,} steps, {about['images']:,} images or patches"
+    if "step" not in about:
+        return "not said"
+    return f"{about['step']:,} steps, {about.get('images', 0):,} images or patches"
 
 
 def training_curve(log: Log, title: str = "") -> str:
@@ -95,15 +98,17 @@ structure reaches, sigma^2 sd^2 / (sigma^2 + sd^2): less is better, 1 is no prio
 
 @torch.no_grad()
 def storage_error(one: NetworkPrior, other: NetworkPrior, side: int = 64) -> float:
-    """How far two priors' denoised images are apart, relative to what the first takes away: the largest over levels.
+    """How far two priors' denoised images are apart: the largest over levels, NaN where one of them is.
 
-    Of noise about a smooth object, at levels of 0.01 to 1; NaN where one of them is.
+    Of noise about a smooth object, at levels of 0.01 to 100 that the first learned; relative to what it takes away or
+    to what it leaves, whichever is less.
     """
     place = torch.linspace(-2, 2, side)
     image = torch.exp(-(place[:, None] ** 2) - place**2).to(torch.complex64)[None]
     errors = []
-    for number, level in enumerate((0.01, 0.1, 1.0)):
+    for number, level in enumerate(one.learned((0.01, 0.1, 1.0, 10.0, 100.0))):
         noisy = image + level * noise_like(image, generators(0, "storage", number))
         cleaned = one.denoise(noisy, level)
-        errors.append((other.denoise(noisy, level) - cleaned).norm() / (cleaned - noisy).norm())
+        scale = torch.minimum((cleaned - noisy).norm(), cleaned.norm())
+        errors.append((other.denoise(noisy, level) - cleaned).norm() / scale)
     return float(torch.stack(errors).max())

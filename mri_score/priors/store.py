@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256, whole_file, write_text
 from mri_score.networks import build_network
+from mri_score.networks.experts import Experts
 from mri_score.score import PRECONDITIONINGS, NetworkPrior
 
 DEFAULT = "brain"
@@ -106,19 +107,22 @@ def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[Netw
                 f"{low} has {what} {values[0]} and {high} {values[1]}; experts share it: train both with one `prior`"
                 " section and one `dataset`"
             )
-    if not priors[1].sigma_min <= border <= priors[0].sigma_max:
+    one, other = priors
+    if one.sigma_min > other.sigma_min or one.sigma_max > other.sigma_max:
+        raise InputError(
+            f"{low} learned sigma {one.sigma_min:g} to {one.sigma_max:g} and {high} {other.sigma_min:g} to"
+            f" {other.sigma_max:g}: the second is for higher noise levels, so give them the other way round"
+        )
+    if not other.sigma_min <= border <= one.sigma_max:
         raise InputError(
             f"the border {border:g} is outside of the noise levels that both learned:"
-            f" {priors[1].sigma_min:g} to {priors[0].sigma_max:g}"
+            f" {other.sigma_min:g} to {one.sigma_max:g}"
         )
-    coefficients = PRECONDITIONINGS[priors[0].precondition](torch.tensor(border), priors[0].sd)
-    low_network, high_network = (read_record(find_prior(name))["network"] for name in (low, high))
-    network = {"name": "experts", "low": low_network, "high": high_network, "border": float(coefficients[3])}
-    about = {"precondition": priors[0].precondition, "sd": priors[0].sd}
-    joined = build_prior(network, **about, sigma_min=priors[0].sigma_min, sigma_max=priors[1].sigma_max)
-    for side, prior in zip(("low", "high"), priors, strict=True):
-        joined.network.get_submodule(side).load_state_dict(prior.network.state_dict())
-    return joined.eval().requires_grad_(False), network
+    c_noise = float(PRECONDITIONINGS[one.precondition](torch.tensor(border), one.sd)[3])
+    experts = Experts(one.network, other.network, c_noise)
+    joined = NetworkPrior(experts, one.precondition, one.sd, one.sigma_min, other.sigma_max)
+    sections = {side: read_record(find_prior(name))["network"] for side, name in (("low", low), ("high", high))}
+    return joined.eval(), {"name": "experts", **sections, "border": c_noise}
 
 
 def image_channels(network: Mapping[str, Any]) -> int:

@@ -19,7 +19,8 @@ from mri_score.score import NetworkPrior
 
 SHOWN = 4
 """Images of each kind."""
-SIGMAS = (0.1, 0.3, 1.0)
+SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Noise levels of the pictures: of these the first three that the prior learns."""
 LEVELS = 30
 """Of the short Langevin walk that makes the samples: a look at the prior, not its best."""
 
@@ -68,7 +69,7 @@ class Figures:
             estimates, noise_std = (torch.cat(parts)[: len(images)].to(images.device) for parts in self.scans)
             return [images, estimates, prior.denoise(estimates, noise_std)]
         rows = [images]
-        for sigma in SIGMAS:
+        for sigma in prior.learned(SIGMAS)[:3]:
             level = torch.full((len(images),), sigma, device=images.device)
             noisy = images + per_item(level, images) * noise_like(images, generators(0, "figure", 0, len(images)))
             rows += [noisy, prior.denoise(noisy, level)]

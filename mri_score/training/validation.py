@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import chain
 from typing import Any
 
@@ -23,9 +22,7 @@ SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 def validate(model: NetworkPrior, batches: list[Acquisition]) -> dict[str, Any]:
     """What the log says about held-out batches: denoising errors, or PSNR where the batches have estimates."""
     if any(batch.estimate is None for batch in batches):
-        learned = tuple(sigma for sigma in SIGMAS if model.sigma_min <= sigma <= model.sigma_max)
-        middle = math.sqrt(model.sigma_min * model.sigma_max)
-        return {"denoising_errors": denoising_errors(model, batches, learned or (middle,))}
+        return {"denoising_errors": denoising_errors(model, batches, model.learned(SIGMAS))}
     return {"psnr": restored_psnr(model, batches)}
 
 
