@@ -20,12 +20,12 @@ from mri_score.volumes import find_precision
 @click.command()
 @click.argument("priors", nargs=-1, required=True)
 @click.option("--images", multiple=True, required=True, type=click.Path(exists=True, path_type=Path), help="Stacks.")
-@click.option("--patch", type=int, help="Side of the squares.  [default: whole images]")
+@click.option("--patch", type=int, default=256, show_default=True, help="Side of the squares, cut or padded to.")
 @click.option("--count", type=int, default=24, show_default=True, help="Images, in fours.")
 @click.option("--precision", default="bfloat16", show_default=True, help="Of the priors' networks.")
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(
-    priors: tuple[str, ...], images: tuple[Path, ...], patch: int | None, count: int, precision: str, threads: int
+    priors: tuple[str, ...], images: tuple[Path, ...], patch: int, count: int, precision: str, threads: int
 ) -> None:
     """The error of each of PRIORS, in units of sigma^2 sd^2 / (sigma^2 + sd^2): 1 is no prior at all."""
     torch.set_num_threads(threads)

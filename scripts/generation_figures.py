@@ -12,7 +12,7 @@ from PIL import Image
 from mri_score.data.phantom import phantom
 from mri_score.evaluation.panel import panel, save_png
 from mri_score.evaluation.sheet import magnitude_sheet
-from mri_score.generation import inpaint, interpolate, sample_prior
+from mri_score.generation import bare_prior, inpaint, interpolate, sample_prior
 from mri_score.priors.store import load_prior
 
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/figures")
@@ -21,12 +21,12 @@ SIDE = 56
 
 
 def main() -> None:
-    prior = load_prior("brain")
-    prior.precision = torch.bfloat16
-    samples = sample_prior(prior, 6, (256, 256))
-    save_png(FOLDER / "samples.png", magnitude_sheet(samples, columns=3))
+    prior, whole = load_prior("brain"), bare_prior("brain")[0]
+    prior.precision = whole.precision = torch.bfloat16
+    save_png(FOLDER / "samples.png", magnitude_sheet(sample_prior(whole, 16, (256, 256)), columns=4))
+    save_png(FOLDER / "alone.png", magnitude_sheet(sample_prior(prior, 6, (256, 256)), columns=3))
 
-    way = torch.cat([interpolate(prior, 6, (128, 128), between=pair) for pair in ((0, 1), (2, 3), (4, 5))])
+    way = torch.cat([interpolate(whole, 6, (256, 256), between=pair) for pair in ((0, 1), (2, 3), (4, 5))])
     save_png(FOLDER / "interpolation.png", magnitude_sheet(way, columns=6))
 
     head = phantom(256, coils=1, noise_snr=None).image
