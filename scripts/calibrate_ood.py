@@ -16,6 +16,7 @@ from mri_score.errors import InputError
 from mri_score.priors.store import add_to_record, find_prior, load_prior
 from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
 from mri_score.score import NetworkPrior
+from mri_score.volumes import find_precision
 
 
 def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, steps: int | None) -> list[float]:
@@ -42,14 +43,16 @@ def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, st
 @click.option("--steps", type=click.IntRange(2), help="Of a walk.  [default: as mri-score reconstruct]")
 @click.option("--quantile", type=click.FloatRange(0, 1), default=0.95, show_default=True)
 @click.option("--margin", type=click.FloatRange(1), default=1.25, show_default=True, help="Times the quantile.")
+@click.option("--precision", default="float32", show_default=True, help="Of the prior's network.")
 @click.option("--dry-run", is_flag=True, help="Measure, and write nothing.")
 def main(
     scans: tuple[Path, ...], name: str, accel: tuple[float, ...], slices: int, steps: int | None, quantile: float,
-    margin: float, dry_run: bool,
+    margin: float, precision: str, dry_run: bool,
 ) -> None:  # fmt: skip
     """Measure SCANS, fully sampled and of the kind that the prior knows, none of them trained on."""
     path = find_prior(name)
     prior = load_prior(path)
+    prior.precision = find_precision(precision)
     found: list[float] = []
     print("| scan | R | slices | median | largest |\n|---|---|---|---|---|")
     for file in (file for given in scans for file in fastmri_files(given)):
