@@ -12,11 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mri_score.data.fastmri import FastMRI, fastmri_files
+from mri_score.data.hdf5 import write_arrays
 from mri_score.data.scan import Scan
 from mri_score.denoising import Denoised, check_full, denoise_slice
 from mri_score.evaluation.panel import panel, save_png
 from mri_score.files import make_folder
-from mri_score.generation import write_samples
 from mri_score.numerics.fourier import resize_image
 from mri_score.priors.store import find_prior, load_prior, read_record
 from mri_score.reconstruction import find_device
@@ -80,7 +80,7 @@ def _write(
         "slices": torch.tensor(slices),
     }  # fmt: skip
     about = {key: value for key, value in attributes.items() if value is not None}
-    return write_samples(path, arrays, {**about, "noise_std": found[0].noise_std, "complete": True})
+    return write_arrays(path, arrays, {**about, "noise_std": found[0].noise_std, "complete": True})
 
 
 def _draw(folder: Path, scan: Scan, slices: Sequence[int], found: Sequence[Denoised]) -> Path:

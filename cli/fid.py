@@ -112,11 +112,14 @@ def _samples(given: dict[str, Any], shape: tuple[int, ...]) -> Iterator[tuple[st
     walk = {name: given[name] for name in ("sampler", "steps") if given[name] is not None}
     walk |= {name: given[name] for name in ("seed", "batch_size", "device")}
     place = given["run"] or given["prior"]
-    if given["run"] is None:
+    if given["run"] is not None:
+        priors = quality.checkpoints(place)
+    else:
         bare, told = generation.bare_prior(place, given["base"], given["border"])
         if told:
             click.echo(base_line(told, place))
-    for name, prior in [(str(place), bare)] if given["run"] is None else quality.checkpoints(place):
+        priors = iter([(str(place), bare)])
+    for name, prior in priors:
         with tqdm(desc=name, unit="call", leave=False, dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
             samples = quality.draw(place, prior, given["count"], shape, progress=bar.update, **walk)
         yield name, samples

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mri_score import generation
+from mri_score.data.hdf5 import write_arrays
 from mri_score.data.images import read_stack
 from mri_score.data.transforms import percentile
 from mri_score.errors import InputError, unknown_name
@@ -91,7 +92,7 @@ def sample(**given: Any) -> None:
 def _write(out: Path, name: str, images: Tensor, attributes: Mapping[str, Any]) -> list[Path]:
     """The images as HDF5, and sheets of them; an interpolation is one row as far as that can be seen."""
     columns = min(len(images), 8) if name == "interpolation" else None
-    written = [generation.write_samples(out / f"{name}.h5", {"samples": images}, attributes), out / f"{name}.png"]
+    written = [write_arrays(out / f"{name}.h5", {"samples": images}, attributes), out / f"{name}.png"]
     save_png(written[-1], (colour_sheet if images.ndim == 4 else magnitude_sheet)(images, columns))
     if images.is_complex():
         written.append(out / f"{name}_phase.png")
@@ -113,7 +114,7 @@ def _inpaint(
     std = parts.var(0, correction=min(len(draws) - 1, 1)).mean(-1).sqrt()
     arrays = {"samples": draws, "mean": mean, "std": std, "image": image, "keep": keep}
     facts = {**attributes, "noise_std": noise_std * scale, "scale": scale, "image_file": str(given["image"])}
-    written = generation.write_samples(given["out"] / "inpainting.h5", arrays, facts)
+    written = write_arrays(given["out"] / "inpainting.h5", arrays, facts)
     shown = {f"sample {number}": one for number, one in enumerate(draws[:SHOWN])}
     columns = {"known": image * keep, **shown, f"mean of {len(draws)}": mean}
     save_png(written.with_suffix(".png"), panel(columns, truth=image, std=std, zoom=_around_hole(keep)))

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from mri_score import __version__
-from mri_score.data.hdf5 import new_hdf5
 from mri_score.dataset import read_parameters
 from mri_score.errors import InputError, unknown_name
 from mri_score.numerics.noise import generators, noise_like
@@ -293,7 +291,7 @@ def _images(
     return images
 
 
-# What the data's mean is, and the file of samples.
+# What the data's mean is.
 
 
 def prior_mean(path: Path, complex_images: bool = True) -> float:
@@ -312,12 +310,3 @@ def prior_mean(path: Path, complex_images: bool = True) -> float:
         if candidate.is_file() and (mean := read_parameters(candidate).mean) is not None:
             return mean
     return 0.5
-
-
-def write_samples(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> Path:
-    """Write an HDF5 of named arrays, such as `samples` (N, H, W), with what made them as attributes."""
-    with new_hdf5(path) as file:
-        for name, array in arrays.items():
-            file[name] = array.numpy()
-        file.attrs.update({**attributes, "mri_score": __version__})
-    return path

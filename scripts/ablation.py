@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from math import isnan
 from pathlib import Path
 
 import click
@@ -81,7 +80,7 @@ def table(found: dict[str, Scores]) -> Iterator[str]:
                 cells.append(f"{sum(whole[key] for key in items) / len(items):.2f} dB")
                 continue
             gain = mean_interval([found[name][key] - whole[key] for key in items], [key[3] for key in items])
-            cells.append(f"{gain.mean:+.2f}" + ("" if isnan(gain.low) else f" [{gain.low:+.2f}, {gain.high:+.2f}]"))
+            cells.append(gain.text())
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 

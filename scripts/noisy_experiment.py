@@ -42,7 +42,7 @@ from noisy_cases import (
     Settings,
     chosen,
 )
-from noisy_report import Results, magnitude_psnr, report, write_report
+from noisy_report import Results, report, write_report
 from skimage.restoration import denoise_nl_means
 from torch import Generator, Tensor
 
@@ -60,6 +60,7 @@ from mri_score.dataset import Parameters, measure
 from mri_score.denoising import nearest_level
 from mri_score.errors import InputError
 from mri_score.evaluation.ledger import Ledger
+from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.files import whole_file, write_text
 from mri_score.losses import LOSSES
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
@@ -299,16 +300,10 @@ class Tests:
     @cached_property
     def images(self) -> list[Tensor]:
         """Complex (H, W) with smooth phases, contrasts by turns, evenly spaced over the inner four fifths."""
-        groups, count = list(self.stacks.groups.values()), self.settings.validation
-        firsts = np.cumsum([0, *(len(group) for group in groups)])
-        found = []
-        for number, (place, one) in enumerate(
-            zip(np.linspace(0.1, 0.9, count), generators(0, "validation", draws=count), strict=True)
-        ):
-            turn = number % len(groups)
-            slice = int(firsts[turn]) + round(place * (len(groups[turn]) - 1))
-            found.append(small(smooth_phase(self.stacks.image(slice).abs(), one)[None], self.settings.size)[0])
-        return found
+        count, size = self.settings.validation, self.settings.size
+        magnitudes = [self.stacks.image(number).abs() for number in self.stacks.spread(count, 0.1, 0.9)]
+        random = generators(0, "validation", draws=count)
+        return [small(smooth_phase(*pair)[None], size)[0] for pair in zip(magnitudes, random, strict=True)]
 
     @cached_property
     def acquisitions(self) -> dict[tuple[int, int], Acquisition]:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from mri_score.errors import InputError
-from mri_score.evaluation.metrics import foreground, psnr
+from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.evaluation.panel import panel
 from mri_score.evaluation.statistics import Estimate, mean_interval
 from mri_score.files import whole_file, write_text
@@ -116,18 +116,13 @@ def _table(results: Results, rows: Sequence[str], tasks: Sequence[str]) -> str:
         cells = []
         for task in tasks:
             mean, gap = results.mean(name, [task]), results.mean(name, [task], less="clean")
-            behind = "" if gap is None or name == "clean" else f" ({_text(gap)})"
+            behind = "" if gap is None or name == "clean" else f" ({gap.text()})"
             told = "" if task not in DENOISED or float(task.split()[1]) >= results.least[name] else BELOW
             cells.append("" if mean is None else f"{mean.mean:.2f}{told}{behind}")
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     if any(BELOW in line for line in lines):
         lines += ["", f"{BELOW} below the prior's smallest level, which it is told instead."]
     return "\n".join(lines)
-
-
-def _text(found: Estimate) -> str:
-    ends = "" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.mean:+.2f}{ends}"
 
 
 def _verdicts(results: Results, names: Sequence[str]) -> str:
@@ -147,9 +142,9 @@ def _verdicts(results: Results, names: Sequence[str]) -> str:
             cells = []
             for rival in (f"{method}@{snr:g}" for method in rivals):
                 if (gain := results.mean(best, SIMULATED, less=rival)) is not None:
-                    cells.append(f"`{rival}`: {_text(gain)}, {_words(gain)}")
+                    cells.append(f"`{rival}`: {gain.text()}, {_words(gain)}")
             lines.append(
-                f"| {kind}, {snr:g} dB | `{best}` | {'' if gap is None else _text(gap)} | {'; '.join(cells)} |"
+                f"| {kind}, {snr:g} dB | `{best}` | {'' if gap is None else gap.text()} | {'; '.join(cells)} |"
             )
     if len(lines) == 2:
         return ""
@@ -243,8 +238,3 @@ def write_report(out: Path, truths: Mapping[str, Tensor], page: Path | None) -> 
 
 def shown_titles(titles: Iterable[str]) -> list[str]:
     return [title for title in titles if SIMULATED[0] in title][:2]
-
-
-def magnitude_psnr(truth: Tensor, image: Tensor) -> float:
-    target = truth.abs()[None]
-    return psnr(target, image.abs()[None], foreground(target))

@@ -32,12 +32,12 @@ from mri_score.data.images import ImageStacks
 from mri_score.data.masks import make_mask
 from mri_score.data.scan import Sampling, Scan, coil_weight, from_arrays
 from mri_score.data.transforms import percentile
-from mri_score.evaluation.metrics import foreground, psnr
+from mri_score.evaluation.metrics import foreground, magnitude_psnr
 from mri_score.evaluation.uncertainty import calibration
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior
-from mri_score.reconstruction import sample_posterior
+from mri_score.reconstruction import Reconstruction, sample_posterior
 from mri_score.score import NetworkPrior
 from mri_score.subject import Subject, Subjects
 from mri_score.volumes import find_precision
@@ -148,15 +148,11 @@ def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -
     assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
     assert scan.noise_std is not None and scan.scale is not None
     weight, magnitude = coil_weight(scan)[0], truth.abs()[None]
-    inside = foreground(magnitude)
     found = sample_posterior(scan, prior, samples=samples, slices=[0])
     wavelet = scan.scale * l1_wavelet(scan.kspace[0], scan.maps[0], scan.mask[0], float(scan.noise_std))
-    prior_psnr, wavelet_psnr = (
-        psnr(magnitude, (one * weight).abs()[None], inside) for one in (found.image[0], wavelet)
-    )
-    spread = calibration((found.samples * weight).abs(), magnitude, inside).spread_skill
-    misfit = math.nan if found.unlike is None else float(found.unlike.nanmean())
-    return Score(prior_psnr, wavelet_psnr, spread, misfit)
+    prior_psnr, wavelet_psnr = (magnitude_psnr(truth, one * weight) for one in (found.image[0], wavelet))
+    spread = calibration((found.samples * weight).abs(), magnitude, foreground(magnitude)).spread_skill
+    return Score(prior_psnr, wavelet_psnr, spread, misfit_of(found))
 
 
 def real_score(subject: Subject, prior: NetworkPrior, samples: int) -> Score:
@@ -165,8 +161,11 @@ def real_score(subject: Subject, prior: NetworkPrior, samples: int) -> Score:
     images = found.image[0], subject.scale * l1_wavelet(*subject.problem)
     prior_psnr, wavelet_psnr = (subject.scores(one)["mvue_foreground_psnr"] for one in images)
     spread = subject.calibration(found.samples[:, 0])["spread_skill"]
-    misfit = math.nan if found.unlike is None else float(found.unlike.nanmean())
-    return Score(prior_psnr, wavelet_psnr, spread, misfit)
+    return Score(prior_psnr, wavelet_psnr, spread, misfit_of(found))
+
+
+def misfit_of(found: Reconstruction) -> float:
+    return math.nan if found.unlike is None else float(found.unlike.nanmean())
 
 
 def row(name: str, scores: Sequence[Score], threshold: float | None) -> str:
@@ -204,11 +203,7 @@ def main(
     threshold = prior.about.get("ood_threshold")
     prior.precision = find_precision(precision)
     loans, stacks = [borrow(path) for path in lenders], ImageStacks([images], augment=False)
-    groups = list(stacks.groups.values())
-    firsts = np.cumsum([0, *map(len, groups)])
-    places = np.linspace(0.4, 0.6, slices)
-    turns = [number % len(groups) for number in range(slices)]
-    chosen = [int(firsts[k]) + round(p * (len(groups[k]) - 1)) for k, p in zip(turns, places, strict=True)]
+    chosen = stacks.spread(slices, 0.4, 0.6)
     head = "| changed | R | prior | L1-wavelet | gain | lowest gain | spread / skill | misfit | warned |"
     lines = [head, "|---" * 9 + "|"]
 

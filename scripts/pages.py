@@ -10,8 +10,10 @@ from mri_score.files import write_text
 
 def check(page: Path | None, *names: str) -> None:
     """Before a long run: the page, if there is one, has the marks of these tables."""
-    text = "" if page is None else page.read_text(encoding="utf-8")
-    for name in names if page is not None else ():
+    if page is None:
+        return
+    text = page.read_text(encoding="utf-8")
+    for name in names:
         start, end = _marks(name)
         if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
             raise InputError(f"{page} needs the marks {start.strip()} and {end}, once each, around what is renewed")

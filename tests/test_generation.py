@@ -10,6 +10,7 @@ import pytest
 import torch
 from gaussian import gaussian_problem
 
+from mri_score.data.hdf5 import write_arrays
 from mri_score.dataset import Parameters, write_parameters
 from mri_score.errors import InputError
 from mri_score.generation import (
@@ -22,7 +23,6 @@ from mri_score.generation import (
     noise_range,
     prior_mean,
     sample_prior,
-    write_samples,
 )
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import build_prior, save_prior
@@ -239,7 +239,7 @@ def test_where_the_mean_is_from(tmp_path):
 
 def test_the_file_holds_images_and_what_made_them(tmp_path):
     images = sample_prior(GaussianPrior(torch.zeros(4).cfloat(), torch.eye(4).cfloat()), 2, (4,), steps=3)
-    path = write_samples(tmp_path / "out" / "samples.h5", {"samples": images}, {"seed": 3, "sampler": "heun"})
+    path = write_arrays(tmp_path / "out" / "samples.h5", {"samples": images}, {"seed": 3, "sampler": "heun"})
     with h5py.File(path) as file:
         assert (torch.from_numpy(file["samples"][()]) == images).all()
         assert file.attrs["seed"] == 3 and file.attrs["sampler"] == "heun" and "mri_score" in file.attrs

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
+from torch import Tensor
 
+from mri_score import __version__
 from mri_score.errors import InputError
 from mri_score.files import whole_file
 
@@ -40,6 +43,15 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
     except RuntimeError as error:  # what h5py raises then
         raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> Path:
+    """Write an HDF5 of named arrays, such as `samples` (N, H, W), with what made them as attributes."""
+    with new_hdf5(path) as file:
+        for name, array in arrays.items():
+            file[name] = array.numpy()
+        file.attrs.update({**attributes, "mri_score": __version__})
+    return path
 
 
 def open_hdf5(path: Path) -> h5py.File:

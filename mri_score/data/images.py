@@ -93,6 +93,14 @@ class ImageStacks:
         places = [place for group in self.groups.values() for place in group]
         return self._magnitude(places[number]).to(torch.complex64)
 
+    def spread(self, count: int, first: float, last: float) -> list[int]:
+        """The numbers of `count` slices, groups by turns, evenly spaced from the part `first` of a group to `last`."""
+        sizes = [len(group) for group in self.groups.values()]
+        starts = np.cumsum([0, *sizes])
+        turns = [number % len(sizes) for number in range(count)]
+        places = np.linspace(first, last, count)
+        return [int(starts[turn]) + round(place * (sizes[turn] - 1)) for turn, place in zip(turns, places, strict=True)]
+
     def sample(self, random: Generator) -> Acquisition:
         """One training item, keyed by its generator alone: image (1, H, W)."""
         names = sorted(self.groups)

@@ -234,9 +234,7 @@ def _column(section: Section, quantity: str, form: Form, interval: bool = False,
 def _show(estimate: Estimate | None, form: Form, interval: bool) -> str:
     if estimate is None:
         return ""
-    if not interval or np.isnan(estimate.low):
-        return form(estimate.mean)
-    return f"{form(estimate.mean)} [{form(estimate.low)}, {form(estimate.high)}]"
+    return estimate.text(form) if interval else form(estimate.mean)
 
 
 def markdown(sections: Sequence[Section], rows: Sequence[Row]) -> str:

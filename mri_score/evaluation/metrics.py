@@ -38,6 +38,13 @@ def psnr(truth: Images, prediction: Images, inside: Images | None = None) -> flo
     return float(10 * np.log10(truth.max() ** 2 / error)) if error else float("inf")
 
 
+def magnitude_psnr(truth: Images, image: Images) -> float:
+    """PSNR of the magnitudes of complex images (H, W) or (S, H, W), in the foreground of the truth."""
+    target, found = (np.abs(as_numpy(one)) for one in (truth, image))
+    target, found = (one[None] if one.ndim == 2 else one for one in (target, found))
+    return psnr(target, found, foreground(target))
+
+
 def ssim(truth: Images, prediction: Images, inside: Images | None = None) -> float:
     """Mean structural similarity of the slices: 7 x 7 uniform window, sample covariance, range = volume maximum.
 

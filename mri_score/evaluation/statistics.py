@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -28,6 +28,11 @@ class Estimate:
     mean: float
     low: float
     high: float
+
+    def text(self, form: Callable[[float], str] = "{:+.2f}".format) -> str:
+        """The mean and, where it is known, its interval: +0.12 [-0.02, +0.24]."""
+        ends = "" if np.isnan(self.low) else f" [{form(self.low)}, {form(self.high)}]"
+        return form(self.mean) + ends
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
 from mri_score.data.phantom import phantom
 from mri_score.data.scan import from_arrays
-from mri_score.evaluation.metrics import foreground, psnr
+from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.priors.store import load_prior
 from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
 from mri_score.score import ScoreModel
@@ -40,8 +40,7 @@ class Problem:
 
     def psnr(self, image: Tensor) -> float:
         """Of the magnitude inside the foreground, dB."""
-        truth = self.truth.abs()
-        return psnr(truth, image.abs(), foreground(truth))
+        return magnitude_psnr(self.truth, image)
 
 
 def problem(side: int) -> Problem:

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from draw import problem
+from draw import SIDE, problem
 from harness import Row, Spread
 from volume import Clock
 
@@ -27,7 +27,6 @@ from mri_score.training.batches import Batches
 from mri_score.training.loop import train
 
 NAME = "shares"
-SIDES = {"quick": 128, "full": 256}
 STEPS = {"quick": 4, "full": 20}
 NETWORK = {"name": "unet", "widths": [64, 128, 256]}
 PATCH, BATCH = 128, 9
@@ -45,14 +44,14 @@ class Noise:
 
 
 def run(sizes: str, threads: int) -> list[Row]:
-    asked = problem(SIDES[sizes])
+    asked = problem(SIDE[sizes])
     asked.draw(DEFAULT_METHOD, 2)
     parts: dict[str, Part] = {
         "network": (NetworkPrior, "denoise"),
         "exact solves": (Sense, "solve"),
         "of these, eigenvectors made once a slice": (LineSystems, "__init__"),
     }
-    rows = [told(f"draw, {SIDES[sizes]} x {SIDES[sizes]}, {DEFAULT_METHOD}", lambda: asked.draw(DEFAULT_METHOD), parts)]
+    rows = [shares(f"draw, {SIDE[sizes]} x {SIDE[sizes]}, {DEFAULT_METHOD}", lambda: asked.draw(DEFAULT_METHOD), parts)]
     step: dict[str, Part] = {
         "forward": (Denoising, "__call__"),
         "backward": (torch.Tensor, "backward"),
@@ -71,10 +70,10 @@ def run(sizes: str, threads: int) -> list[Row]:
 
         some_steps()
         what = f"{STEPS[sizes]} training steps, U-Net of brain, {BATCH} x {PATCH} x {PATCH}, bfloat16"
-        return [*rows, told(what, some_steps, step)]
+        return [*rows, shares(what, some_steps, step)]
 
 
-def told(what: str, call: Callable[[], Any], parts: Mapping[str, Part]) -> Row:
+def shares(what: str, call: Callable[[], Any], parts: Mapping[str, Part]) -> Row:
     """Seconds of a call, and in the note the share of each part."""
     clocks = {name: Clock("cpu") for name in parts}
     with ExitStack() as stack:
