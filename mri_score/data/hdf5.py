@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-from torch import Tensor
 
 from mri_score import __version__
 from mri_score.errors import InputError
 from mri_score.files import whole_file
+
+if TYPE_CHECKING:  # a file's header is told before torch is imported
+    from torch import Tensor
 
 LARGEST_READ = 2 << 30
 """Bytes of a slice, or of a chunk: what one read makes room for."""
