@@ -29,6 +29,8 @@ class Method:
     undersampled: bool = False
     below: bool = False
     """Score matching on what was denoised goes on below the noise, down to LEAST."""
+    after: str | None = None
+    """The method whose prior draws the images: what it knows of whole scans fills in what each of them lacks."""
 
     @property
     def knows_noise(self) -> bool:
@@ -50,9 +52,13 @@ METHODS = {
     "ambient": Method(None, "ambient", {"keep": 0.8, "centre": 8}, True),
     "gsure": Method(None, "gsure", MASKS, True),
     "splitting": Method(None, "splitting", {"centre": 8, "score_weight": 1.0, **MASKS}, True),
+    "redrawn": Method("draws", undersampled=True, after="l1-wavelet"),
+    "re-estimated": Method("estimates", undersampled=True, after="l1-wavelet"),
 }
 NOISY = ("sure", "sure-below", "sure_score", "sure_score-published", "noisy_score")
 UNDERSAMPLED = tuple(name for name, method in METHODS.items() if method.undersampled)
+RIVALS = {"noisy": ("naive", "denoise-first"), "undersampled": ("zero-filled", "l1-wavelet")}
+"""What knows nothing of what its data lack; the other methods of the kind are to beat them."""
 
 
 @dataclass(frozen=True)

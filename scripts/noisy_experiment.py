@@ -67,7 +67,7 @@ from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, key, noise_like
 from mri_score.operators.sense import Sense
 from mri_score.priors.store import build_prior, load_prior, save_prior
-from mri_score.reconstruction import find_device, sample_posterior
+from mri_score.reconstruction import DEFAULT_METHOD, find_device, sample_posterior
 from mri_score.schedules import LogNormal
 from mri_score.score import NetworkPrior
 from mri_score.subject import Subject, Subjects
@@ -83,8 +83,10 @@ class TrainingScans:
     The image has its 99th percentile at 1, noise_std is 10^(-SNR / 20) / sqrt 2 in each real component.
     """
 
-    def __init__(self, paths: Sequence[Path], case: Case, settings: Settings, cache: Path) -> None:
-        self.settings, self.cache, self.change = settings, cache, CHANGES[case.change]
+    def __init__(self, paths: Sequence[Path], case: Case, settings: Settings, out: Path) -> None:
+        self.settings, self.cache, self.change = settings, out / "cache", CHANGES[case.change]
+        after = METHODS[case.method].after
+        self.earlier = None if after is None else out / "cases" / str(replace(case, method=after))
         self.noise_std = noise_level(case.snr)
         self.told = self.noise_std * self.change.told
         self.stacks = ImageStacks(paths, exclude=_other_patients(paths, self.change.patients))
@@ -120,6 +122,12 @@ class TrainingScans:
     def undersampled(self, number: int) -> Acquisition:
         return self.scan(number, self.settings.acceleration)
 
+    def prepared(self, number: int) -> Acquisition:
+        """The undersampled scan in the scale of a prior, as at reconstruction."""
+        scan = self.undersampled(number)
+        assert scan.kspace is not None and scan.mask is not None and scan.maps is not None
+        return scaled(scan.kspace, scan.mask, scan.maps, self.told, scan.name)
+
     def images(self, kind: str) -> Tensor:
         """(N, H, W) by a row of IMAGES."""
         return self.kept(kind, lambda: torch.stack([IMAGES[kind](self, number) for number in range(len(self))]))
@@ -129,9 +137,7 @@ class TrainingScans:
         """(N,): the 99th percentile of each undersampled scan's CG-SENSE image, as at reconstruction."""
 
         def one(number: int) -> Tensor:
-            scan = self.undersampled(number)
-            assert scan.kspace is not None and scan.mask is not None and scan.maps is not None
-            scale = scaled(scan.kspace, scan.mask, scan.maps, self.told, scan.name).scale
+            scale = self.prepared(number).scale
             assert scale is not None
             return scale
 
@@ -141,7 +147,8 @@ class TrainingScans:
         """What was made, from the cache."""
         s = self.settings
         made_of = (self.noise_std, self.change, s.size, s.scans, s.coils, s.acceleration, self.stacks.groups)
-        file = self.cache / f"{kind.replace(' ', '-')}-{key(*made_of):x}.npy"
+        by = "" if self.earlier is None else f"-{self.earlier.name}"
+        file = self.cache / f"{kind.replace(' ', '-')}{by}-{key(*made_of):x}.npy"
         if not file.exists():
             with whole_file(file) as part, open(part, "wb") as opened:
                 np.save(opened, make().numpy())
@@ -154,6 +161,19 @@ class TrainingScans:
         scan = self.undersampled(number)
         assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
         return l1_wavelet(scan.kspace[0], scan.maps[0], scan.mask[0], self.told, iterations=40)
+
+    @cached_property
+    def earlier_prior(self) -> NetworkPrior:
+        """Of the case that comes before this one."""
+        assert self.earlier is not None
+        if not (self.earlier / "numbers.json").exists():
+            raise InputError(f"{self.earlier} is not finished, and draws the images of this case; run it first")
+        return load_prior(self.earlier)
+
+    def reconstructed(self, number: int, method: str) -> Tensor:
+        """One image of an undersampled scan under the earlier prior."""
+        scan, steps = self.prepared(number), self.settings.walk_steps
+        return sample_posterior(scan, self.earlier_prior, method, steps=steps, samples=1, slices=[number]).image[0]
 
     def non_local_means(self, number: int) -> Tensor:
         parts = torch.view_as_real(self.noisy[number]).numpy()
@@ -169,6 +189,8 @@ IMAGES: dict[str, Callable[[TrainingScans, int], Tensor]] = {
     "non-local means": TrainingScans.non_local_means,
     "zero-filled": TrainingScans.zero_filled,
     "l1-wavelet": TrainingScans.wavelet,
+    "draws": lambda data, number: data.reconstructed(number, DEFAULT_METHOD),
+    "estimates": lambda data, number: data.reconstructed(number, "proximal"),
 }
 
 
@@ -375,7 +397,7 @@ def run_case(case: Case, training: Sequence[Path], tests: Tests, out: Path, devi
     """Train and test, and leave the numbers."""
     folder, settings = out / "cases" / str(case), tests.settings
     started = time.process_time()
-    train_case(TrainingScans(training, case, settings, out / "cache"), case, folder, device)
+    train_case(TrainingScans(training, case, settings, out), case, folder, device)
     prior, trained = load_prior(folder), time.process_time()
     pictures: dict[str, np.ndarray] = {}
     rows = list(tests.rows(prior, device, pictures))

@@ -15,7 +15,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from noisy_cases import ACCELERATIONS, ALL, LEVELS, METHODS, NOISY, TIERS, UNDERSAMPLED, Case
+from noisy_cases import ACCELERATIONS, ALL, LEVELS, METHODS, NOISY, RIVALS, TIERS, UNDERSAMPLED, Case
 from pages import fill
 from PIL import Image
 from torch import Tensor
@@ -129,11 +129,10 @@ def _verdicts(results: Results, names: Sequence[str]) -> str:
     """At each SNR the best method that knows what its data lack, against the clean prior and what knows nothing."""
     lines = ["| | best | to `clean` | to its rivals |", "|---|---|---|---|"]
     for snr in sorted({case.snr for case in map(Case.of, names) if case.snr is not None}, reverse=True):
-        for kind, methods, rivals in (
-            ("noisy", NOISY, ("naive", "denoise-first")),
-            ("undersampled", ("ambient", "gsure", "splitting"), ("zero-filled", "l1-wavelet")),
-        ):
-            found = {one: results.mean(one, SIMULATED) for one in (f"{method}@{snr:g}" for method in methods)}
+        for kind, methods in (("noisy", NOISY), ("undersampled", UNDERSAMPLED)):
+            rivals = RIVALS[kind]
+            named = (f"{method}@{snr:g}" for method in methods if method not in rivals)
+            found = {one: results.mean(one, SIMULATED) for one in named}
             known = {one: mean.mean for one, mean in found.items() if mean is not None}
             if not known:
                 continue
