@@ -28,6 +28,7 @@ from mri_score.evaluation.conformal import TARGETS, Intervals, covered, predicte
 from mri_score.evaluation.metrics import complex_nrmse, foreground, volume_scores
 from mri_score.evaluation.report import MethodScores, Promise
 from mri_score.evaluation.uncertainty import Calibration, calibration
+from mri_score.evaluation.unlike import threshold_at
 from mri_score.numerics.fourier import resize_image
 from mri_score.numerics.noise import generators, key
 from mri_score.operators.base import LinearOperator
@@ -299,7 +300,8 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
-    if (warning := unlike_note(volume.unlike, prior.about.get("ood_threshold"))) is not None:
+    threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"))
+    if (warning := unlike_note(volume.unlike, threshold)) is not None:
         volume.notes = [*volume.notes, warning]
     return volume
 
@@ -309,10 +311,10 @@ def unlike_note(ratios: Sequence[float], threshold: float | None) -> str | None:
     above = [] if threshold is None else [ratio for ratio in ratios if ratio > threshold]
     if not above:
         return None
-    where = "" if len(ratios) == 1 else f"; in {len(above)} of {len(ratios)} slices it is above that"
+    where = "" if len(ratios) == 1 else f"; {len(above)} of {len(ratios)} slices are above that"
     return (
-        f"unlike what the prior knows: its denoised images misfit k-space {max(above):.1f} times as much as on its"
-        f" validation images (warns above {threshold:.1f}){where}"
+        f"unlike what the prior knows: its denoised images misfit k-space by {max(above):.1f}, and on scans like its"
+        f" validation images hardly ever by more than {threshold:.1f} at this acceleration{where}"
     )
 
 

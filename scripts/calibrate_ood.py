@@ -1,4 +1,6 @@
-"""When a prior warns that a scan is unlike what it knows: measured on scans that are like it, written into its record.
+"""Above which misfit a prior warns that a scan is unlike what it knows, by acceleration; into its record.
+
+Measured on scans that are like it.
 
 python scripts/calibrate_ood.py SCAN [SCAN ...] --prior brain
 """
@@ -53,18 +55,24 @@ def main(
     path = find_prior(name)
     prior = load_prior(path)
     prior.precision = find_precision(precision)
-    found: list[float] = []
+    found: dict[float, list[float]] = {}
     print("| scan | R | slices | median | largest |\n|---|---|---|---|---|")
     for file in (file for given in scans for file in fastmri_files(given)):
-        for acceleration in accel:
-            some = ratios(file, acceleration, prior, slices, steps)
-            print(f"| {file.name} | {acceleration:g} | {len(some)} | {np.median(some):.2f} | {max(some):.2f} |")
-            found += some
-    threshold = round(margin * float(np.quantile(found, quantile)), 4)
-    print(f"\nwarns above {threshold:g}: {margin:g} times the {quantile:.0%} quantile of {len(found)} slices")
+        for factor in accel:
+            some = ratios(file, factor, prior, slices, steps)
+            print(f"| {file.name} | {factor:g} | {len(some)} | {np.median(some):.2f} | {max(some):.2f} |", flush=True)
+            found.setdefault(factor, []).extend(some)
+    thresholds = {
+        f"{factor:g}": round(margin * float(np.quantile(some, quantile)), 3) for factor, some in found.items()
+    }
+    print()
+    for factor, some in found.items():
+        limit = thresholds[f"{factor:g}"]
+        print(f"R = {factor:g}: above {limit:g}, {margin:g} times the {quantile:.0%} quantile of {len(some)} slices")
     if not dry_run:
-        basis = {"slices": len(found), "accelerations": list(accel), "quantile": quantile, "margin": margin}
-        add_to_record(path, ood_threshold=threshold, ood_basis={**basis, "median": round(float(np.median(found)), 4)})
+        medians = {f"{factor:g}": round(float(np.median(some)), 3) for factor, some in found.items()}
+        basis = {"slices": len(next(iter(found.values()))), "quantile": quantile, "margin": margin, "medians": medians}
+        add_to_record(path, ood_thresholds=thresholds, ood_basis=basis)
         print(f"written to {path.with_suffix('.json')}")
 
 

@@ -34,6 +34,7 @@ from mri_score.data.scan import Sampling, Scan, coil_weight, from_arrays
 from mri_score.data.transforms import percentile
 from mri_score.evaluation.metrics import foreground, magnitude_psnr
 from mri_score.evaluation.uncertainty import calibration
+from mri_score.evaluation.unlike import threshold_at
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior
@@ -200,7 +201,7 @@ def main(
     check(page, "ood")
     torch.set_num_threads(threads)
     prior = load_prior(name)
-    threshold = prior.about.get("ood_threshold")
+    thresholds = prior.about.get("ood_thresholds")
     prior.precision = find_precision(precision)
     loans, stacks = [borrow(path) for path in lenders], ImageStacks([images], augment=False)
     chosen = stacks.spread(slices, 0.4, 0.6)
@@ -208,7 +209,7 @@ def main(
     lines = [head, "|---" * 9 + "|"]
 
     def add(title: str, factor: float, scores: Sequence[Score]) -> None:
-        lines.append(row(f"{title} | {factor:g}", scores, threshold))
+        lines.append(row(f"{title} | {factor:g}", scores, threshold_at(factor, thresholds)))
         click.echo(lines[-1])
 
     for title, condition in CONDITIONS.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 from mri_score.data.fastmri import FastMRI
 from mri_score.data.scan import Sampling, Scan
 from mri_score.data.simulate import simulate
-from mri_score.evaluation.unlike import expected_error, misfit_ratio
+from mri_score.evaluation.unlike import expected_error, misfit_ratio, threshold_at
 from mri_score.files import sha256
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
@@ -145,13 +145,20 @@ def test_a_slightly_wrong_noise_level_counts_less_where_the_noise_decides():
 @pytest.mark.parametrize(
     ("ratios", "threshold", "words"),
     [
-        ([3.14], 2.0, "3.1 times as much as on its validation images (warns above 2.0)"),
-        ([1.0, 3.14, 2.5], 2.0, "3.1 times as much as on its validation images (warns above 2.0); in 2 of 3 slices"),
+        ([3.14], 2.0, "by 3.1, and on scans like its validation images hardly ever by more than 2.0"),
+        ([1.0, 3.14, 2.5], 2.0, "hardly ever by more than 2.0 at this acceleration; 2 of 3 slices are above that"),
     ],
 )
 def test_the_note(ratios, threshold, words):
     assert words in unlike_note(ratios, threshold)
     assert unlike_note(ratios, None) is None and unlike_note(ratios, 5.0) is None and unlike_note([], 1.0) is None
+
+
+def test_thresholds_are_interpolated_in_the_logarithm_of_the_acceleration():
+    known = {"8": 5.0, "4": 3.0}
+    assert threshold_at(32**0.5, known) == pytest.approx(4.0)
+    assert threshold_at(2.0, known) == 3.0 and threshold_at(16.0, known) == 5.0  # the nearest known
+    assert threshold_at(4.0, None) is None and threshold_at(4.0, {}) is None
 
 
 # A run.
@@ -178,7 +185,7 @@ def volume(scan: Path, prior: Path, method: str = "adaptive-draw"):
 
 
 @pytest.mark.parametrize(
-    ("about", "warns"), [({"ood_threshold": 1e-6}, True), ({"ood_threshold": 1e6}, False), ({}, False)]
+    ("about", "warns"), [({"ood_thresholds": {"4": 1e-6}}, True), ({"ood_thresholds": {"4": 1e6}}, False), ({}, False)]
 )
 def test_a_run_warns_above_the_threshold_of_its_prior(scan, tmp_path, about, warns):
     options, found = volume(scan, prior_file(tmp_path, **about))
@@ -189,7 +196,7 @@ def test_a_run_warns_above_the_threshold_of_its_prior(scan, tmp_path, about, war
 
 
 def test_methods_that_do_not_look_say_nothing(scan, tmp_path):
-    _, found = volume(scan, prior_file(tmp_path, ood_threshold=1e-6), method="exact-draw")
+    _, found = volume(scan, prior_file(tmp_path, ood_thresholds={"4": 1e-6}), method="exact-draw")
     assert not found.unlike and not any("unlike" in note for note in found.notes)
 
 
@@ -202,10 +209,10 @@ def test_the_script_writes_a_threshold_that_these_scans_keep(scan, tmp_path):
     spec.loader.exec_module(script)
     arguments = [str(scan), "--prior", str(path), "--accel", "3", "--steps", "8", "--margin", "1.5"]
     shown = CliRunner().invoke(script.main, [*arguments, "--dry-run"], catch_exceptions=False)
-    assert shown.exit_code == 0 and "ood_threshold" not in json.loads(path.with_suffix(".json").read_text())["about"]
+    assert shown.exit_code == 0 and "ood_thresholds" not in json.loads(path.with_suffix(".json").read_text())["about"]
     CliRunner().invoke(script.main, arguments, catch_exceptions=False)
     about = read_record(path)["about"]
     one = script.ratios(scan, 3.0, load_prior(path), 8, 8)
-    assert about["ood_threshold"] == pytest.approx(1.5 * float(np.quantile(one, 0.95)), rel=1e-3)
+    assert about["ood_thresholds"] == {"3": pytest.approx(1.5 * float(np.quantile(one, 0.95)), rel=1e-3)}
     assert about["summary"] == "white" and sha256(path) == before
     assert not any("unlike" in note for note in volume(scan, path)[1].notes)

@@ -26,7 +26,7 @@ def expected_error(sigma: Any, errors: Mapping[float, float], sd: float) -> Any:
 def misfit_ratio(
     levels: Sequence[tuple[Tensor | float, Tensor, Tensor]], errors: Mapping[float, float], sd: float
 ) -> Tensor | None:
-    """sum_l w_l r_l^2 / sum_l w_l e_l over the levels of a walk: near 1 for a scan such as the validation images.
+    """sum_l w_l r_l^2 / sum_l w_l e_l over the levels of a walk: near 1 for truth plus noise on validation images.
 
     levels: sigma, r^2 and n, where r^2 is the denoiser's mean square error as the samples show it and n, in the same
     units, the noise of the samples that was taken off to find it. e is the error expected at that sigma, and
@@ -43,3 +43,17 @@ def misfit_ratio(
             found.append(weight * error)
             known.append(weight * expected)
     return torch.stack(found).sum(0) / torch.stack(known).sum(0) if found else None
+
+
+def threshold_at(acceleration: float, thresholds: Mapping[str, float] | None) -> float | None:
+    """The ratio above which a scan is unlike what the prior knows, at this acceleration; None where none is known.
+
+    thresholds: by acceleration, as `scripts/calibrate_ood.py` writes them; interpolated in log R, and beyond both ends
+    the nearest. They rise with R: the fewer the lines, the farther a walk is from the truth plus noise that the
+    denoiser's expected errors are of.
+    """
+    if not thresholds:
+        return None
+    known = sorted((float(factor), float(ratio)) for factor, ratio in thresholds.items())
+    factors, ratios = zip(*known, strict=True)
+    return float(np.interp(np.log(acceleration), np.log(factors), ratios))
