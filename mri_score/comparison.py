@@ -22,9 +22,9 @@ from mri_score.evaluation.ledger import Ledger, identity
 from mri_score.evaluation.memory import PeakMemory
 from mri_score.files import sha256
 from mri_score.reconstruction import METHODS, Progress, Reconstruction, find_device, sample_posterior
-from mri_score.score import NetworkPrior
+from mri_score.score import PRECISIONS, NetworkPrior
 from mri_score.subject import Subject, Subjects
-from mri_score.volumes import BASELINES, PRECISIONS
+from mri_score.volumes import BASELINES
 
 TUNED, SUPERVISED = "l1-wavelet-tuned", "supervised"
 TITLES = {name: title for name, (title, _) in BASELINES.items()} | {

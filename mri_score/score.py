@@ -11,9 +11,19 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mri_score.errors import InputError
+from mri_score.errors import InputError, unknown_name
 from mri_score.numerics.channels import from_channels, per_item, to_channels
 from mri_score.numerics.noise import noise_like, uniform
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What a network computes in."""
+
+
+def find_precision(name: str, place: str = "the precision") -> torch.dtype:
+    """Errors: InputError for an unknown name."""
+    if name not in PRECISIONS:
+        raise unknown_name(place, name, PRECISIONS)
+    return PRECISIONS[name]
 
 
 class ScoreModel(nn.Module):

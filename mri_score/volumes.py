@@ -43,7 +43,7 @@ from mri_score.reconstruction import (
     find_device,
     sample_posterior,
 )
-from mri_score.score import NetworkPrior, ScoreModel
+from mri_score.score import NetworkPrior, ScoreModel, find_precision
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -77,14 +77,6 @@ TRAJECTORY_BASELINES: dict[str, tuple[str, TrajectoryBaseline]] = {
 Classical = Callable[[Acquisition], Tensor]
 """From one slice to its image (H, W), in its scale."""
 DEFAULT_BASELINES = ("zero-filled", "cg-sense", "l1-wavelet")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def find_precision(name: str) -> torch.dtype:
-    """What the network computes in. Errors: InputError for an unknown name."""
-    if name not in PRECISIONS:
-        raise unknown_name("the precision", name, PRECISIONS)
-    return PRECISIONS[name]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from mri_score.data.scan import Sampling, Scan
 from mri_score.errors import InputError
 from mri_score.priors.store import add_to_record, find_prior, load_prior
 from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
-from mri_score.score import NetworkPrior
-from mri_score.volumes import find_precision
+from mri_score.score import NetworkPrior, find_precision
 
 
 def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, steps: int | None) -> list[float]:

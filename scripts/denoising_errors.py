@@ -12,9 +12,9 @@ import torch
 
 from mri_score.data.images import ImageStacks
 from mri_score.priors.store import load_prior
+from mri_score.score import find_precision
 from mri_score.training.batches import Batches
 from mri_score.training.validation import SIGMAS, denoising_errors
-from mri_score.volumes import find_precision
 
 
 @click.command()

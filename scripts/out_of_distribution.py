@@ -39,9 +39,8 @@ from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior
 from mri_score.reconstruction import Reconstruction, sample_posterior
-from mri_score.score import NetworkPrior
+from mri_score.score import NetworkPrior, find_precision
 from mri_score.subject import Subject, Subjects
-from mri_score.volumes import find_precision
 
 
 @dataclass(frozen=True)

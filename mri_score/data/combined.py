@@ -10,13 +10,12 @@ from torch import Tensor
 
 from mri_score.data.coils import truth_image
 from mri_score.data.fastmri import FastMRI
-from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
+from mri_score.data.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.data.maps import cache_key
 from mri_score.data.masks import true_acceleration
 from mri_score.data.unexplained import noise_level
 from mri_score.data.whitening import evenly_spaced, whiten
 from mri_score.errors import InputError
-from mri_score.files import whole_file
 from mri_score.numerics.fourier import resize_kspace
 
 VERSION = 3
@@ -107,7 +106,7 @@ def cached_images(folder: str | Path, path: str | Path, skip_empty: bool = True)
 
 def _write(path: Path, volume: Combined) -> None:
     images = torch.stack([volume.image(slice) for slice in volume.slices])
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    with new_hdf5(path) as file:
         file["image"] = images.numpy()
         file["slice"] = volume.slices
         file.attrs.update({"noise_std": volume.noise_std, "notes": "\n".join(volume.notes), "file": volume.name})

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
+from mri_score.data.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.data.header import Header, build_header, parse_header
 from mri_score.errors import InputError
-from mri_score.files import whole_file
 
 if TYPE_CHECKING:  # torch takes a second: it is loaded where samples are asked for, not to tell what a file holds
     from torch import Tensor
@@ -322,7 +321,7 @@ def write_fastmri(
     encoded = encoded or kspace.shape[-2:]
     recon = recon or (encoded if rss is None else tuple(rss.shape[-2:]))
     coils = kspace.shape[1] if kspace.ndim == 4 else 1
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    with new_hdf5(Path(path)) as file:
         file["kspace"] = kspace
         file["ismrmrd_header"] = build_header(encoded, recon, padding or (0, encoded[1]), coils)
         file.attrs.update({"acquisition": acquisition, "patient_id": Path(path).stem})

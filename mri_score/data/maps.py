@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
+from mri_score.data.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.errors import InputError
-from mri_score.files import whole_file
 
 VERSION = 2
 """Raise it when the maps that `coil_maps` makes change: older caches are then left alone."""
@@ -66,7 +65,7 @@ def _read_hdf5(path: Path) -> np.ndarray:
 
 def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: Mapping[str, str | float]) -> None:
     """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to HDF5, with attributes that say where from."""
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    with new_hdf5(Path(path)) as file:
         file["maps"] = maps.cpu().numpy()
         file["eigenvalue"] = eigenvalue.cpu().numpy()
         file.attrs.update(attributes)

@@ -20,7 +20,7 @@ from mri_score.errors import InputError
 from mri_score.files import write_text
 from mri_score.losses.base import Loss
 from mri_score.numerics.noise import generators
-from mri_score.score import NetworkPrior
+from mri_score.score import NetworkPrior, find_precision
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, Source
 from mri_score.training.ema import Ema, decays_of
@@ -74,8 +74,7 @@ def train(
     the bits of an uninterrupted one on the same number of threads.
     Errors: Interrupted after SIGTERM or SIGINT, InputError for numbers that are not finite for PATIENCE steps.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise InputError(f"training.precision is {precision!r}; known: bfloat16, float32")
+    kind = find_precision(precision, "training.precision")
     decays = decays_of(ema_decay)
     if keep_every is not None and keep_every < 1:
         raise InputError(f"training.keep_every is {keep_every}; give 1 for every checkpoint, or leave it out for none")
@@ -110,7 +109,7 @@ def train(
                 # One step.
                 batch = _to(batch, place)
                 random = generators(seed, "loss", step, share)
-                mixed = torch.autocast(place.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+                mixed = nullcontext() if kind == torch.float32 else torch.autocast(place.type, kind)
                 with mixed:
                     value = loss(prior, batch, random, step).sum() / batch_size
                 optimizer.zero_grad(set_to_none=True)
