@@ -54,6 +54,7 @@ METHODS = {
     "splitting": Method(None, "splitting", {"centre": 8, "score_weight": 1.0, **MASKS}, True),
     "redrawn": Method("draws", undersampled=True, after="l1-wavelet"),
     "re-estimated": Method("estimates", undersampled=True, after="l1-wavelet"),
+    "re-estimated-twice": Method("estimates", undersampled=True, after="re-estimated"),
 }
 NOISY = ("sure", "sure-below", "sure_score", "sure_score-published", "noisy_score")
 UNDERSAMPLED = tuple(name for name, method in METHODS.items() if method.undersampled)
