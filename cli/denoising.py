@@ -20,7 +20,8 @@ from mri_score.files import make_folder
 from mri_score.numerics.fourier import resize_image
 from mri_score.priors.store import find_prior, load_prior, read_record
 from mri_score.reconstruction import find_device
-from mri_score.volumes import counted, find_precision
+from mri_score.score import find_precision
+from mri_score.volumes import counted
 
 from .options import each_file, read_slices, take_shard
 

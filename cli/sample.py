@@ -9,7 +9,7 @@ import click
 
 from .options import ANY_PATH, FOLDER, base_options, precision_option
 
-WALKS = ("ancestral", "ddim", "euler", "heun", "langevin", "predictor-corrector", "rk45")
+WALKS = ("ancestral", "ddim", "euler", "heun", "heun-churn", "langevin", "predictor-corrector", "rk45")
 INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "pigdm")
 """Written out here, because --help does not load the tables that know these names."""
 
@@ -24,7 +24,7 @@ INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "p
 @click.option(
     "--sampler",
     help=f"Of bare priors: {', '.join(WALKS)}; with --inpaint: {', '.join(INPAINTING)}."
-    "  [default: heun; with --inpaint mmps-draw]",
+    "  [default: heun-churn; with --interpolate heun, with --inpaint mmps-draw]",
 )
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an option of the sampler.")
@@ -41,7 +41,10 @@ INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "p
     "  [default: 0.01]",
 )  # fmt: skip
 @click.option(
-    "--interpolate", type=click.IntRange(2), metavar="N", help="N images on the way from sample 0 to sample 1."
+    "--interpolate",
+    type=click.IntRange(2),
+    metavar="N",
+    help="N images on the way from sample 0 of --sampler heun to its sample 1.",
 )
 @precision_option
 @click.option("--seed", default=0, show_default=True, help="Sample i follows from seed and i alone.")

@@ -27,7 +27,7 @@ from mri_score.files import make_folder
 from mri_score.generation import INPAINTING, WALKS, Walk
 from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
 from mri_score.reconstruction import GIVEN, find_device
-from mri_score.volumes import find_precision
+from mri_score.score import find_precision
 
 from .options import base_line, chosen
 
@@ -58,7 +58,8 @@ def sample(**given: Any) -> None:
     mean = given["mean"] if given["mean"] is not None else generation.prior_mean(path, dtype.is_complex)
 
     table = INPAINTING if given["image"] else WALKS
-    name = given["sampler"] or (generation.DEFAULT_INPAINTING if given["image"] else generation.DEFAULT_WALK)
+    default = generation.DEFAULT_FLOW if given["interpolate"] else generation.DEFAULT_WALK
+    name = given["sampler"] or (generation.DEFAULT_INPAINTING if given["image"] else default)
     if name not in table:
         raise unknown_name("the sampler", name, table)
     walk = table[name]

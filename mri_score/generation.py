@@ -48,11 +48,15 @@ WALKS = {
     "ddim": Walk("ddim", Karras, 50, 1),
     "euler": Walk("ddim", Karras, 36, 1, {"zeta": 0.0}),
     "heun": Walk("heun", Karras, 25, 2),
+    "heun-churn": Walk("heun", Karras, 50, 2, {"churn": 20.0}),
     "langevin": Walk("langevin", Geometric, 334, 3),
     "predictor-corrector": Walk("predictor-corrector", Geometric, 500, 2),
     "rk45": Walk("rk45", Karras, 4, None),
 }
-DEFAULT_WALK = "heun"
+DEFAULT_WALK = "heun-churn"
+"""New noise along the way mends what a coarse step, or a network that errs, has done above it."""
+DEFAULT_FLOW = "heun"
+"""Of interpolations, whose walks may draw no more noise."""
 
 INPAINTING = {
     "adaptive-draw": Walk("renoise", Karras, 50, 1, posterior="adaptive-draw"),
@@ -130,7 +134,7 @@ def interpolate(
     shape: Sequence[int],
     *,
     between: tuple[int, int] = (0, 1),
-    sampler: str = DEFAULT_WALK,
+    sampler: str = DEFAULT_FLOW,
     steps: int | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -140,7 +144,7 @@ def interpolate(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Tensor:
-    """`n` images on the way between two samples of `sample_prior`, by their numbers: (n, *shape), both included.
+    """`n` images on the way between two samples of `sample_prior` by this sampler: (n, *shape), both included.
 
     Walks start from cos(t) n1 + sin(t) n2, t even in [0, pi / 2], which is normal noise for every t; n1 and n2 are the
     first noise of the two samples. The walk must draw no more: heun, euler, rk45.

@@ -26,7 +26,7 @@ def main() -> None:
     save_png(FOLDER / "samples.png", magnitude_sheet(sample_prior(whole, 16, (256, 256)), columns=4))
     save_png(FOLDER / "alone.png", magnitude_sheet(sample_prior(prior, 6, (256, 256)), columns=3))
 
-    way = torch.cat([interpolate(whole, 6, (256, 256), between=pair) for pair in ((0, 1), (2, 3), (4, 5))])
+    way = torch.cat([interpolate(whole, 6, (256, 256), between=pair) for pair in ((0, 1), (1, 5), (5, 7))])
     save_png(FOLDER / "interpolation.png", magnitude_sheet(way, columns=6))
 
     head = phantom(256, coils=1, noise_snr=None).image

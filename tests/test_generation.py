@@ -111,7 +111,7 @@ def test_an_image_that_is_not_finite_is_named():
     ("arguments", "message"),
     [
         ({"sampler": "hoin"}, "the sampler is 'hoin'; known names: ancestral, ddim"),
-        ({"options": {"chrun": 1}}, "the option of heun is 'chrun'; known names: churn"),
+        ({"options": {"chrun": 1}}, "the option of heun-churn is 'chrun'; known names: churn"),
         ({"batch_size": 0}, "at least 1; got 2 and 0"),
         ({"steps": 1}, "at least 2 noise levels"),
     ],
