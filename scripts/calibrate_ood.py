@@ -69,8 +69,7 @@ def main(
         limit = thresholds[f"{factor:g}"]
         print(f"R = {factor:g}: above {limit:g}, {margin:g} times the {quantile:.0%} quantile of {len(some)} slices")
     if not dry_run:
-        medians = {f"{factor:g}": round(float(np.median(some)), 3) for factor, some in found.items()}
-        basis = {"slices": len(next(iter(found.values()))), "quantile": quantile, "margin": margin, "medians": medians}
+        basis = {"slices": len(next(iter(found.values()))), "quantile": quantile, "margin": margin}
         add_to_record(path, ood_thresholds=thresholds, ood_basis=basis)
         print(f"written to {path.with_suffix('.json')}")
 
