@@ -277,6 +277,7 @@ def reconstruct_volume(
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     if isinstance(prior, NetworkPrior):
         prior.precision = find_precision(options.precision)
+    threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"))
     prepare = partial(_prepare, scan, classical=classical, held=held, gain=gain)
     together = slices_together(options)
     groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]
@@ -292,7 +293,6 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
-    threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"))
     if (warning := unlike_note(volume.unlike, threshold)) is not None:
         volume.notes = [*volume.notes, warning]
     return volume

@@ -123,7 +123,7 @@ class Case:
 TIERS = (22.0, 12.0, 32.0)
 ALL = [
     "clean",
-    *(f"{method}@{snr:g}" for snr in TIERS for method in ("naive", "denoise-first", *NOISY)),
+    *(f"{method}@{snr:g}" for snr in TIERS for method in (*RIVALS["noisy"], *NOISY)),
     *(f"{method}@32" for method in UNDERSAMPLED),
     *(f"sure@22:{change}" for change in ("noise+20", "noise-20", "uneven", "patients1", "patients3")),
     "clean:patients1",

@@ -16,6 +16,7 @@ from torch import Tensor
 from mri_score.data.fastmri import FastMRI
 from mri_score.data.scan import Sampling, Scan
 from mri_score.data.simulate import simulate
+from mri_score.errors import InputError
 from mri_score.evaluation.unlike import expected_error, misfit_ratio, threshold_at
 from mri_score.files import sha256
 from mri_score.numerics.fourier import ifft
@@ -159,6 +160,12 @@ def test_thresholds_are_interpolated_in_the_logarithm_of_the_acceleration():
     assert threshold_at(32**0.5, known) == pytest.approx(4.0)
     assert threshold_at(2.0, known) == 3.0 and threshold_at(16.0, known) == 5.0  # the nearest known
     assert threshold_at(4.0, None) is None and threshold_at(4.0, {}) is None
+
+
+@pytest.mark.parametrize("wrong", [5.0, {"four": 3.0}, {"4": None}, {"0": 3.0}])
+def test_thresholds_of_another_kind_are_refused(wrong):
+    with pytest.raises(InputError, match="about.ood_thresholds .* a ratio for each acceleration"):
+        threshold_at(4.0, wrong)
 
 
 # A run.

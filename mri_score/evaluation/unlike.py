@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mri_score.errors import InputError
+
 LEVELS = (0.03, 1.0)
 """The sigmas that count, both ends with them: below the noise decides, above the prior's mean."""
 
@@ -50,10 +52,18 @@ def threshold_at(acceleration: float, thresholds: Mapping[str, float] | None) ->
 
     thresholds: by acceleration, as `scripts/calibrate_ood.py` writes them; interpolated in log R, and beyond both ends
     the nearest. They rise with R: the fewer the lines, the farther a walk is from the truth plus noise that the
-    denoiser's expected errors are of.
+    denoiser's expected errors are of. Errors: InputError where they are something else.
     """
     if not thresholds:
         return None
-    known = sorted((float(factor), float(ratio)) for factor, ratio in thresholds.items())
+    try:
+        known = sorted((float(factor), float(ratio)) for factor, ratio in thresholds.items())
+    except (AttributeError, TypeError, ValueError):
+        known = []
+    if not known or known[0][0] <= 0:
+        raise InputError(
+            f"the prior's record has about.ood_thresholds {thresholds!r}; it should give a ratio for each acceleration,"
+            " such as {'4': 4.6}: write it with scripts/calibrate_ood.py, or take it out"
+        )
     factors, ratios = zip(*known, strict=True)
     return float(np.interp(np.log(acceleration), np.log(factors), ratios))
