@@ -40,8 +40,8 @@ def run(case: str, seed: int, out: Path, scans: Sequence[Path], images: Sequence
     left_out = [] if case == NOTHING else case.split(",")
     settings = {
         "data.paths": [str(path.resolve()) for path in images], "data.without": left_out, "validation": None,
-        "network.widths": [32, 64, 128], "training.steps": steps, "training.batch_size": 8, "training.workers": 0,
-        "seed": seed,
+        "data.patch": 96, "network.widths": [32, 64, 128], "training.steps": steps, "training.batch_size": 8,
+        "training.workers": 0, "seed": seed,
     }  # fmt: skip
     changes = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     threads = ["--threads", 1]

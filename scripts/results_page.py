@@ -14,6 +14,7 @@ from statistics import mean
 from pages import fill
 
 from mri_score.evaluation.ledger import read_rows
+from mri_score.priors.store import bundled_priors, read_record
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHORT = (
@@ -27,22 +28,26 @@ SHORT = (
 )
 
 AGAINST = [
-    *((method, draws) for method in ("l1-wavelet-tuned", "tv") for draws in (1, 4, 8)),
+    *((method, draws) for method in ("l1-wavelet-tuned", "tv", "supervised") for draws in (1, 4, 8)),
     *(("langevin", draws) for draws in (1, 2)),
 ]
-ONE = {"l1-wavelet-tuned": (1,), "tv": (1,), "langevin": ()}
-"""Classical methods have one image, whatever the number of draws."""
+ONE = {"l1-wavelet-tuned": (1,), "tv": (1,), "supervised": (1,), "langevin": ()}
+"""Classical methods and the supervised network have one image, whatever the number of draws."""
+DEFAULT = "adaptive-draw"
+DRAWS = 4
+"""Averaged, where priors are compared."""
 
 
 def main() -> None:
     tables = {}
-    for name in ("real", "others", "simulated"):
+    for name in ("real", "others", "simulated", "shifted"):
         folder = DOCS / "comparison" / name
         subprocess.run([sys.executable, "-m", "mri_score", "compare", "--summary", str(folder)], check=True)
         (folder / "cells.lock").unlink(missing_ok=True)
         tables[name] = sections((folder / "summary.md").read_text(encoding="utf-8"))
-    rows = {name: read_rows(DOCS / "comparison" / name / "cells.jsonl") for name in ("real", "simulated")}
-    fill(DOCS / "results.md", **tables, short=short(rows["real"]), gains=gains(rows))
+    rows = {name: read_rows(DOCS / "comparison" / name / "cells.jsonl") for name in ("real", "simulated", "shifted")}
+    of_priors = priors(rows, read_rows(DOCS / "comparison" / "priors" / "cells.jsonl"))
+    fill(DOCS / "results.md", **tables, short=short(rows["real"]), gains=gains(rows), priors=of_priors)
 
 
 def sections(summary: str) -> str:
@@ -85,15 +90,39 @@ def gains(rows: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def priors(rows: dict[str, list[dict]], cells: list[dict]) -> str:
+    """The default walk with each bundled prior, and what it gains over L1-wavelet tuned on the truth."""
+    found = [(scans, nominal) for scans in ("real", "simulated") for nominal in (4.0, 8.0)]
+    lines = ["| prior | " + " | ".join(f"{scans}, R = {nominal:g}" for scans, nominal in found) + " |"]
+    lines.append("|---" * (1 + len(found)) + "|")
+    for name, path in bundled_priors().items():
+        digest, texts = read_record(path)["sha256"][:12], []
+        for scans, nominal in found:
+            tuned = {cell(row): row for row in rows[scans] if row["method"] == "l1-wavelet-tuned"}
+            mine = [row for row in (*rows[scans], *cells) if row["prior"] == digest and row["method"] == DEFAULT]
+            mine = [row for row in mine if (row["nominal"], row["draws"]) == (nominal, DRAWS) and cell(row) in tuned]
+            texts.append("")
+            if mine:
+                psnr, ssim = (
+                    [row[key] - tuned[cell(row)][key] for row in mine]
+                    for key in ("mvue_foreground_psnr", "mvue_foreground_ssim")
+                )
+                level = mean(row["mvue_foreground_psnr"] for row in mine)
+                texts[-1] = f"{level:.2f} dB ({mean(psnr):+.2f}, SSIM {mean(ssim):+.3f}; {len(mine)} cells)"
+        if any(texts):
+            lines.append(f"| `{name}` | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
 def pairs(rows: list[dict], nominal: float, method: str, draws: int) -> list[tuple[dict, dict]]:
     """The default's mean of so many draws and the rival's row, of every cell that has both."""
     alone = {cell(row): row for row in rows if row["method"] == method and row["draws"] in (draws, *ONE[method])}
-    ours = [row for row in rows if (row["method"], row["draws"], row["nominal"]) == ("adaptive-draw", draws, nominal)]
+    ours = [row for row in rows if (row["method"], row["draws"], row["nominal"]) == (DEFAULT, draws, nominal)]
     return [(row, alone[cell(row)]) for row in ours if cell(row) in alone]
 
 
 def cell(row: dict) -> tuple:
-    return row["scan"], row["slice"], row["nominal"], row["mask_seed"]
+    return row["scan"], row["slice"], row["law"], row["nominal"], row["mask_seed"]
 
 
 def score(rows: list[dict], scan: str, nominal: float, method: str, draws: int) -> str:

@@ -175,4 +175,4 @@ def find_prior(name: str | Path) -> Path:
 def bundled_priors() -> dict[str, Path]:
     """The priors that come with the package, by name."""
     folder = Path(str(files("mri_score.priors") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem)}

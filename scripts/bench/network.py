@@ -13,6 +13,7 @@ from torch.nn.functional import elu, interpolate, max_pool2d
 from mri_score.networks.ncsnv2 import NCSNv2, rename_published
 from mri_score.networks.unet import UNet
 from mri_score.priors.store import load_prior
+from mri_score.score import find_precision
 
 NAME = "network"
 SIZES = {"quick": [(32, 192)], "full": [(32, 384), (128, 384)]}
@@ -25,7 +26,8 @@ PRECISIONS = {"float32": (torch.float32, 1e-4), "bfloat16": (torch.bfloat16, 0.1
 
 def run(sizes: str, threads: int) -> list[Row]:
     torch.manual_seed(0)
-    return [row for case in SIZES[sizes] for row in ncsnv2_rows(*case, sizes)] + unet_rows(HEAD[sizes], sizes)
+    rows = [row for case in SIZES[sizes] for row in ncsnv2_rows(*case, sizes)]
+    return [*rows, *unet_rows(HEAD[sizes], sizes), *prior_rows(HEAD[sizes], sizes)]
 
 
 def ncsnv2_rows(width: int, side: int, sizes: str, device: str = "cpu") -> list[Row]:
@@ -73,6 +75,19 @@ def unet_rows(side: int, sizes: str, device: str = "cpu") -> list[Row]:
     rows.append(Row(f"U-Net of brain, {side} x {side}, kept for the gradient", "", kept(network, x)))
     network.checkpointing = True
     return [*rows, Row(rows[-1].what, "without", kept(network, x), rows[-1].ours, 2, note="checkpointing")]
+
+
+def prior_rows(side: int, sizes: str) -> list[Row]:
+    """A call of the other priors for reconstruction beside one of brain."""
+    image, rows = torch.randn(1, side, side, dtype=torch.cfloat), []
+    for name in ("brain-fast", "brain-ncsnv2"):
+        for precision in PRECISIONS:
+            calls = []
+            for prior in (load_prior(name), load_prior("brain")):
+                prior.precision = find_precision(precision)
+                calls.append(lambda prior=prior: prior.denoise(image, 0.1))
+            rows.append(compare(f"{name}, {side} x {side}, {precision}, call", "brain", *calls, sizes=sizes))
+    return rows
 
 
 def last(network: nn.Module, device: str) -> nn.Module:

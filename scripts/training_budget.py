@@ -1,0 +1,113 @@
+"""What an hour of training buys: denoising errors and reconstructions of the priors that runs kept on their way.
+
+python scripts/training_budget.py runs/brain_fast runs/brain_ncsnv2 --scan SCAN.h5 [--scan ...] --out results/budget
+
+Train the runs with validation images and training.keep_every. Hours are those of the run's own log, on the machine
+that trained it. A kept prior has not seen the fall of the learning rate that ends a run; a run of so many steps alone
+ends better. Resumes: what is reconstructed is not reconstructed again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+from pages import check, fill
+
+from mri_score.errors import InputError
+from mri_score.evaluation.ledger import read_rows
+from mri_score.priors.store import read_record
+
+SIGMAS = ("0.03", "0.1", "0.3", "1.0")
+"""Of the table."""
+TUNED = "l1-wavelet-tuned"
+DRAWS = 2
+
+
+def hours(log: Sequence[Mapping[str, Any]], step: int) -> float:
+    """Of training up to a step; `seconds` starts anew where a run was resumed."""
+    total = before = 0.0
+    for entry in log:
+        if "seconds" in entry and entry["step"] <= step:
+            total += entry["seconds"] - before if entry["seconds"] > before else entry["seconds"]
+            before = entry["seconds"]
+    return total / 3600
+
+
+def kept(run: Path, every: int) -> list[Path]:
+    """Every so many of the priors that a run kept, and the last."""
+    found = sorted((run / "kept").glob("prior-*.safetensors"))
+    if not found:
+        raise InputError(f"{run} kept no priors; train it with --set training.keep_every=N")
+    return found[len(found) - 1 :: -every][::-1]
+
+
+def rows(run: Path, every: int, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    errors = {entry["step"]: entry["denoising_errors"] for entry in log if "denoising_errors" in entry}
+    if not errors:
+        raise InputError(f"{run} has no denoising errors; train it with validation images")
+    for path in kept(run, every):
+        record = read_record(path)
+        step = record["about"]["step"]
+        some = [f"{errors[step][sigma]:.3f}" for sigma in SIGMAS]
+        mine = [row for row in cells if row["prior"] == record["sha256"][:12] and row["draws"] == DRAWS]
+        yield f"| {run.name} | {hours(log, step):.2f} | {step:,} | " + " | ".join([*some, *gains(mine, cells)]) + " |"
+
+
+def gains(mine: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mean PSNR at each acceleration, with what it gains over L1-wavelet."""
+    found = []
+    for factor in factors(cells):
+        pairs = [(row, other) for row in mine for other in cells if same(row, other) and row["nominal"] == factor]
+        ours, theirs = (mean(pair[side]["mvue_foreground_psnr"] for pair in pairs) for side in (0, 1))
+        found.append(f"{ours:.2f} ({ours - theirs:+.2f})")
+    return found
+
+
+def factors(cells: Sequence[Mapping[str, Any]]) -> list[float]:
+    return sorted({row["nominal"] for row in cells})
+
+
+def same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    keys = ("file", "slice", "nominal", "mask_seed")
+    return other["method"] == TUNED and all(row[key] == other[key] for key in keys)
+
+
+FILES = click.Path(exists=True, path_type=Path)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FILES)
+@click.option("--scan", "scans", multiple=True, required=True, type=FILES, help="Fully sampled scans.")
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Of the kept priors, from the end.")
+@click.option("--threads", type=int, default=1, show_default=True)
+@click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
+def main(
+    runs: tuple[Path, ...], scans: tuple[Path, ...], out: Path, every: int, threads: int, page: Path | None
+) -> None:
+    check(page, "budget")
+    for path in (path for run in runs for path in kept(run, every)):
+        command = [
+            "compare", *scans, "--prior", path, "--out", out, "--baselines", TUNED, "--samples", DRAWS,
+            "--mask-seeds", 0, "--precision", "bfloat16", "--threads", threads,
+        ]  # fmt: skip
+        subprocess.run([sys.executable, "-m", "mri_score", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    cells = read_rows(out / "cells.jsonl")
+    head = ["run", "hours", "steps", *(f"sigma {sigma}" for sigma in SIGMAS), *(f"R = {f:g}" for f in factors(cells))]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    text = "\n".join([*lines, *(line for run in runs for line in rows(run, every, cells))])
+    click.echo(text)
+    if page is not None:
+        fill(page, budget=text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Tables of the documentation that scripts make of runs and comparisons, on made-up cells whose answer is known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mri_score.errors import InputError
+from mri_score.priors.store import build_prior, bundled_priors, read_record, save_prior
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+pytest.importorskip("pages", reason="scripts/ lies in a checkout alone")
+import results_page
+import training_budget
+
+NETWORK = {"name": "unet", "widths": [6, 8], "blocks": 1, "embedding": 32}
+BUNDLED = {name: read_record(path)["sha256"][:12] for name, path in bundled_priors().items()}
+
+
+def cell(method: str, psnr: float, prior: str | None = None, draws: int = 1, **changes) -> dict:
+    shared = {"scan": "head", "file": "0f62", "slice": 3, "law": "variable-density", "nominal": 4.0, "mask_seed": 0}
+    scores = {"mvue_foreground_psnr": psnr, "mvue_foreground_ssim": psnr / 50}
+    return {**shared, "method": method, "prior": prior, "draws": draws, "seconds": 1.0, **scores, **changes}
+
+
+def test_hours_add_up_over_resumes():
+    seconds = [(50, 1800.0), (100, 3600.0), (150, 900.0), (200, 1800.0), (250, 2700.0)]  # resumed after step 100
+    log = [{"step": step, "loss": 1.0, "seconds": spent} for step, spent in seconds]
+    log.insert(2, {"step": 100, "denoising_errors": {}})
+    assert training_budget.hours(log, 100) == 1.0
+    assert training_budget.hours(log, 200) == 1.5
+    assert training_budget.hours(log, 250) == 1.75
+
+
+def kept_run(folder: Path, steps: list[int]) -> Path:
+    (folder / "kept").mkdir(parents=True)
+    lines = []
+    for step in steps:
+        prior = build_prior(NETWORK, precondition="edm", sd=0.3, sigma_min=0.005, sigma_max=9.0 + step)
+        save_prior(folder / "kept" / f"prior-{step:08}.safetensors", prior, NETWORK, {"step": step})
+        errors = dict.fromkeys(training_budget.SIGMAS, step / 1000)
+        lines += [{"step": step, "loss": 1.0, "seconds": 3.6 * step}, {"step": step, "denoising_errors": errors}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_a_row_a_kept_prior_with_errors_and_gains(tmp_path):
+    run = kept_run(tmp_path / "run", [100, 200, 300])
+    paths = training_budget.kept(run, 2)
+    assert [path.stem for path in paths] == ["prior-00000100", "prior-00000300"]  # from the end
+    cells = [cell("l1-wavelet-tuned", 30.0), cell("l1-wavelet-tuned", 25.0, mask_seed=1)]
+    for psnr, path in zip((31.0, 33.5), paths, strict=True):
+        digest = read_record(path)["sha256"][:12]
+        cells += [cell("adaptive-draw", psnr, digest, 2), cell("adaptive-draw", psnr, digest, 2, mask_seed=1)]
+        cells += [cell("adaptive-draw", 0.0, digest, 1)]
+    first, last = training_budget.rows(run, 2, cells)
+    assert first == "| run | 0.10 | 100 | 0.100 | 0.100 | 0.100 | 0.100 | 31.00 (+3.50) |"
+    assert last == "| run | 0.30 | 300 | 0.300 | 0.300 | 0.300 | 0.300 | 33.50 (+6.00) |"
+
+
+def test_a_run_that_kept_nothing_is_refused(tmp_path):
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(InputError, match="kept no priors"):
+        training_budget.kept(tmp_path, 1)
+
+
+def test_priors_are_compared_on_the_cells_that_they_ran():
+    brain, heads = BUNDLED["brain"], BUNDLED["brain-heads"]
+    rivals = {
+        "real": [
+            cell("l1-wavelet-tuned", 30.0), cell("l1-wavelet-tuned", 20.0, mask_seed=1),
+            cell("adaptive-draw", 32.0, brain, 4), cell("adaptive-draw", 26.0, brain, 4, mask_seed=1),
+            cell("adaptive-draw", 99.0, brain, 8),
+        ],
+        "simulated": [cell("l1-wavelet-tuned", 28.0, scan="made", nominal=8.0)],
+    }  # fmt: skip
+    others = [cell("adaptive-draw", 31.0, heads, 4), cell("adaptive-draw", 99.0, heads, 4, law="random")]
+    lines = results_page.priors(rivals, others).splitlines()[2:]
+    assert lines[0].startswith("| `brain` | 29.00 dB (+4.00, SSIM +0.080; 2 cells) |  |")
+    assert lines[1].startswith("| `brain-heads` | 31.00 dB (+1.00, SSIM +0.020; 1 cells) |  |")
