@@ -113,7 +113,7 @@ def test_what_rounding_leaves_is_iterated_away():
 
 def test_auto_takes_each_item_by_its_weight(monkeypatch):
     """Heavy items are iterated, light ones solved directly; alone or together makes no difference to an item."""
-    monkeypatch.setattr("mri_score.operators.sense.direct_below", lambda coils, n, numbers: 0.1)
+    monkeypatch.setattr("mri_score.operators.sense.direct_below", lambda coils, n, numbers, factored: 0.1)
     size, weight = (9, 13), torch.tensor([1e-4, 1.0, 1e-2, 0.1], dtype=torch.float64)
     maps, mask, b = make_maps(4, 3, size), make_mask("lines", -1, size), gaussian(4, *size)
     together = Sense(maps, mask)
@@ -125,6 +125,24 @@ def test_auto_takes_each_item_by_its_weight(monkeypatch):
         assert (alone.iterations > 0) == (weight[i] >= 0.1)
     expected = iterated.solve(b, weight, tolerance=1e-12)
     assert (energy(together, x - expected, weight) <= 1e-4 * energy(together, expected, weight)).all()
+
+
+def test_an_item_that_has_its_factors_keeps_to_them_while_they_are_cheap(monkeypatch):
+    """And its batch mates' factors are none of its own: alone or together, it goes the same way."""
+    limits = {False: 1e-2, True: 0.1}
+    monkeypatch.setattr("mri_score.operators.sense.direct_below", lambda coils, n, numbers, factored: limits[factored])
+    maps, mask, b = make_maps(2, 3, (9, 13)), make_mask("lines", -1, (9, 13)), gaussian(2, 9, 13)
+    together, alone = Sense(maps, mask), [Sense(maps[i : i + 1], mask) for i in range(2)]
+    for weight, iterates in (((1e-3, 5e-2), (False, True)), ((5e-2, 5e-2), (False, True)), ((0.2, 1.0), (True, True))):
+        weights = torch.tensor(weight, dtype=torch.float64)
+        x = together.solve(b, weights)
+        for i in range(2):
+            before = alone[i].iterations
+            close(alone[i].solve(b[i : i + 1], weights[i]), x[i : i + 1], 1e-12)
+            assert (alone[i].iterations > before) == iterates[i]
+    before = alone[0].iterations
+    alone[0].solve(b, 5e-2)  # another batch: nothing is known of its items
+    assert alone[0].iterations > before
 
 
 def test_auto_does_not_factor_for_heavy_weights_points_or_images_that_are_too_large(monkeypatch):
@@ -148,6 +166,8 @@ def test_the_model_prefers_factors_for_light_weights_many_coils_and_short_lines(
     iterated = lines.ITERATIONS / math.sqrt(limit) * (4 + lines.VECTORS)
     solved = lines.SUBSTITUTE * 256 + lines.RESIDUALS * 4
     assert iterated == pytest.approx(solved + lines.FACTOR * 256**2 / lines.SHARED_BY)
+    kept = direct_below(4, 256, 1, factored=True)
+    assert lines.ITERATIONS / math.sqrt(kept) * (4 + lines.VECTORS) == pytest.approx(solved)
     assert direct_below(4, 320, 1) < limit < direct_below(16, 256, 1)
     assert direct_below(4, 256, lines.MOST_BYTES // 16 + 1) == 0 < direct_below(4, 256, lines.MOST_BYTES // 16)
 

@@ -18,7 +18,7 @@ SUBSTITUTE = 0.6
 """A direct solution costs this times n, a third of it where several items share their factors, ..."""
 RESIDUALS = 3.0
 """... and this times coils for the residuals before and after it."""
-ITERATIONS = 4.0
+ITERATIONS = 5.0
 """Conjugate gradient takes this over sqrt(weight) iterations."""
 SHARED_BY = 30
 """Solutions among which the factors' cost is divided: half the levels of a walk, and two draws."""
@@ -74,17 +74,19 @@ class LineSystems(nn.Module):
         return x if self.axis == -1 else x.mT
 
 
-def direct_below(coils: int, n: int, numbers: int) -> float:
-    """The weight below which conjugate gradient costs more than a direct solution and its part of the factors:
+def direct_below(coils: int, n: int, numbers: int, factored: bool = False) -> float:
+    """The weight below which conjugate gradient costs more than a direct solution and, unless `factored`, its part of
+    the factors:
 
         ITERATIONS / sqrt(weight) (coils + VECTORS) > SUBSTITUTE n + RESIDUALS coils + FACTOR n^2 / SHARED_BY;
 
-    never, 0, where the eigenvectors of an image, of so many `numbers`, take more than MOST_BYTES.
+    never, 0, where the eigenvectors of an image, of so many `numbers`, take more than MOST_BYTES. A walk's first levels
+    have its smallest weights: they pay for the factors, and the others find them there.
     The constants are thread times on one core (AMD EPYC, torch 2.13; images in complex64, 4 to 16 coils, 128 x 128 to
-    320 x 320; the unit is 4 ns a pixel), right to within a half; iterations to a residual of 1e-5 from a draw of the
-    prior, on two brain scans and the phantom at fourfold and eightfold undersampling, to within a third.
+    320 x 320; the unit is 4 ns a pixel), right to within a half; iterations to a residual of 1e-6 along walks on two
+    brain scans at fourfold and eightfold undersampling, to within a half.
     """
-    price = SUBSTITUTE * n + RESIDUALS * coils + FACTOR * n**2 / SHARED_BY
+    price = SUBSTITUTE * n + RESIDUALS * coils + (0.0 if factored else FACTOR * n**2 / SHARED_BY)
     return 0.0 if 16 * numbers > MOST_BYTES else (ITERATIONS * (coils + VECTORS) / price) ** 2
 
 

@@ -31,8 +31,8 @@ class Sense(LinearOperator):
     Maps with sum over coils of |maps|^2 <= 1 and a mask within [0, 1] make the norm at most 1.
     `normal`, and so `solve`, passes gradients on to x alone, not to the maps.
     solver: `cg`; `direct`, for masks of whole lines, by their factors; or `auto`, which on a CPU takes for each item
-    what its weight makes cheaper, by operations counted beforehand (`direct_below`): never by time, nor by what was
-    solved before, so that an item does not depend on its batch mates.
+    what its weight makes cheaper, by operations counted beforehand (`direct_below`): never by time, nor by what others
+    were solved by, so that an item does not depend on its batch mates. An item that needed the factors once has them.
     Errors: InputError for maps that are not complex (B, C, H, W), a mask that does not broadcast against them, an
     unknown solver, or `direct` for a mask of points or one that differs between coils.
     Reference: Pruessmann et al., SENSE: sensitivity encoding for fast MRI, MRM 1999.
@@ -43,6 +43,8 @@ class Sense(LinearOperator):
     _conjugate: Tensor
     _filter: Tensor
     _systems: LineSystems | None
+    _factored: Tensor
+    """Which items (B,) of the last solution were once light enough to pay for the factors."""
 
     def __init__(self, maps: Tensor, mask: Tensor, solver: Solver = "auto") -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class Sense(LinearOperator):
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("_conjugate", maps.conj().resolve_conj(), persistent=False)
         self.register_buffer("_filter", _filter(mask.to(maps.real.dtype), self._axes), persistent=False)
+        self.register_buffer("_factored", torch.zeros(0, dtype=torch.bool, device=maps.device), persistent=False)
         self.solver, self._systems = solver, None
         self._line_axis = self._axes[0] if self._axes else -1
         self._has_lines = len(self._axes) < 2 and self._filter.shape[1] == 1
@@ -101,7 +104,10 @@ class Sense(LinearOperator):
         if max_iterations is not None:
             return super().solve(b, weight, start, tolerance, max_iterations)
         weights = per_item(weight, b).flatten().expand(len(b))
-        direct = weights < self._direct_below()
+        if len(self._factored) != len(b):  # another batch
+            self._factored = torch.zeros_like(weights, dtype=torch.bool)
+        direct = (weights < self._direct_below()) | self._factored & (weights < self._direct_below(factored=True))
+        self._factored = self._factored | direct
         if bool(direct.any()):
             start = torch.zeros_like(b) if start is None else start
             start = torch.where(direct[:, None, None], self._solve_lines(b, weights, start), start)
@@ -116,12 +122,12 @@ class Sense(LinearOperator):
         x = start.to(torch.complex128)
         return (x + self._systems.solve(b - self.normal(x) - per_item(weights, x) * x, weights)).to(b.dtype)
 
-    def _direct_below(self) -> float:
+    def _direct_below(self, factored: bool = False) -> float:
         """The weight below which items are solved by the factors."""
         if self.solver != "auto" or not self._has_lines or self.maps.device.type != "cpu":
             return math.inf if self.solver == "direct" else 0.0
         coils, n = self.maps.shape[1], self.maps.shape[self._line_axis]
-        return direct_below(coils, n, n * self.maps[0, 0].numel())
+        return direct_below(coils, n, n * self.maps[0, 0].numel(), factored)
 
     def _factor(self) -> LineSystems:
         first, owners = find_owners(self.maps, self._filter)
