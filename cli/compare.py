@@ -15,8 +15,9 @@ from .options import ANY_PATH, FOLDER, precision_option
 @click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Where results go.")
 @click.option("--methods", default="adaptive-draw", show_default=True, metavar="LIST", help="Samplers, or none.")
 @click.option(
-    "--baselines", metavar="LIST", default="zero-filled,cg-sense,l1-wavelet,l1-wavelet-tuned,tv", show_default=True,
-    help="Classical methods, or none; l1-wavelet-tuned has its weight tuned on the truth.",
+    "--baselines", metavar="LIST", show_default=True,
+    default="zero-filled,cg-sense,l1-wavelet,tv,l1-wavelet-tuned,tv-tuned",
+    help="Classical methods, or none; the tuned ones have their weight tuned on the truth.",
 )  # fmt: skip
 @click.option("--supervised", metavar="WEIGHTS", help="A supervised network's run folder or .safetensors.")
 @click.option("--accel", default="4,8", show_default=True, metavar="LIST", help="Accelerations.")

@@ -12,7 +12,7 @@ import click
 import torch
 from tqdm import tqdm
 
-from mri_score.comparison import SUPERVISED, TUNED, Cell, Comparison, Outcome, Plan, Weights
+from mri_score.comparison import REFERENCE, SUPERVISED, Cell, Comparison, Outcome, Plan, Weights
 from mri_score.data.fastmri import FastMRI, fastmri_files
 from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.comparison import QUALITY, plain, write_summary
@@ -108,8 +108,8 @@ def _failed(message: str) -> str:
 def summarise(folder: Path, reference: str | None) -> None:
     """Write the summary of a folder, and print it."""
     rows = read_rows(folder / "cells.jsonl")
-    if reference is None and any(row["method"] == TUNED for row in rows):
-        reference = TUNED
+    if reference is None and any(row["method"] == REFERENCE for row in rows):
+        reference = REFERENCE
     for section in write_summary(folder, reference):
         click.echo(f"\n{plain(section)}")
     click.echo(f"\nTables  {folder / 'summary.md'}\nNumbers {folder / 'summary.csv'}\nPlot    {folder / 'quality.png'}")

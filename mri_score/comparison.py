@@ -26,9 +26,11 @@ from mri_score.score import PRECISIONS, NetworkPrior
 from mri_score.subject import Subject, Subjects
 from mri_score.volumes import BASELINES
 
-TUNED, SUPERVISED = "l1-wavelet-tuned", "supervised"
+TUNED = {"l1-wavelet-tuned": "l1-wavelet", "tv-tuned": "tv"}
+"""Of which baseline the weight is tuned on the truth, by name."""
+REFERENCE, SUPERVISED = "l1-wavelet-tuned", "supervised"
 TITLES = {name: title for name, (title, _) in BASELINES.items()} | {
-    TUNED: "L1-wavelet, weight tuned on the truth",
+    **{name: f"{BASELINES[method][0]}, weight tuned on the truth" for name, method in TUNED.items()},
     SUPERVISED: "supervised network",
 }
 """Of what is not a sampler, by name."""
@@ -218,9 +220,10 @@ class Comparison:
     def _solver(self, name: str, subject: Subject) -> tuple[Callable[..., Tensor], torch.device]:
         """What makes an image of k-space, maps, mask and noise_std, and where it runs."""
         cpu = torch.device("cpu")
-        if name == TUNED:
-            weight = subject.tuned_weight  # found before the time is taken: the search is not the method's
-            return lambda y, maps, mask, noise_std: baselines.l1_wavelet(y, maps, mask, noise_std, weight), cpu
+        if name in TUNED:
+            solve = BASELINES[TUNED[name]][1]
+            weight = subject.tuned_weight(solve)  # found before the time is taken: the search is not the method's
+            return partial(solve, weight=weight), cpu
         if name == SUPERVISED:
             assert self.supervised is not None
             return partial(baselines.supervised, network=self.supervised.network), cpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mri_score import baselines
+from mri_score.baselines import tune_weight
 from mri_score.data.fastmri import FastMRI
 from mri_score.data.scan import Sampling, Scan, coil_weight
 from mri_score.data.whitening import whiten
@@ -65,12 +66,11 @@ class Subject:
         """(1, h, w) bool: the foreground."""
         return foreground(self._written(self.rss))
 
-    @cached_property
-    def tuned_weight(self) -> float:
-        """Of L1-wavelet, the one that no user can know: the best PSNR against the truth, between tried weights too."""
+    def tuned_weight(self, method: Callable[..., Tensor]) -> float:
+        """The one that no user can know: the best PSNR against the truth, between tried weights too."""
         truth = self.truth / self.scale / self.weight
         inside = foreground(self.rss[None])[0]
-        tuned = baselines.tune_weight(baselines.l1_wavelet, *self.problem, truth=truth, foreground=inside)
+        tuned = tune_weight(method, *self.problem, truth=truth, foreground=inside)
         return tuned.between
 
     def scores(self, image: Tensor) -> dict[str, float]:

@@ -190,12 +190,13 @@ FILES = click.Path(exists=True, path_type=Path)
 @click.option("--slices", type=int, default=4, show_default=True, help="Of the stack, contrasts by turns.")
 @click.option("--samples", type=int, default=4, show_default=True)
 @click.option("--accel", multiple=True, type=float, default=(4.0, 8.0), show_default=True)
+@click.option("--only", multiple=True, type=click.Choice(list(CONDITIONS)), help="Changes.  [default: all of them]")
 @click.option("--precision", default="bfloat16", show_default=True, help="Of the prior's network.")
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
 def main(
     name: str, images: Path, lenders: tuple[Path, ...], real: tuple[Path, ...], slices: int, samples: int,
-    accel: tuple[float, ...], precision: str, threads: int, page: Path | None,
+    accel: tuple[float, ...], only: tuple[str, ...], precision: str, threads: int, page: Path | None,
 ) -> None:  # fmt: skip
     check(page, "ood")
     torch.set_num_threads(threads)
@@ -211,7 +212,8 @@ def main(
         lines.append(row(f"{title} | {factor:g}", scores, threshold_at(factor, thresholds)))
         click.echo(lines[-1])
 
-    for title, condition in CONDITIONS.items():
+    for title in only or CONDITIONS:
+        condition = CONDITIONS[title]
         for factor in accel:
             cases = [(stacks.image(number).abs(), loan, f"{number} {loan.name}") for number in chosen for loan in loans]
             problems = [simulated(image, loan, condition, factor, label) for image, loan, label in cases]

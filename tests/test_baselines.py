@@ -103,6 +103,16 @@ def test_cg_sense_is_linear_in_the_scale():
     assert relative(cg_sense(1e-6 * kspace, maps, mask), 1e-6 * cg_sense(kspace, maps, mask)) < 1e-3
 
 
+@pytest.mark.parametrize("size", [(48, 51), (128, 96)])
+def test_one_coil_converges_at_once_and_stays_there(size):
+    """What is not sampled stays zero: with one coil of unit sensitivity the zero-filled image is least squares."""
+    kspace, maps, mask, truth = scan(size, coils=1)
+    expected = zero_filled(kspace, maps, mask)
+    assert (cg_sense(kspace, maps, mask) - expected).norm() < 1e-5 * expected.norm()
+    for method in METHODS:
+        assert psnr(method(kspace, maps, mask, NOISE), truth) > psnr(expected, truth) - 1
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_each_weight_minimises_its_own_objective(method):
     """x(w) is better at w than the images of other weights, than CG-SENSE, and than itself moved at random."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mri_score.data.images import AUGMENTATIONS, ImageStacks, read_stack
-from mri_score.data.transforms import SCALES, percentile
+from mri_score.data.transforms import SCALES, percentile, tone
 from mri_score.errors import InputError
 
 STACK = (1000 * np.random.default_rng(0).random((10, 24, 20))).astype(np.uint16)
@@ -249,3 +249,24 @@ def test_a_size_bomb_is_refused_before_it_is_read(tmp_path):
         file.create_dataset("image", (100000, 4096, 4096), np.uint16, chunks=(1, 64, 64))
     with pytest.raises(InputError, match="claims .* bytes"):
         ImageStacks([tmp_path])
+
+
+def test_slices_that_hold_next_to_nothing_are_left_out_and_no_item_explodes(tmp_path):
+    """Skull-stripped volumes end in slices of a few pixels, whose 99th percentile is 0."""
+    full, few = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    full[:50] = 0.0
+    few[:4, :8] = 1.0  # less than a hundredth
+    write(tmp_path / "stack.h5", np.stack([full, few, 0 * full]))
+    stacks = ImageStacks([tmp_path / "stack.h5"])
+    assert len(stacks) == 1
+    items = [stacks.sample(seeded(number)) for number in range(40)]
+    peaks = torch.stack([item.image.abs().max() for item in items])
+    assert torch.isfinite(peaks).all() and float(peaks.max()) < 30
+
+
+def test_tone_never_brightens_more_than_fourfold():
+    bright = torch.tensor([[0.0, 1.0, 2.0, 5.0, 50.0]])
+    for seed in range(60):
+        other = tone(bright, seeded(seed), share=1.0)
+        assert float((other / bright.clamp_min(1e-6)).max()) <= 4.001
+        assert float(other[0, 0]) == 0 and float(other[0, 1]) == pytest.approx(1.0)

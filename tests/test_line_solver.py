@@ -140,9 +140,12 @@ def test_an_item_that_has_its_factors_keeps_to_them_while_they_are_cheap(monkeyp
             before = alone[i].iterations
             close(alone[i].solve(b[i : i + 1], weights[i]), x[i : i + 1], 1e-12)
             assert (alone[i].iterations > before) == iterates[i]
-    before = alone[0].iterations
-    alone[0].solve(b, 5e-2)  # another batch: nothing is known of its items
-    assert alone[0].iterations > before
+    for forget in (alone[0].begin_walk, lambda: alone[0].solve(b, 1.0)):  # another walk; another batch
+        alone[0].solve(b[:1], 1e-3)
+        forget()
+        before = alone[0].iterations
+        alone[0].solve(b[:1], 5e-2)
+        assert alone[0].iterations > before
 
 
 def test_auto_does_not_factor_for_heavy_weights_points_or_images_that_are_too_large(monkeypatch):

@@ -30,6 +30,8 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     )
 }
 """What makes a complex image of a scan from a magnitude, in this order; a patch is cut out before the last."""
+LEAST_BRIGHT = 0.05
+"""The least 99th percentile that gives an image its scale, as a part of its maximum."""
 
 
 class ImageStacks:
@@ -70,7 +72,7 @@ class ImageStacks:
         unseen = {label: set(values) for label, values in (exclude or {}).items()}
         for path in (file for given in paths for file in _files(Path(given))):
             stack, labels = read_stack(path)
-            keep = np.array([image.max() > 0 for image in stack])
+            keep = np.array([not _nearly_empty(image) for image in stack])
             for label, values in (exclude or {}).items():
                 found = labels.get(label, np.full(len(stack), ""))
                 keep &= ~np.isin(found, list(values))
@@ -123,12 +125,17 @@ class ImageStacks:
                 image = AUGMENTATIONS[name](image, random, **settings.get(name, {}))
         if "smooth_phase" not in self.kept:
             image = transforms.global_phase(image, random)
-        return image / transforms.percentile(image)
+        return image / transforms.percentile(image).clamp_min(LEAST_BRIGHT * image.abs().max())
 
     def _magnitude(self, place: tuple[int, int]) -> Tensor:
         file, index = place
         image = torch.from_numpy(self.images[file][index].astype(np.float32))
-        return image / transforms.percentile(image).clamp_min(1e-3 * image.max())
+        return image / transforms.percentile(image)
+
+
+def _nearly_empty(image: np.ndarray) -> bool:
+    """Whether less than a hundredth of the pixels hold the object, or all of it: such a slice has no scale."""
+    return not float(np.quantile(image, 0.99)) > LEAST_BRIGHT * float(image.max())
 
 
 def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

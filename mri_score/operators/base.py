@@ -30,6 +30,9 @@ class LinearOperator(nn.Module):
         """A^H A x."""
         return self.adjoint(self(x))
 
+    def begin_walk(self) -> None:
+        """Called as a walk begins: an operator that remembers its items forgets them."""
+
     def cg_sense(self, y: Tensor, iterations: int = CG_SENSE_ITERATIONS) -> Tensor:
         """argmin_x |A x - y|^2 by conjugate gradient from zero, stopped early, each item by itself: (B, *image)."""
         # The tolerance is for operators that converge at once, as one coil does: what follows would be rounding.

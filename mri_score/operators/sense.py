@@ -32,7 +32,8 @@ class Sense(LinearOperator):
     `normal`, and so `solve`, passes gradients on to x alone, not to the maps.
     solver: `cg`; `direct`, for masks of whole lines, by their factors; or `auto`, which on a CPU takes for each item
     what its weight makes cheaper, by operations counted beforehand (`direct_below`): never by time, nor by what others
-    were solved by, so that an item does not depend on its batch mates. An item that needed the factors once has them.
+    were solved by, so that an item does not depend on its batch mates. Within a walk an item that needed the factors
+    once has them.
     Errors: InputError for maps that are not complex (B, C, H, W), a mask that does not broadcast against them, an
     unknown solver, or `direct` for a mask of points or one that differs between coils.
     Reference: Pruessmann et al., SENSE: sensitivity encoding for fast MRI, MRM 1999.
@@ -62,6 +63,9 @@ class Sense(LinearOperator):
         self._line_axis = self._axes[0] if self._axes else -1
         self._has_lines = len(self._axes) < 2 and self._filter.shape[1] == 1
         _check_solver(solver, self._has_lines)
+
+    def begin_walk(self) -> None:
+        self._factored = self._factored[:0]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mask * fft(self.maps * x.unsqueeze(1))

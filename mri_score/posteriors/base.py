@@ -47,6 +47,9 @@ class Posterior(ScoreModel):
         self.register_buffer("noise_std", torch.as_tensor(noise_std, dtype=kspace.real.dtype).to(kspace.device))
         self.register_buffer("backprojection", operator.adjoint(kspace))
 
+    def begin_walk(self) -> None:
+        self.operator.begin_walk()
+
     def noise(self, x: Tensor, random: Sequence[Generator]) -> Tensor:
         """A^H (noise_std n), n on every sample of each item of x: what perturb-and-solve adds to A^H y."""
         kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])

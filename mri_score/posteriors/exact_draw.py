@@ -66,6 +66,7 @@ class ExactDraw(Proximal):
     _levels: Tensor | int = 0
 
     def begin_walk(self) -> None:
+        super().begin_walk()
         self.mean, self._levels = None, 0
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
