@@ -221,7 +221,7 @@ class Comparison:
         """What makes an image of k-space, maps, mask and noise_std, and where it runs."""
         cpu = torch.device("cpu")
         if name in TUNED:
-            solve = BASELINES[TUNED[name]][1]
+            solve: Callable[..., Tensor] = BASELINES[TUNED[name]][1]
             weight = subject.tuned_weight(solve)  # found before the time is taken: the search is not the method's
             return partial(solve, weight=weight), cpu
         if name == SUPERVISED:
