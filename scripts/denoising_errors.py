@@ -5,16 +5,24 @@ python scripts/denoising_errors.py brain runs/another --images VAL.h5 --patch 25
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import torch
 
+from mri_score.data.acquisition import Acquisition
 from mri_score.data.images import ImageStacks
 from mri_score.priors.store import load_prior
 from mri_score.score import find_precision
 from mri_score.training.batches import Batches
 from mri_score.training.validation import SIGMAS, denoising_errors
+
+
+def held_out(images: Sequence[Path], patch: int, count: int) -> list[Acquisition]:
+    """The same images, in fours, for every prior."""
+    batches = Batches(ImageStacks(images, patch=patch), 4, seed=1234)
+    return [batches[number] for number in range(max(1, count // 4))]
 
 
 @click.command()
@@ -29,14 +37,13 @@ def main(
 ) -> None:
     """The error of each of PRIORS, in units of sigma^2 sd^2 / (sigma^2 + sd^2): 1 is no prior at all."""
     torch.set_num_threads(threads)
-    batches = Batches(ImageStacks(images, patch=patch), 4, seed=1234)
-    held_out = [batches[number] for number in range(max(1, count // 4))]
+    batches = held_out(images, patch, count)
     click.echo("| prior | " + " | ".join(f"sigma {sigma:g}" for sigma in SIGMAS) + " |")
     click.echo("|---" * (len(SIGMAS) + 1) + "|")
     for name in priors:
         prior = load_prior(name)
         prior.precision = find_precision(precision)
-        errors = denoising_errors(prior, held_out, prior.learned(SIGMAS))
+        errors = denoising_errors(prior, batches, prior.learned(SIGMAS))
         click.echo(f"| {name} | " + " | ".join(f"{errors[s]:.3f}" if s in errors else "" for s in SIGMAS) + " |")
 
 

@@ -13,13 +13,14 @@ from statistics import mean
 
 from pages import fill
 
+from mri_score.errors import InputError
 from mri_score.evaluation.ledger import read_rows
 from mri_score.priors.store import bundled_priors, read_record
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHORT = (
     ("L1-wavelet, tuned", "l1-wavelet-tuned", 1),
-    ("total variation", "tv", 1),
+    ("total variation, tuned", "tv-tuned", 1),
     ("`langevin`, P = 2", "langevin", 2),
     ("`adaptive-draw`, P = 2", "adaptive-draw", 2),
     ("P = 4", "adaptive-draw", 4),
@@ -28,10 +29,10 @@ SHORT = (
 )
 
 AGAINST = [
-    *((method, draws) for method in ("l1-wavelet-tuned", "tv", "supervised") for draws in (1, 4, 8)),
+    *((method, draws) for method in ("l1-wavelet-tuned", "tv", "tv-tuned", "supervised") for draws in (1, 4, 8)),
     *(("langevin", draws) for draws in (1, 2)),
 ]
-ONE = {"l1-wavelet-tuned": (1,), "tv": (1,), "supervised": (1,), "langevin": ()}
+ONE = {"l1-wavelet-tuned": (1,), "tv": (1,), "tv-tuned": (1,), "supervised": (1,), "langevin": ()}
 """Classical methods and the supervised network have one image, whatever the number of draws."""
 DEFAULT = "adaptive-draw"
 DRAWS = 4
@@ -45,9 +46,23 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "mri_score", "compare", "--summary", str(folder)], check=True)
         (folder / "cells.lock").unlink(missing_ok=True)
         tables[name] = sections((folder / "summary.md").read_text(encoding="utf-8"))
-    rows = {name: read_rows(DOCS / "comparison" / name / "cells.jsonl") for name in ("real", "simulated", "shifted")}
+    rows = {name: cells_of(DOCS / "comparison" / name) for name in ("real", "simulated", "shifted")}
     of_priors = priors(rows, read_rows(DOCS / "comparison" / "priors" / "cells.jsonl"))
     fill(DOCS / "results.md", **tables, short=short(rows["real"]), gains=gains(rows), priors=of_priors)
+
+
+def cells_of(folder: Path) -> list[dict]:
+    """The rows of a comparison, in which each scan is one file and each method has one network."""
+    rows = read_rows(folder / "cells.jsonl")
+    for what, key in (("scan", "file"), ("method", "prior")):
+        seen: dict[str, str] = {}
+        for row in rows:
+            if seen.setdefault(row[what], row[key]) != row[key]:
+                raise InputError(
+                    f"{folder} holds rows of two versions of the {what} {row[what]}: {key} {seen[row[what]]} and"
+                    f" {row[key]}; take those of one out of cells.jsonl"
+                )
+    return rows
 
 
 def sections(summary: str) -> str:
@@ -70,13 +85,15 @@ def short(rows: list[dict]) -> str:
 def gains(rows: dict[str, list[dict]]) -> str:
     """The default less each rival, cell by cell: mean and lowest PSNR and SSIM; how many times slower the rival is."""
     lines = [
-        "| scans | R | draws | `adaptive-draw` less | cells | PSNR: mean, lowest (dB) | SSIM: mean, lowest | slower |"
+        "| scans | mask | R | draws | `adaptive-draw` less | cells | PSNR: mean, lowest (dB) | SSIM: mean, lowest |"
+        " slower |"
     ]
-    lines.append("|---" * 8 + "|")
+    lines.append("|---" * 9 + "|")
     for scans, cells in rows.items():
-        for nominal in sorted({row["nominal"] for row in cells}):
+        for law, nominal in sorted({(row["law"], row["nominal"]) for row in cells}):
+            true = mean(row["true"] for row in cells if (row["law"], row["nominal"]) == (law, nominal))
             for method, draws in AGAINST:
-                found = pairs(cells, nominal, method, draws)
+                found = pairs([row for row in cells if row["law"] == law], nominal, method, draws)
                 if not found:
                     continue
                 values = [f"{len(found)}"]
@@ -86,32 +103,38 @@ def gains(rows: dict[str, list[dict]]) -> str:
                     values.append(f"{mean(less):+.{digits}f}, {min(less):+.{digits}f}")
                 slower = [other["seconds"] / one["seconds"] for one, other in found]
                 values.append(f"{min(slower):.1f} to {max(slower):.1f}" if method == "langevin" else "")
-                lines.append(f"| {scans} | {nominal:g} | {draws} | {method} | " + " | ".join(values) + " |")
+                lines.append(f"| {scans} | {law} | {true:.2f} | {draws} | {method} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
 def priors(rows: dict[str, list[dict]], cells: list[dict]) -> str:
-    """The default walk with each bundled prior, and what it gains over L1-wavelet tuned on the truth."""
-    found = [(scans, nominal) for scans in ("real", "simulated") for nominal in (4.0, 8.0)]
-    lines = ["| prior | " + " | ".join(f"{scans}, R = {nominal:g}" for scans, nominal in found) + " |"]
-    lines.append("|---" * (1 + len(found)) + "|")
-    for name, path in bundled_priors().items():
-        digest, texts = read_record(path)["sha256"][:12], []
-        for scans, nominal in found:
-            tuned = {cell(row): row for row in rows[scans] if row["method"] == "l1-wavelet-tuned"}
-            mine = [row for row in (*rows[scans], *cells) if row["prior"] == digest and row["method"] == DEFAULT]
-            mine = [row for row in mine if (row["nominal"], row["draws"]) == (nominal, DRAWS) and cell(row) in tuned]
-            texts.append("")
-            if mine:
-                psnr, ssim = (
-                    [row[key] - tuned[cell(row)][key] for row in mine]
-                    for key in ("mvue_foreground_psnr", "mvue_foreground_ssim")
-                )
-                level = mean(row["mvue_foreground_psnr"] for row in mine)
-                texts[-1] = f"{level:.2f} dB ({mean(psnr):+.2f}, SSIM {mean(ssim):+.3f}; {len(mine)} cells)"
-        if any(texts):
-            lines.append(f"| `{name}` | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+    """The default walk with each bundled prior, and what it gains over L1-wavelet tuned on the truth.
+
+    On the cells that all of them ran.
+    """
+    digests = {read_record(path)["sha256"][:12]: name for name, path in bundled_priors().items()}
+    columns = [(scans, nominal) for scans in ("real", "simulated") for nominal in (4.0, 8.0)]
+    texts: dict[str, list[str]] = {}
+    titles = []
+    for place, (scans, nominal) in enumerate(columns):
+        tuned = {cell(row): row for row in rows[scans] if row["method"] == "l1-wavelet-tuned"}
+        mine: dict[str, dict[tuple, dict]] = {}
+        for row in (*rows[scans], *cells):
+            wanted = (row["method"], row["nominal"], row["draws"]) == (DEFAULT, nominal, DRAWS)
+            if wanted and row["prior"] in digests and cell(row) in tuned:
+                mine.setdefault(digests[row["prior"]], {})[cell(row)] = row
+        common = set.intersection(*map(set, mine.values())) if mine else set()
+        titles.append(f"{scans}, R = {nominal:g}, {len(common)} cells")
+        for name, found in mine.items() if common else ():
+            level = mean(found[key]["mvue_foreground_psnr"] for key in common)
+            psnr, ssim = (
+                mean(found[key][metric] - tuned[key][metric] for key in common)
+                for metric in ("mvue_foreground_psnr", "mvue_foreground_ssim")
+            )
+            text = f"{level:.2f} dB ({psnr:+.2f}, SSIM {ssim:+.3f})"
+            texts.setdefault(name, [""] * len(columns))[place] = text
+    lines = ["| prior | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
+    return "\n".join([*lines, *(f"| `{name}` | " + " | ".join(found) + " |" for name, found in texts.items())])
 
 
 def pairs(rows: list[dict], nominal: float, method: str, draws: int) -> list[tuple[dict, dict]]:
@@ -122,7 +145,7 @@ def pairs(rows: list[dict], nominal: float, method: str, draws: int) -> list[tup
 
 
 def cell(row: dict) -> tuple:
-    return row["scan"], row["slice"], row["law"], row["nominal"], row["mask_seed"]
+    return row["scan"], row["file"], row["slice"], row["law"], row["nominal"], row["mask_seed"]
 
 
 def score(rows: list[dict], scan: str, nominal: float, method: str, draws: int) -> str:

@@ -1,8 +1,8 @@
 """What an hour of training buys: denoising errors and reconstructions of the priors that runs kept on their way.
 
-python scripts/training_budget.py runs/brain_fast runs/brain_ncsnv2 --scan SCAN.h5 [--scan ...] --out results/budget
+python scripts/training_budget.py runs/brain_fast runs/brain_ncsnv2 --scan SCAN.h5 --images VAL.h5 --out results/budget
 
-Train the runs with validation images and training.keep_every. Hours are those of the run's own log, on the machine
+Train the runs with training.keep_every. Hours are those of the run's own log, on the machine
 that trained it. A kept prior has not seen the fall of the learning rate that ends a run; a run of so many steps alone
 ends better. Resumes: what is reconstructed is not reconstructed again.
 """
@@ -18,19 +18,26 @@ from statistics import mean
 from typing import Any
 
 import click
+import torch
+from denoising_errors import held_out
 from pages import check, fill
 
+from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.evaluation.ledger import read_rows
-from mri_score.priors.store import read_record
+from mri_score.priors.store import load_prior, read_record
+from mri_score.score import find_precision
+from mri_score.training.validation import denoising_errors
 
-SIGMAS = ("0.03", "0.1", "0.3", "1.0")
-"""Of the table."""
+SIGMAS = (0.03, 0.1, 0.3, 1.0)
+PATCH, IMAGES = 128, 64
+"""Of the denoising errors: the same for all priors, whatever they were validated on."""
+Row = Mapping[str, Any]
 TUNED = "l1-wavelet-tuned"
 DRAWS = 2
 
 
-def hours(log: Sequence[Mapping[str, Any]], step: int) -> float:
+def hours(log: Sequence[Row], step: int) -> float:
     """Of training up to a step; `seconds` starts anew where a run was resumed."""
     total = before = 0.0
     for entry in log:
@@ -48,34 +55,35 @@ def kept(run: Path, every: int) -> list[Path]:
     return found[len(found) - 1 :: -every][::-1]
 
 
-def rows(run: Path, every: int, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def rows(run: Path, every: int, cells: Sequence[Row], images: Sequence[Acquisition]) -> Iterator[str]:
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    errors = {entry["step"]: entry["denoising_errors"] for entry in log if "denoising_errors" in entry}
-    if not errors:
-        raise InputError(f"{run} has no denoising errors; train it with validation images")
     for path in kept(run, every):
-        record = read_record(path)
+        record, prior = read_record(path), load_prior(path)
         step = record["about"]["step"]
-        some = [f"{errors[step][sigma]:.3f}" for sigma in SIGMAS]
+        prior.precision = find_precision("bfloat16")
+        errors = denoising_errors(prior, images, SIGMAS)
         mine = [row for row in cells if row["prior"] == record["sha256"][:12] and row["draws"] == DRAWS]
-        yield f"| {run.name} | {hours(log, step):.2f} | {step:,} | " + " | ".join([*some, *gains(mine, cells)]) + " |"
+        found = [*(f"{errors[sigma]:.3f}" for sigma in SIGMAS), *gains(mine, cells)]
+        yield f"| {run.name} | {hours(log, step):.2f} | {step:,} | " + " | ".join(found) + " |"
 
 
-def gains(mine: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def gains(mine: Sequence[Row], cells: Sequence[Row]) -> list[str]:
     """Mean PSNR at each acceleration, with what it gains over L1-wavelet."""
     found = []
     for factor in factors(cells):
         pairs = [(row, other) for row in mine for other in cells if same(row, other) and row["nominal"] == factor]
+        if not pairs:
+            raise InputError(f"no reconstruction at R = {factor:g} beside {TUNED}; run this again")
         ours, theirs = (mean(pair[side]["mvue_foreground_psnr"] for pair in pairs) for side in (0, 1))
         found.append(f"{ours:.2f} ({ours - theirs:+.2f})")
     return found
 
 
-def factors(cells: Sequence[Mapping[str, Any]]) -> list[float]:
+def factors(cells: Sequence[Row]) -> list[float]:
     return sorted({row["nominal"] for row in cells})
 
 
-def same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same(row: Row, other: Row) -> bool:
     keys = ("file", "slice", "nominal", "mask_seed")
     return other["method"] == TUNED and all(row[key] == other[key] for key in keys)
 
@@ -86,24 +94,27 @@ FILES = click.Path(exists=True, path_type=Path)
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=FILES)
 @click.option("--scan", "scans", multiple=True, required=True, type=FILES, help="Fully sampled scans.")
+@click.option("--images", multiple=True, required=True, type=FILES, help="Held-out stacks, for denoising errors.")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Of the kept priors, from the end.")
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
 def main(
-    runs: tuple[Path, ...], scans: tuple[Path, ...], out: Path, every: int, threads: int, page: Path | None
-) -> None:
+    runs: tuple[Path, ...], scans: tuple[Path, ...], images: tuple[Path, ...], out: Path, every: int, threads: int,
+    page: Path | None,
+) -> None:  # fmt: skip
     check(page, "budget")
+    torch.set_num_threads(threads)
     for path in (path for run in runs for path in kept(run, every)):
         command = [
             "compare", *scans, "--prior", path, "--out", out, "--baselines", TUNED, "--samples", DRAWS,
             "--mask-seeds", 0, "--precision", "bfloat16", "--threads", threads,
         ]  # fmt: skip
         subprocess.run([sys.executable, "-m", "mri_score", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
-    cells = read_rows(out / "cells.jsonl")
+    cells, batches = read_rows(out / "cells.jsonl"), held_out(images, PATCH, IMAGES)
     head = ["run", "hours", "steps", *(f"sigma {sigma}" for sigma in SIGMAS), *(f"R = {f:g}" for f in factors(cells))]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    text = "\n".join([*lines, *(line for run in runs for line in rows(run, every, cells))])
+    text = "\n".join([*lines, *(line for run in runs for line in rows(run, every, cells, batches))])
     click.echo(text)
     if page is not None:
         fill(page, budget=text)

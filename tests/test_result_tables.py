@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.phantom import phantom
 from mri_score.errors import InputError
 from mri_score.priors.store import build_prior, bundled_priors, read_record, save_prior
 
@@ -56,9 +58,12 @@ def test_a_row_a_kept_prior_with_errors_and_gains(tmp_path):
         digest = read_record(path)["sha256"][:12]
         cells += [cell("adaptive-draw", psnr, digest, 2), cell("adaptive-draw", psnr, digest, 2, mask_seed=1)]
         cells += [cell("adaptive-draw", 0.0, digest, 1)]
-    first, last = training_budget.rows(run, 2, cells)
-    assert first == "| run | 0.10 | 100 | 0.100 | 0.100 | 0.100 | 0.100 | 31.00 (+3.50) |"
-    assert last == "| run | 0.30 | 300 | 0.300 | 0.300 | 0.300 | 0.300 | 33.50 (+6.00) |"
+    image = phantom(32, 1, slices=4).image
+    first, last = training_budget.rows(run, 2, cells, [Acquisition(name="image", image=image)])
+    hours, step, *errors, gain = (part.strip() for part in first.strip("| ").split("|")[1:])
+    assert (hours, step, gain) == ("0.10", "100", "31.00 (+3.50)")
+    assert len(errors) == 4 and all(0 < float(error) < 30 for error in errors)
+    assert last.startswith("| run | 0.30 | 300 |") and last.endswith("| 33.50 (+6.00) |")
 
 
 def test_a_run_that_kept_nothing_is_refused(tmp_path):
@@ -78,6 +83,17 @@ def test_priors_are_compared_on_the_cells_that_they_ran():
         "simulated": [cell("l1-wavelet-tuned", 28.0, scan="made", nominal=8.0)],
     }  # fmt: skip
     others = [cell("adaptive-draw", 31.0, heads, 4), cell("adaptive-draw", 99.0, heads, 4, law="random")]
-    lines = results_page.priors(rivals, others).splitlines()[2:]
-    assert lines[0].startswith("| `brain` | 29.00 dB (+4.00, SSIM +0.080; 2 cells) |  |")
-    assert lines[1].startswith("| `brain-heads` | 31.00 dB (+1.00, SSIM +0.020; 1 cells) |  |")
+    expected = [("brain", "32.00 dB (+2.00, SSIM +0.040)"), ("brain-heads", "31.00 dB (+1.00, SSIM +0.020)")]
+    head, _, *lines = results_page.priors(rivals, others).splitlines()
+    assert head.startswith("| prior | real, R = 4, 1 cells | real, R = 8, 0 cells |")
+    assert lines == [f"| `{name}` | {gain} |  |  |  |" for name, gain in expected]
+
+
+@pytest.mark.parametrize("changes", [{"file": "beef"}, {"prior": "beef"}])
+def test_two_versions_of_a_scan_or_a_network_are_not_mixed(tmp_path, changes):
+    rows = [cell("supervised", 30.0, "0123"), cell("supervised", 31.0, **{"prior": "0123", "mask_seed": 1, **changes})]
+    (tmp_path / "cells.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match="two versions of the"):
+        results_page.cells_of(tmp_path)
+    (tmp_path / "cells.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert results_page.cells_of(tmp_path) == rows[:1]
