@@ -17,7 +17,10 @@ FLOAT16_COSTS = 2e-3
 @click.argument("run", type=ANY_PATH)
 @click.option("--name", required=True, help="What the prior shall be called.")
 @click.option("--summary", required=True, help="One line that says what it knows.")
-@click.option("--data-card", type=ANY_PATH, help="Markdown: the data, their licence, intended use and limits.")
+@click.option(
+    "--data-card", "data_cards", multiple=True, type=ANY_PATH,
+    help="Markdown: the data, their licence, intended use and limits; may be repeated.",
+)  # fmt: skip
 @click.option("--high", type=ANY_PATH, help="Another run, whose network takes over above the noise level --border.")
 @click.option("--border", type=float, help="The noise level sigma that parts the two.")
 @click.option("--config", help="The config that made the run.  [default: the run's own]")
@@ -26,7 +29,7 @@ def command(
     run: Path,
     name: str,
     summary: str,
-    data_card: Path | None,
+    data_cards: tuple[Path, ...],
     high: Path | None,
     border: float | None,
     config: str | None,
@@ -54,12 +57,13 @@ def command(
         raise InputError("--high RUN and --border SIGMA go together: which network takes over, and where")
     if not name or Path(name).name != name:
         raise InputError(f"--name {name!r} names the files to write: a word, no folder, e.g. --name knee")
-    data = None
-    if data_card is not None:
+    parts = []
+    for data_card in data_cards:
         try:
-            data = data_card.read_text(encoding="utf-8")
+            parts.append(data_card.read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--data-card {data_card} cannot be read: {error}") from error
+    data = "\n".join(parts) if parts else None
     source = find_prior(run)
     path = out / f"{name}.safetensors"
     if path.exists():

@@ -293,20 +293,24 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
-    if (warning := unlike_note(volume.unlike, threshold)) is not None:
+    if (warning := unlike_note(volume.unlike, threshold, prior.about.get("ood_basis", {}))) is not None:
         volume.notes = [*volume.notes, warning]
     return volume
 
 
-def unlike_note(ratios: Sequence[float], threshold: float | None) -> str | None:
-    """The warning that some slices of a volume look unlike what the prior knows; None without a reason."""
+def unlike_note(ratios: Sequence[float], threshold: float | None, basis: Mapping[str, object]) -> str | None:
+    """The warning that some slices of a volume look unlike what the prior knows; None without a reason.
+
+    basis: what the threshold was measured on, as `scripts/calibrate_ood.py` records it.
+    """
     above = [] if threshold is None else [ratio for ratio in ratios if ratio > threshold]
     if not above:
         return None
+    measured = f" ({basis['slices']} slices, {basis['law']} masks)" if {"slices", "law"} <= set(basis) else ""
     where = "" if len(ratios) == 1 else f"; {len(above)} of {len(ratios)} slices are above that"
     return (
         f"unlike what the prior knows: its denoised images misfit k-space by {max(above):.1f}, and on scans like its"
-        f" validation images hardly ever by more than {threshold:.1f} at this acceleration{where}"
+        f" validation images{measured} hardly ever by more than {threshold:.1f} at this acceleration{where}"
     )
 
 

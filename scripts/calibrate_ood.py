@@ -69,7 +69,11 @@ def main(
         limit = thresholds[f"{factor:g}"]
         print(f"R = {factor:g}: above {limit:g}, {margin:g} times the {quantile:.0%} quantile of {len(some)} slices")
     if not dry_run:
-        basis = {"slices": len(next(iter(found.values()))), "quantile": quantile, "margin": margin}
+        names = [file.name for given in scans for file in fastmri_files(given)]
+        basis = {
+            "scans": names, "slices": len(next(iter(found.values()))), "law": Sampling(accel[0]).law, "draws": 1,
+            "precision": precision, "quantile": quantile, "margin": margin,
+        }  # fmt: skip
         add_to_record(path, ood_thresholds=thresholds, ood_basis=basis)
         print(f"written to {path.with_suffix('.json')}")
 

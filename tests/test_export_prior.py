@@ -38,7 +38,8 @@ def export(run, out, *more):
 
 def test_what_is_exported_is_the_prior_of_the_run(run, tmp_path):
     (tmp_path / "data.md").write_text("## Data\n\nTwo hundred knees, CC BY 4.0.\n")
-    done = export(run, tmp_path / "out", "--data-card", tmp_path / "data.md")
+    (tmp_path / "limits.md").write_text("## Limits\n\nNo hips.\n")
+    done = export(run, tmp_path / "out", "--data-card", tmp_path / "data.md", "--data-card", tmp_path / "limits.md")
     assert done.exit_code == 0, done.output
     path = tmp_path / "out" / "knee.safetensors"
     found, trained = load_prior(path), load_prior(run)
@@ -75,3 +76,4 @@ def test_what_cannot_be_exported_is_refused(run, tmp_path):
 
 def test_a_curve_without_validation_says_so():
     assert "no validation images" in training_curve([{"step": 1, "loss": 0.1}])
+    assert "no log of a run" in training_curve([])

@@ -151,8 +151,10 @@ def test_a_slightly_wrong_noise_level_counts_less_where_the_noise_decides():
     ],
 )
 def test_the_note(ratios, threshold, words):
-    assert words in unlike_note(ratios, threshold)
-    assert unlike_note(ratios, None) is None and unlike_note(ratios, 5.0) is None and unlike_note([], 1.0) is None
+    assert words in unlike_note(ratios, threshold, {})
+    assert all(unlike_note(*nothing, {}) is None for nothing in ((ratios, None), (ratios, 5.0), ([], 1.0)))
+    basis = {"slices": 18, "law": "variable-density", "scans": ["head.h5"]}
+    assert "its validation images (18 slices, variable-density masks) hardly" in unlike_note(ratios, threshold, basis)
 
 
 def test_thresholds_are_interpolated_in_the_logarithm_of_the_acceleration():
@@ -221,5 +223,6 @@ def test_the_script_writes_a_threshold_that_these_scans_keep(scan, tmp_path):
     about = read_record(path)["about"]
     one = script.ratios(scan, 3.0, load_prior(path), 8, 8)
     assert about["ood_thresholds"] == {"3": pytest.approx(1.5 * float(np.quantile(one, 0.95)), rel=1e-3)}
+    assert about["ood_basis"]["scans"] == [scan.name] and about["ood_basis"]["law"] == "variable-density"
     assert about["summary"] == "white" and sha256(path) == before
     assert not any("unlike" in note for note in volume(scan, path)[1].notes)

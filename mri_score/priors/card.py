@@ -78,7 +78,9 @@ def training_curve(log: Log, title: str = "") -> str:
     """The denoising errors of the log as a table, at most ROWS of them; what to know instead where there are none."""
     curve = [entry for entry in log if "denoising_errors" in entry]
     if not curve:
-        return f"## Training curve{title}\n\nNone: the run had no validation images.\n"
+        return (
+            f"## Training curve{title}\n\nNone: {'the run had no validation images' if log else 'no log of a run'}.\n"
+        )
     sigmas = list(curve[-1]["denoising_errors"])
     shown = sorted({round(i * (len(curve) - 1) / (ROWS - 1)) for i in range(ROWS)})
     rows = [
@@ -90,7 +92,8 @@ def training_curve(log: Log, title: str = "") -> str:
     return f"""## Training curve{title}
 
 Mean square error of the denoiser (averaged weights) on held-out images, in units of what the best linear guess without
-structure reaches, sigma^2 sd^2 / (sigma^2 + sd^2): less is better, 1 is no prior at all.
+structure reaches, sigma^2 sd^2 / (sigma^2 + sd^2), at the sd above: less is better, 1 is no prior at all. Images of less
+energy, such as whole ones with their dark rim, reach less than 1 without any prior.
 
 {table}
 """
