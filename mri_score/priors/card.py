@@ -92,8 +92,8 @@ def training_curve(log: Log, title: str = "") -> str:
     return f"""## Training curve{title}
 
 Mean square error of the denoiser (averaged weights) on held-out images, in units of what the best linear guess without
-structure reaches, sigma^2 sd^2 / (sigma^2 + sd^2), at the sd above: less is better, 1 is no prior at all. Images of less
-energy, such as whole ones with their dark rim, reach less than 1 without any prior.
+structure reaches, sigma^2 sd^2 / (sigma^2 + sd^2), at the sd above: less is better, 1 is no prior at all. Images of
+less energy, such as whole ones with their dark rim, reach less than 1 without any prior.
 
 {table}
 """
