@@ -32,6 +32,7 @@ from mri_score.data.images import ImageStacks
 from mri_score.data.masks import make_mask
 from mri_score.data.scan import Sampling, Scan, coil_weight, from_arrays
 from mri_score.data.transforms import percentile
+from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, magnitude_psnr
 from mri_score.evaluation.uncertainty import calibration
 from mri_score.evaluation.unlike import threshold_at
@@ -221,7 +222,11 @@ def main(
     for path in real:
         file = FastMRI(path)
         for factor in accel:
-            subject = Subjects(file).find(Scan(file).middle, Sampling(factor, seed=0))
+            try:
+                subject = Subjects(file).find(Scan(file).middle, Sampling(factor, seed=0))
+            except InputError as error:  # such as too few lines for this acceleration
+                click.echo(f"left out: {file.name}, R = {factor:g}: {error}")
+                continue
             add(file.name, factor, [real_score(subject, prior, samples)])
     text = "\n".join(lines)
     click.echo(text)
