@@ -243,6 +243,14 @@ def test_a_checkpoint_without_running_losses_still_resumes(whole, tmp_path):
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
+def test_images_are_counted_over_batch_sizes(tmp_path):
+    with pytest.raises(Interrupted):
+        run(tmp_path, Eventful({19: kill(signal.SIGTERM)}))
+    seen = []
+    run(tmp_path, batch_size=2, save_prior=lambda _, about, *__: seen.append(about["images"]))
+    assert seen[-1] == 20 * 4 + 10 * 2
+
+
 def test_trains_beside_the_main_thread(whole, tmp_path):
     """Where Python lets no one set signal handlers."""
     thread = threading.Thread(target=run, args=(tmp_path,))

@@ -84,11 +84,12 @@ def train(
         averages = [Ema(prior, decay) for decay in decays]
 
         # Resume.
-        first, failures = 0, 0
+        first, seen, failures = 0, 0, 0
         losses: list[float] = []  # since the last line of the log
         if found := checkpoint.found(folder):
             state = checkpoint.load(found[-1])
             first = state["step"]
+            seen = state.get("images", first * batch_size)  # a resumed run may have another batch size
             losses = state.get("losses", [])
             _restore(found[-1], prior, averages, optimizer, state)
 
@@ -131,7 +132,7 @@ def train(
                             f"step {step}: the loss or its gradient has not been finite for {failures} steps; lower"
                             " training.learning_rate or training.clip, or look for NaN in the data with: mri-score info"
                         )
-                done = step + 1
+                done, seen = step + 1, seen + batch_size
                 bar.update()
 
                 # Log, validate, save.
@@ -145,8 +146,8 @@ def train(
                 if not (done % save_every == 0 or done == steps or halt):
                     continue
                 if processes.first:
-                    checkpoint.save(folder, _state(done, prior, averages, optimizer, losses))
-                    known: dict[str, Any] = {"step": done, "images": done * batch_size, "batch_loss": float(value)}
+                    checkpoint.save(folder, _state(done, seen, prior, averages, optimizer, losses))
+                    known: dict[str, Any] = {"step": done, "images": seen, "batch_loss": float(value)}
                     found_errors: list[dict[str, Any]] = [{} for _ in averages]
                     if validation and not halt:
                         found_errors = [validate(ema.model, validation) for ema in averages]
@@ -172,10 +173,16 @@ def _ramp(step: int, steps: int, warmup: int, decay: float) -> float:
 
 
 def _state(
-    step: int, prior: nn.Module, averages: list[Ema], optimizer: torch.optim.Optimizer, losses: list[float]
+    step: int,
+    images: int,
+    prior: nn.Module,
+    averages: list[Ema],
+    optimizer: torch.optim.Optimizer,
+    losses: list[float],
 ) -> dict[str, Any]:
     state = {
         "step": step,
+        "images": images,
         "model": prior.state_dict(),
         "ema": averages[0].model.state_dict(),
         "optimizer": optimizer.state_dict(),
