@@ -199,6 +199,8 @@ def main(
     name: str, images: Path, lenders: tuple[Path, ...], real: tuple[Path, ...], slices: int, samples: int,
     accel: tuple[float, ...], only: tuple[str, ...], precision: str, threads: int, page: Path | None,
 ) -> None:  # fmt: skip
+    if only and page is not None:
+        raise click.UsageError("--page takes the whole table: leave --only out")
     check(page, "ood")
     torch.set_num_threads(threads)
     prior = load_prior(name)

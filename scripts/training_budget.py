@@ -21,7 +21,9 @@ import click
 import torch
 from denoising_errors import held_out
 from pages import check, fill
+from results_page import cell
 
+from mri_score.comparison import REFERENCE
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.evaluation.ledger import read_rows
@@ -33,12 +35,11 @@ SIGMAS = (0.03, 0.1, 0.3, 1.0)
 PATCH, IMAGES = 128, 64
 """Of the denoising errors: the same for all priors, whatever they were validated on."""
 Row = Mapping[str, Any]
-TUNED = "l1-wavelet-tuned"
 DRAWS = 2
 
 
 def hours(log: Sequence[Row], step: int) -> float:
-    """Of training up to a step; `seconds` starts anew where a run was resumed."""
+    """Of training up to a step; `seconds` starts anew where a run was resumed, which shows where it falls."""
     total = before = 0.0
     for entry in log:
         if "seconds" in entry and entry["step"] <= step:
@@ -52,7 +53,7 @@ def kept(run: Path, every: int) -> list[Path]:
     found = sorted((run / "kept").glob("prior-*.safetensors"))
     if not found:
         raise InputError(f"{run} kept no priors; train it with --set training.keep_every=N")
-    return found[len(found) - 1 :: -every][::-1]
+    return found[::-every][::-1]
 
 
 def rows(run: Path, every: int, cells: Sequence[Row], images: Sequence[Acquisition]) -> Iterator[str]:
@@ -71,9 +72,10 @@ def gains(mine: Sequence[Row], cells: Sequence[Row]) -> list[str]:
     """Mean PSNR at each acceleration, with what it gains over L1-wavelet."""
     found = []
     for factor in factors(cells):
-        pairs = [(row, other) for row in mine for other in cells if same(row, other) and row["nominal"] == factor]
+        tuned = {cell(row): row for row in cells if row["method"] == REFERENCE and row["nominal"] == factor}
+        pairs = [(row, tuned[cell(row)]) for row in mine if cell(row) in tuned]
         if not pairs:
-            raise InputError(f"no reconstruction at R = {factor:g} beside {TUNED}; run this again")
+            raise InputError(f"no reconstruction at R = {factor:g} beside {REFERENCE}; run this again")
         ours, theirs = (mean(pair[side]["mvue_foreground_psnr"] for pair in pairs) for side in (0, 1))
         found.append(f"{ours:.2f} ({ours - theirs:+.2f})")
     return found
@@ -81,11 +83,6 @@ def gains(mine: Sequence[Row], cells: Sequence[Row]) -> list[str]:
 
 def factors(cells: Sequence[Row]) -> list[float]:
     return sorted({row["nominal"] for row in cells})
-
-
-def same(row: Row, other: Row) -> bool:
-    keys = ("file", "slice", "nominal", "mask_seed")
-    return other["method"] == TUNED and all(row[key] == other[key] for key in keys)
 
 
 FILES = click.Path(exists=True, path_type=Path)
@@ -107,7 +104,7 @@ def main(
     torch.set_num_threads(threads)
     for path in (path for run in runs for path in kept(run, every)):
         command = [
-            "compare", *scans, "--prior", path, "--out", out, "--baselines", TUNED, "--samples", DRAWS,
+            "compare", *scans, "--prior", path, "--out", out, "--baselines", REFERENCE, "--samples", DRAWS,
             "--mask-seeds", 0, "--precision", "bfloat16", "--threads", threads,
         ]  # fmt: skip
         subprocess.run([sys.executable, "-m", "mri_score", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
