@@ -125,7 +125,7 @@ class ImageStacks:
                 image = AUGMENTATIONS[name](image, random, **settings.get(name, {}))
         if "smooth_phase" not in self.kept:
             image = transforms.global_phase(image, random)
-        return image / transforms.percentile(image).clamp_min(LEAST_BRIGHT * image.abs().max())
+        return image / transforms.percentile(image)
 
     def _magnitude(self, place: tuple[int, int]) -> Tensor:
         file, index = place
