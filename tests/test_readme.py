@@ -29,13 +29,18 @@ def test_the_python_example_runs(text):
 def test_commands_options_and_files_that_it_names_exist(text):
     from mri_score.cli import COMMANDS
     from mri_score.experiment import find_config
+    from mri_score.priors.store import bundled_priors
     from mri_score.reconstruction import METHODS
 
     for command in re.findall(r"mri-score ([a-z-]+)", text):
         assert command in COMMANDS
     for config in re.findall(r"--config (\S+\.yml)", text):
         assert find_config(config).exists()
-    for method in re.findall(r"^\| `([a-z][a-z-]+)`", text, flags=re.MULTILINE):
-        assert method in METHODS
+    for name in re.findall(r"^\| `([a-z][a-z0-9-]+)`", text, flags=re.MULTILINE):
+        assert name in METHODS or name in bundled_priors()
     for link in re.findall(r"\]\((\S+?)\)", text):
-        assert (README.parent / link).exists(), link
+        path, _, anchor = link.partition("#")
+        assert (README.parent / path).exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (README.parent / path).read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in [re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in headings], link
