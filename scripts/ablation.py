@@ -4,8 +4,8 @@ python scripts/ablation.py SCAN [SCAN ...] --images STACK.h5 [--images ...] --ou
 
 The stacks must name a patient19, whom brain.yml keeps out. Every run trains brain.yml's network at half its
 widths by the same seed and steps, and reconstructs the same scans under the same masks. Resumes: what is finished is
-not run again, so give another --out for other settings. A training of 1500 steps takes about 4 minutes of one core,
-the reconstruction of two scans at two accelerations under two masks one more (estimated).
+not run again, so give another --out for other settings. A training of 1500 steps takes some 4 minutes of one core,
+the reconstruction of three scans at two accelerations under one mask one more.
 """
 
 from __future__ import annotations
