@@ -56,7 +56,8 @@ def main(
     prior.precision = find_precision(precision)
     found: dict[float, list[float]] = {}
     print("| scan | R | slices | median | largest |\n|---|---|---|---|---|")
-    for file in (file for given in scans for file in fastmri_files(given)):
+    files = [file for given in scans for file in fastmri_files(given)]
+    for file in files:
         for factor in accel:
             some = ratios(file, factor, prior, slices, steps)
             print(f"| {file.name} | {factor:g} | {len(some)} | {np.median(some):.2f} | {max(some):.2f} |", flush=True)
@@ -69,10 +70,9 @@ def main(
         limit = thresholds[f"{factor:g}"]
         print(f"R = {factor:g}: above {limit:g}, {margin:g} times the {quantile:.0%} quantile of {len(some)} slices")
     if not dry_run:
-        names = [file.name for given in scans for file in fastmri_files(given)]
         basis = {
-            "scans": names, "slices": len(next(iter(found.values()))), "law": Sampling(accel[0]).law, "draws": 1,
-            "precision": precision, "quantile": quantile, "margin": margin,
+            "scans": [file.name for file in files], "slices": len(next(iter(found.values()))),
+            "law": Sampling(accel[0]).law, "draws": 1, "precision": precision, "quantile": quantile, "margin": margin,
         }  # fmt: skip
         add_to_record(path, ood_thresholds=thresholds, ood_basis=basis)
         print(f"written to {path.with_suffix('.json')}")

@@ -14,6 +14,8 @@ from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators import lines
 from mri_score.operators.lines import direct_below, find_owners
 from mri_score.operators.sense import Sense
+from mri_score.posteriors.exact_draw import ExactDraw
+from mri_score.priors.store import build_prior
 
 SIZES = [(8, 12), (7, 9), (6, 11), (13, 4)]
 WEIGHTS = torch.logspace(-6, 1, 8, dtype=torch.float64)
@@ -146,6 +148,16 @@ def test_an_item_that_has_its_factors_keeps_to_them_while_they_are_cheap(monkeyp
         before = alone[0].iterations
         alone[0].solve(b[:1], 5e-2)
         assert alone[0].iterations > before
+
+
+def test_a_walk_starts_without_the_factors_of_the_one_before():
+    """Successive batches of a slice share the operator; what one walk's items had paid for is not the next one's."""
+    operator = Sense(make_maps(1, 3, (9, 13)), make_mask("lines", -1, (9, 13)))
+    posterior = ExactDraw(build_prior({"name": "unet", "widths": [6]}), operator, gaussian(1, 3, 9, 13), 0.1)
+    operator.solve(gaussian(1, 9, 13), 1e-6)
+    assert operator._factored.any()
+    posterior.begin_walk()
+    assert not operator._factored.any()
 
 
 def test_auto_does_not_factor_for_heavy_weights_points_or_images_that_are_too_large(monkeypatch):

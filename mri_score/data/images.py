@@ -134,8 +134,9 @@ class ImageStacks:
 
 
 def _nearly_empty(image: np.ndarray) -> bool:
-    """Whether less than a hundredth of the pixels hold the object, or all of it: such a slice has no scale."""
-    return not float(np.quantile(image, 0.99)) > LEAST_BRIGHT * float(image.max())
+    """Whether hardly a hundredth of the pixels hold the object: such a slice has no scale."""
+    magnitude = torch.from_numpy(image.astype(np.float32))
+    return not bool(transforms.percentile(magnitude) > LEAST_BRIGHT * magnitude.max())
 
 
 def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
