@@ -25,7 +25,7 @@ def command(config: str, data: str | None, changes: tuple[str, ...], count: int,
     import json
 
     from mri_score import experiment
-    from mri_score.dataset import write_parameters
+    from mri_score.noise.parameters import write_parameters
 
     if data is not None:
         changes = (*changes, f"data.paths={json.dumps([data])}")

@@ -51,7 +51,7 @@ def command(scans: tuple[Path, ...], **options: Any) -> None:
       mri-score compare scans/ --methods adaptive-draw,langevin --steps langevin=100 --accel 4
       mri-score compare --summary comparison
     """
-    from .comparing import compare, summarise
+    from .run.compare import compare, summarise
 
     if options["summary"] is not None:
         summarise(options["summary"], options["reference"])

@@ -64,10 +64,11 @@ def command(**given: Any) -> None:
     """
     import torch
 
-    from mri_score import quality
     from mri_score.errors import InputError
-    from mri_score.evaluation import frechet
     from mri_score.reconstruction import find_device
+    from mri_score.sample_quality import frechet
+    from mri_score.sample_quality.features import extract, load_extractor
+    from mri_score.sample_quality.images import RealImages, prepare
 
     sources = [f"--{name}" for name in ("prior", "run", "samples") if given[name] is not None]
     if len(sources) != 1:
@@ -75,15 +76,15 @@ def command(**given: Any) -> None:
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     device, size = find_device(given["device"]), given["size"]
-    extractor = quality.load_extractor(given["features"], device)
-    real = quality.RealImages(given["against"], (size, size) if size else None, given["most"])
-    reference = quality.extract(extractor, real, given["batch_size"], device)
+    extractor = load_extractor(given["features"], device)
+    real = RealImages(given["against"], (size, size) if size else None, given["most"])
+    reference = extract(extractor, real, given["batch_size"], device)
     click.echo(f"features   {extractor.about}\nreference  {len(real)} images of {' x '.join(map(str, real.shape))}")
 
     distances: dict[str, frechet.Distance] = {}
     for name, samples in _samples(given, real.shape):
-        images = torch.stack([quality.prepare(sample, real.shape) for sample in samples])
-        distance = frechet.measure(quality.extract(extractor, images, given["batch_size"], device), reference)
+        images = torch.stack([prepare(sample, real.shape) for sample in samples])
+        distance = frechet.measure(extract(extractor, images, given["batch_size"], device), reference)
         distances[name] = distance
         click.echo(
             f"{name:<10} {extractor.title} {distance.value:.4g}, extrapolated {distance.extrapolated:.4g} +/-"
@@ -104,16 +105,18 @@ def command(**given: Any) -> None:
 
 def _samples(given: dict[str, Any], shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """Name and samples (N, H, W) of the file, the prior or each checkpoint."""
-    from mri_score import generation, quality
+    from mri_score import generation
+    from mri_score.sample_quality.checkpoints import checkpoints, draw
+    from mri_score.sample_quality.images import read_samples
 
     if given["samples"] is not None:
-        yield given["samples"].name, quality.read_samples(given["samples"])
+        yield given["samples"].name, read_samples(given["samples"])
         return
     walk = {name: given[name] for name in ("sampler", "steps") if given[name] is not None}
     walk |= {name: given[name] for name in ("seed", "batch_size", "device")}
     place = given["run"] or given["prior"]
     if given["run"] is not None:
-        priors = quality.checkpoints(place)
+        priors = checkpoints(place)
     else:
         bare, told = generation.bare_prior(place, given["base"], given["border"])
         if told:
@@ -121,7 +124,7 @@ def _samples(given: dict[str, Any], shape: tuple[int, ...]) -> Iterator[tuple[st
         priors = iter([(str(place), bare)])
     for name, prior in priors:
         with tqdm(desc=name, unit="call", leave=False, dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
-            samples = quality.draw(place, prior, given["count"], shape, progress=bar.update, **walk)
+            samples = draw(place, prior, given["count"], shape, progress=bar.update, **walk)
         yield name, samples
 
 
@@ -129,10 +132,10 @@ def _neighbours(given: dict[str, Any], real: Any, samples: Any) -> None:
     """Table, figure and summary of the (last) samples' nearest training images."""
     import torch
 
-    from mri_score import quality
-    from mri_score.evaluation import neighbours
+    from mri_score.sample_quality import neighbours
+    from mri_score.sample_quality.images import RealImages
 
-    training = quality.RealImages(given["training"], real.shape)
+    training = RealImages(given["training"], real.shape)
     found = neighbours.compare(samples, training, torch.stack(list(real)))
     ratios = found.ratios
     click.echo(

@@ -10,7 +10,7 @@ import click
 from .options import ANY_PATH, each_file
 
 if TYPE_CHECKING:
-    from mri_score.data.fastmri import FastMRI
+    from mri_score.readers.fastmri import FastMRI
 
 
 @click.command("info")
@@ -22,7 +22,7 @@ def command(scan: Path) -> None:
     Example:
       mri-score info multicoil_val/file1000000.h5
     """
-    from mri_score.data.fastmri import FastMRI, fastmri_files
+    from mri_score.readers.fastmri import FastMRI, fastmri_files
 
     def tell(path: Path) -> None:
         file = FastMRI(path)

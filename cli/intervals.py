@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mri_score.evaluation.conformal import Factor
-    from mri_score.score import ScoreModel
-    from mri_score.volumes import Options
+    from mri_score.evaluation.intervals import Factor
+    from mri_score.models.base import ScoreModel
+    from mri_score.pipeline.volume import Options
 
 
 @click.command("intervals")
@@ -64,12 +64,12 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
     import torch
     from tqdm import tqdm
 
-    from mri_score.data.fastmri import fastmri_files
-    from mri_score.evaluation.conformal import Intervals, require_units
+    from mri_score.evaluation.intervals import Intervals, require_units
     from mri_score.files import make_folder, sha256
+    from mri_score.pipeline.volume import counted
     from mri_score.priors.store import find_prior, load_prior
+    from mri_score.readers.fastmri import fastmri_files
     from mri_score.reconstruction import METHODS
-    from mri_score.volumes import counted
 
     if given["threads"]:
         torch.set_num_threads(given["threads"])
@@ -114,8 +114,8 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
 
 def _slices(path: Path, chosen: str | None) -> int:
     """How many slices of a file count; none of one that cannot be read, which is reported when its turn comes."""
-    from mri_score.data.fastmri import FastMRI
     from mri_score.errors import InputError
+    from mri_score.readers.fastmri import FastMRI
 
     try:
         return len(read_slices(chosen, FastMRI(path).slices))
@@ -135,11 +135,11 @@ class _Errors(NamedTuple):
 
 
 def _errors(path: Path, acceleration: float, prior: ScoreModel, options: Options, given: dict[str, Any]) -> _Errors:
-    from mri_score.data.fastmri import FastMRI
     from mri_score.data.scan import Sampling, Scan
     from mri_score.errors import InputError
-    from mri_score.evaluation.conformal import TARGETS
-    from mri_score.volumes import reconstruct_volume
+    from mri_score.evaluation.intervals import TARGETS
+    from mri_score.pipeline.volume import reconstruct_volume
+    from mri_score.readers.fastmri import FastMRI
 
     scan = Scan(FastMRI(path), Sampling(acceleration, given["law"], seed=given["mask_seed"]))
     if not scan.has_truth:
@@ -152,7 +152,7 @@ def _fit(volumes: Sequence[_Errors], level: float, unit: str) -> Factor:
     """The factor of one acceleration."""
     import numpy as np
 
-    from mri_score.evaluation.conformal import TARGETS, Factor, conformal_factor
+    from mri_score.evaluation.intervals import TARGETS, Factor, conformal_factor
 
     scores: dict[str, list[NDArray[np.float32]]] = {target: [] for target in TARGETS}
     for volume in volumes:

@@ -27,9 +27,9 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
     """
     import torch
 
-    from mri_score.data.fastmri import FastMRI, fastmri_files
-    from mri_score.data.maps import cache_key, finished_maps, write_maps
     from mri_score.data.scan import Scan
+    from mri_score.readers.fastmri import FastMRI, fastmri_files
+    from mri_score.readers.maps import cache_key, finished_maps, write_maps
 
     sampling = make_sampling(given)
 

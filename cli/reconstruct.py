@@ -97,6 +97,6 @@ def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
       mri-score reconstruct scan.h5 --accel 4 --samples 8 --intervals intervals.json
       mri-score reconstruct scan.h5 --accel 4 --trajectory radial
     """
-    from .reconstructing import reconstruct_all
+    from .run.reconstruct import reconstruct_all
 
     reconstruct_all(scan, **options)

@@ -67,6 +67,6 @@ def command(**options: Any) -> None:
       mri-score sample -n 4 --inpaint head.png --keep mask.png
       mri-score sample --interpolate 8 --seed 3
     """
-    from .sampling import sample
+    from .run.sample import sample
 
     sample(**options)

@@ -43,7 +43,7 @@ def command(**given: Any) -> None:
     like, images, pick, only = (given.pop(name) for name in ("like", "images", "pick", "only"))
     if images is None:
         _refuse("--images STACK", like=like, pick=pick, only=only or None)
-        from mri_score.data.simulate import simulate
+        from mri_score.simulation.simulate import simulate
 
         paths = simulate(**{**given, "noise": 36.0 if given["noise"] is None else given["noise"]})
     else:
@@ -52,7 +52,7 @@ def command(**given: Any) -> None:
         heads = {name: given.pop(name) for name in OF_HEADS}
         source = click.get_current_context().get_parameter_source
         _refuse("simulated heads", **{name: heads[name] for name in heads if source(name) != ParameterSource.DEFAULT})
-        from mri_score.data.borrowed import simulate_like
+        from mri_score.simulation.borrowed import simulate_like
 
         paths = simulate_like(
             images=images, like=like, slices=lambda count: _pick(pick, count), only=_labels(only), **given

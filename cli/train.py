@@ -77,7 +77,8 @@ def _note(text: str) -> None:
 
 def _describe(settings: dict[str, Any], folder: Path) -> None:
     """Build everything but the loop, and say what it is."""
-    from mri_score import experiment, footprint
+    from mri_score import experiment
+    from mri_score.memory import footprint
     from mri_score.numerics.noise import generators
 
     source = experiment.make_source(settings)

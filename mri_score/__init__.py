@@ -6,18 +6,22 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from mri_score import _moved
+
 try:
     __version__ = version("mri-score")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0.0.0"
 
+_moved.install()
+
 # Names are resolved on first use, so that `mri-score --help` loads neither torch nor sigpy.
 _HOMES = {
     "Acquisition": "mri_score.data.acquisition",
-    "FastMRI": "mri_score.data.fastmri",
+    "FastMRI": "mri_score.readers.fastmri",
     "InputError": "mri_score.errors",
     "load_prior": "mri_score.priors.store",
-    "phantom": "mri_score.data.phantom",
+    "phantom": "mri_score.simulation.phantom",
     "reconstruct": "mri_score.reconstruction",
     "undersample": "mri_score.data.masks",
 }

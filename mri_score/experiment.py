@@ -19,23 +19,24 @@ import pydantic
 import torch
 import yaml
 
-from mri_score.data.images import ImageStacks
-from mri_score.data.scans import UndersampledScans, filled_image
-from mri_score.data.slices import Slices
-from mri_score.data.undersampled import UndersampledImages
-from mri_score.dataset import Parameters, measure, read_parameters, write_parameters
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import write_text
 from mri_score.losses import LOSSES
 from mri_score.losses.base import Loss
+from mri_score.models.network import NetworkPrior
+from mri_score.models.preconditioning import PRECONDITIONINGS
 from mri_score.networks import NETWORKS
 from mri_score.networks.experts import Experts
 from mri_score.networks.unet import UNet
+from mri_score.noise.parameters import Parameters, measure, read_parameters, write_parameters
+from mri_score.noise.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import load_prior, save_prior
 from mri_score.reconstruction import find_device
-from mri_score.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
-from mri_score.score import PRECONDITIONINGS, NetworkPrior
+from mri_score.sources.full_scans import Slices
+from mri_score.sources.magnitude_images import ImageStacks
+from mri_score.sources.simulated_scans import UndersampledImages
+from mri_score.sources.undersampled_scans import UndersampledScans, filled_image
 from mri_score.training.batches import Batches, Source
 from mri_score.training.figures import Figures
 from mri_score.training.loop import train

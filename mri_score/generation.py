@@ -13,8 +13,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from mri_score.dataset import read_parameters
 from mri_score.errors import InputError, unknown_name
+from mri_score.models.base import ScoreModel
+from mri_score.models.counted import CountedPrior
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.parameters import read_parameters
+from mri_score.noise.schedules import Geometric, Karras, Schedule
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
@@ -22,8 +26,6 @@ from mri_score.priors.store import find_prior, join_experts, load_prior, read_re
 from mri_score.reconstruction import GIVEN, Progress, find_device
 from mri_score.samplers import SAMPLERS, Ancestral, Ddim, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
-from mri_score.schedules import Geometric, Karras, Schedule
-from mri_score.score import CountedPrior, NetworkPrior, ScoreModel
 
 
 @dataclass(frozen=True)

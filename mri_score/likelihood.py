@@ -9,12 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Karras
 from mri_score.numerics.channels import inner, per_item, real_size, squared_norm
 from mri_score.numerics.jacobian import linearise
 from mri_score.numerics.noise import signs_like
 from mri_score.numerics.runge_kutta import State, adaptive, heun
-from mri_score.schedules import Karras
-from mri_score.score import ScoreModel
 
 
 @torch.no_grad()

@@ -15,7 +15,11 @@ from torch import Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.scan import coil_weight, from_arrays
 from mri_score.errors import InputError, unknown_name
-from mri_score.evaluation.unlike import misfit_ratio
+from mri_score.evaluation.out_of_distribution import misfit_ratio
+from mri_score.models.base import ScoreModel
+from mri_score.models.counted import CountedPrior
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import VP, Geometric, Karras, Schedule
 from mri_score.numerics.noise import generators
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
@@ -24,8 +28,6 @@ from mri_score.posteriors.base import Posterior
 from mri_score.priors.store import DEFAULT, load_prior
 from mri_score.samplers import SAMPLERS
 from mri_score.samplers.base import Diverged, Sampler
-from mri_score.schedules import VP, Geometric, Karras, Schedule
-from mri_score.score import CountedPrior, NetworkPrior, ScoreModel
 
 SIGMA_START = 5.0
 """Where posterior walks start: the first data step supplies what lies above."""

@@ -19,9 +19,9 @@ from pathlib import Path
 import click
 from pages import check, fill
 
-from mri_score.data.images import AUGMENTATIONS
+from mri_score.benchmark.statistics import mean_interval
 from mri_score.errors import InputError, unknown_name
-from mri_score.evaluation.statistics import mean_interval
+from mri_score.sources.magnitude_images import AUGMENTATIONS
 
 NOTHING = "nothing"
 CASES = (NOTHING, *AUGMENTATIONS, "susceptibility,fat_shift", ",".join(AUGMENTATIONS))

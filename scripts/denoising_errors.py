@@ -12,9 +12,9 @@ import click
 import torch
 
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.images import ImageStacks
+from mri_score.models.network import find_precision
 from mri_score.priors.store import load_prior
-from mri_score.score import find_precision
+from mri_score.sources.magnitude_images import ImageStacks
 from mri_score.training.batches import Batches
 from mri_score.training.validation import SIGMAS, denoising_errors
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from mri_score.data.phantom import phantom
+from mri_score.evaluation.contact_sheet import magnitude_sheet
 from mri_score.evaluation.panel import panel, save_png
-from mri_score.evaluation.sheet import magnitude_sheet
 from mri_score.generation import bare_prior, inpaint, interpolate, sample_prior
 from mri_score.priors.store import load_prior
+from mri_score.simulation.phantom import phantom
 
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/figures")
 SIDE = 56

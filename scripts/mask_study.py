@@ -12,9 +12,9 @@ import numpy as np
 
 from mri_score import baselines
 from mri_score.data.coils import coil_maps
-from mri_score.data.fastmri import FastMRI
 from mri_score.data.scan import Sampling, Scan
 from mri_score.evaluation.metrics import foreground, psnr
+from mri_score.readers.fastmri import FastMRI
 
 
 @click.command()

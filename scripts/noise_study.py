@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 
 from mri_score.data.coils import coil_maps
-from mri_score.data.fastmri import FastMRI
+from mri_score.data.noise_level import unexplained_noise
+from mri_score.data.noise_rings import measure_noise
 from mri_score.data.scan import Sampling, Scan
-from mri_score.data.unexplained import unexplained_noise
-from mri_score.data.whitening import measure_noise
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, psnr, ssim
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.readers.fastmri import FastMRI
 
 
 def null_space_noise(file: FastMRI, slice: int) -> float:

@@ -47,30 +47,32 @@ from skimage.restoration import denoise_nl_means
 from torch import Generator, Tensor
 
 from mri_score.baselines import l1_wavelet
+from mri_score.benchmark.ledger import Ledger
+from mri_score.benchmark.subject import Subject, Subjects
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.fastmri import FastMRI
-from mri_score.data.images import ImageStacks, read_stack
 from mri_score.data.masks import make_mask
-from mri_score.data.phantom import noise_level
+from mri_score.data.scale import percentile
 from mri_score.data.scan import Sampling, Scan, scaled
-from mri_score.data.scans import filled_image
-from mri_score.data.transforms import SCALES, global_phase, log_between, percentile, smooth_phase
-from mri_score.data.undersampled import random_maps
-from mri_score.dataset import Parameters, measure
-from mri_score.denoising import nearest_level
 from mri_score.errors import InputError
-from mri_score.evaluation.ledger import Ledger
 from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.files import whole_file, write_text
 from mri_score.losses import LOSSES
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.parameters import Parameters, measure
+from mri_score.noise.schedules import LogNormal
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, key, noise_like
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.denoise import nearest_level
 from mri_score.priors.store import build_prior, load_prior, save_prior
+from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.image_stack import read_stack
 from mri_score.reconstruction import DEFAULT_METHOD, find_device, sample_posterior
-from mri_score.schedules import LogNormal
-from mri_score.score import NetworkPrior
-from mri_score.subject import Subject, Subjects
+from mri_score.simulation.phantom import noise_level
+from mri_score.sources.augmentation import SCALES, global_phase, log_between, smooth_phase
+from mri_score.sources.magnitude_images import ImageStacks
+from mri_score.sources.simulated_scans import random_maps
+from mri_score.sources.undersampled_scans import filled_image
 from mri_score.training import checkpoint
 from mri_score.training.loop import train
 

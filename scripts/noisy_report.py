@@ -20,10 +20,10 @@ from pages import fill
 from PIL import Image
 from torch import Tensor
 
+from mri_score.benchmark.statistics import Estimate, mean_interval
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.evaluation.panel import panel
-from mri_score.evaluation.statistics import Estimate, mean_interval
 from mri_score.files import whole_file, write_text
 
 

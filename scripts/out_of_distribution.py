@@ -24,24 +24,24 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from mri_score.baselines import l1_wavelet
+from mri_score.benchmark.subject import Subject, Subjects
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.borrowed import HEAD, Loan, borrow, fit
 from mri_score.data.coils import coil_maps, compress_coils
-from mri_score.data.fastmri import FastMRI
-from mri_score.data.images import ImageStacks
 from mri_score.data.masks import make_mask
+from mri_score.data.scale import percentile
 from mri_score.data.scan import Sampling, Scan, coil_weight, from_arrays
-from mri_score.data.transforms import percentile
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, magnitude_psnr
+from mri_score.evaluation.out_of_distribution import threshold_at
 from mri_score.evaluation.uncertainty import calibration
-from mri_score.evaluation.unlike import threshold_at
+from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior
+from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import Reconstruction, sample_posterior
-from mri_score.score import NetworkPrior, find_precision
-from mri_score.subject import Subject, Subjects
+from mri_score.simulation.borrowed import HEAD, Loan, borrow, fit
+from mri_score.sources.magnitude_images import ImageStacks
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from statistics import mean
 
 from pages import fill
 
+from mri_score.benchmark.ledger import read_rows
 from mri_score.errors import InputError
-from mri_score.evaluation.ledger import read_rows
 from mri_score.priors.store import bundled_priors, read_record
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

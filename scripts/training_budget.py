@@ -23,12 +23,12 @@ from denoising_errors import held_out
 from pages import check, fill
 from results_page import cell
 
-from mri_score.comparison import REFERENCE
+from mri_score.benchmark.comparison import REFERENCE
+from mri_score.benchmark.ledger import read_rows
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
-from mri_score.evaluation.ledger import read_rows
+from mri_score.models.network import find_precision
 from mri_score.priors.store import load_prior, read_record
-from mri_score.score import find_precision
 from mri_score.training.validation import denoising_errors
 
 SIGMAS = (0.03, 0.1, 0.3, 1.0)

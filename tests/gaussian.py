@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mri_score.models.analytic import GaussianPrior
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.score import GaussianPrior
 
 
 @dataclass(frozen=True)

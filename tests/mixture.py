@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mri_score.models.analytic import MixturePrior
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.score import MixturePrior
 
 WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 

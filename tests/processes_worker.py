@@ -11,10 +11,10 @@ from torch import Generator
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.losses import Denoising, NoisyScore, Regression, Sliced, Sure, SureScore
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import build_prior
-from mri_score.schedules import Geometric
 from mri_score.training.batches import Batches
 from mri_score.training.loop import train
 from mri_score.training.processes import Processes, joined

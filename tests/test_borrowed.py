@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 
 from mri_score.cli.simulate import command
-from mri_score.data.borrowed import Loan, borrow, extend, fit, simulate_like
-from mri_score.data.fastmri import FastMRI
-from mri_score.data.simulate import UNIT, simulate
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
+from mri_score.readers.fastmri import FastMRI
+from mri_score.simulation.borrowed import Loan, borrow, extend, fit, simulate_like
+from mri_score.simulation.simulate import UNIT, simulate
 
 SHAPE = (63, 50)
 

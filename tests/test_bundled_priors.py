@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mri_score.data.phantom import phantom
 from mri_score.experiment import read_config
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import bundled_priors, load_prior, read_record
+from mri_score.simulation.phantom import phantom
 
 PRIORS = bundled_priors()
 LIMIT = 16 * 2**20

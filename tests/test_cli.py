@@ -20,13 +20,13 @@ from mri_score.cli import COMMANDS
 from mri_score.cli import simulate as simulate_command
 from mri_score.cli.options import DRAWS, ESTIMATES, TRAJECTORIES
 from mri_score.data import trajectories
-from mri_score.data.fastmri import FastMRI, write_fastmri
 from mri_score.data.noncartesian import NonCartesianScan
-from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import volume_scores
 from mri_score.priors.store import load_prior
+from mri_score.readers.fastmri import FastMRI, write_fastmri
 from mri_score.reconstruction import METHODS, sample_posterior
+from mri_score.simulation.simulate import simulate
 
 QUICK = ["--steps", "2", "--samples", "1", "--threads", "1", "--baselines", "zero-filled"]
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from command import mri_score
 
-from mri_score import comparison
-from mri_score.data.simulate import simulate
+from mri_score.benchmark import comparison
+from mri_score.benchmark.ledger import Ledger, read_rows
+from mri_score.benchmark.quality_plot import write_plot
+from mri_score.benchmark.statistics import mean_interval, resampling_unit
+from mri_score.benchmark.summary import QUANTITIES, main_table, markdown, plain, summarise, summary_rows
 from mri_score.errors import InputError
-from mri_score.evaluation.comparison import QUANTITIES, main_table, markdown, plain, summarise, summary_rows
-from mri_score.evaluation.ledger import Ledger, read_rows
-from mri_score.evaluation.memory import PeakMemory
 from mri_score.evaluation.metrics import volume_scores
-from mri_score.evaluation.quality_plot import write_plot
-from mri_score.evaluation.statistics import mean_interval, resampling_unit
+from mri_score.memory.peak import PeakMemory
+from mri_score.simulation.simulate import simulate
 
 FORK = multiprocessing.get_context("fork")
 QUICK = ["--accel", "3", "--mask-seeds", "0", "--samples", "3", "--steps", "adaptive-draw=2", "--threads", "1"]

@@ -10,9 +10,8 @@ import torch
 from command import mri_score
 from scipy.stats import norm
 
-from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
-from mri_score.evaluation.conformal import (
+from mri_score.evaluation.intervals import (
     Factor,
     Intervals,
     conformal_factor,
@@ -23,6 +22,7 @@ from mri_score.evaluation.conformal import (
 )
 from mri_score.evaluation.uncertainty import pixel_std
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.simulation.simulate import simulate
 
 SHAPE = (41, 36)
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.dataset import Parameters, measure, read_parameters, write_parameters
 from mri_score.errors import InputError
-from mri_score.noise_levels import (
+from mri_score.noise.ncsnv2_levels import (
     excess_variance,
     largest_distance,
     level_count,
@@ -19,6 +18,7 @@ from mri_score.noise_levels import (
     level_ratio,
     step_size,
 )
+from mri_score.noise.parameters import Parameters, measure, read_parameters, write_parameters
 
 
 @pytest.fixture(autouse=True)

@@ -13,16 +13,17 @@ from PIL import Image
 from mri_score.cli import main
 from mri_score.cli.denoise import command
 from mri_score.data.coils import coil_maps
-from mri_score.data.fastmri import FastMRI, write_fastmri
-from mri_score.data.phantom import noise_level, phantom
 from mri_score.data.scan import Scan
-from mri_score.denoising import PROBES, denoise, denoise_slice, nearest_level
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, psnr
+from mri_score.models.analytic import GaussianPrior
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.denoise import PROBES, denoise, denoise_slice, nearest_level
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
-from mri_score.score import GaussianPrior, ScoreModel
+from mri_score.readers.fastmri import FastMRI, write_fastmri
+from mri_score.simulation.phantom import noise_level, phantom
 
 SNR = 14.0
 NETWORK = {"name": "unet", "widths": [4, 6], "blocks": 1, "embedding": 8}

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Generator
 
-from mri_score import experiment, quality
+from mri_score import experiment
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses import Denoising
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
-from mri_score.schedules import Geometric
-from mri_score.score import NetworkPrior
+from mri_score.sample_quality.checkpoints import checkpoints
 from mri_score.training import checkpoint
 from mri_score.training.batches import join
 from mri_score.training.ema import decays_of
@@ -179,7 +180,7 @@ def test_every_nth_checkpoint_keeps_its_prior_and_the_curve_reads_them(tmp_path)
         watch=lambda prior, about: seen.update({about["step"]: copy.deepcopy(prior.network.state_dict())}))  # fmt: skip
     assert list(checkpoint.kept(tmp_path)) == [4, 8]
     assert [checkpoint.load(path)["step"] for path in checkpoint.found(tmp_path)] == [10, 11]
-    found = dict(quality.checkpoints(tmp_path))
+    found = dict(checkpoints(tmp_path))
     assert list(found) == ["step 4", "step 8", "step 10", "step 11"]
     for name, prior in found.items():
         expected = seen[int(name.removeprefix("step "))]
@@ -188,7 +189,7 @@ def test_every_nth_checkpoint_keeps_its_prior_and_the_curve_reads_them(tmp_path)
 
 def test_a_step_that_is_kept_twice_counts_once(tmp_path):
     run(tmp_path, steps=4, save_every=2, keep_every=1)
-    assert [name for name, _ in quality.checkpoints(tmp_path)] == ["step 2", "step 4"]
+    assert [name for name, _ in checkpoints(tmp_path)] == ["step 2", "step 4"]
 
 
 def test_refuses_to_keep_every_zeroth(tmp_path):

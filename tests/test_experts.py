@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from mri_score import experiment
 from mri_score.cli import main
 from mri_score.errors import InputError
-from mri_score.footprint import network_bytes
 from mri_score.generation import bare_prior, sample_prior
+from mri_score.memory.footprint import network_bytes
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import add_to_record, build_prior, join_experts, load_prior, read_record, save_prior
 

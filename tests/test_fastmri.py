@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.data.fastmri import FastMRI, fastmri_files, write_fastmri
-from mri_score.data.header import LARGEST_HEADER, build_header, parse_header
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image
+from mri_score.readers.fastmri import FastMRI, fastmri_files, write_fastmri
+from mri_score.readers.ismrmrd_header import LARGEST_HEADER, build_header, parse_header
 
 
 def white(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_what_a_file_holds_is_told_without_torch(path, undersampled):
     mask = np.arange(9) % 3 != 0
     write_fastmri(path, white(2, 3, 12, 9) * torch.from_numpy(mask if undersampled else mask | True), recon=(6, 9))
     code = (
-        "import sys; from mri_score.cli.info import _stored; from mri_score.data.fastmri import FastMRI;"
+        "import sys; from mri_score.cli.info import _stored; from mri_score.readers.fastmri import FastMRI;"
         "file = FastMRI(sys.argv[1]); print(file.full, file.crop, _stored(file)); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
@@ -377,7 +377,7 @@ def test_a_forged_size_is_refused(path):
 
 def test_slices_and_chunks_have_a_largest_size(path, monkeypatch):
     write_fastmri(path, white(2, 2, 40, 40))
-    monkeypatch.setattr("mri_score.data.hdf5.LARGEST_READ", 30_000)
+    monkeypatch.setattr("mri_score.readers.hdf5.LARGEST_READ", 30_000)
     FastMRI(path)  # 25,600 bytes a slice
     replaced(path, "kspace", white(2, 2, 40, 40).numpy(), chunks=(2, 2, 40, 40))
     refused(path, "at most 30000")

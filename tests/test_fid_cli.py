@@ -13,14 +13,15 @@ import torch
 from command import mri_score, refused
 from torch import nn
 
-from mri_score import quality
-from mri_score.data.images import ImageStacks
-from mri_score.data.transforms import percentile
+from mri_score.data.scale import percentile
 from mri_score.errors import InputError
-from mri_score.evaluation.frechet import Gaussian, frechet_distance
+from mri_score.models.network import NetworkPrior
 from mri_score.networks import NCSNv2
 from mri_score.priors.store import build_prior, save_prior
-from mri_score.score import NetworkPrior
+from mri_score.sample_quality.features import SIGMA, FileFeatures, OwnFeatures, extract, load_extractor
+from mri_score.sample_quality.frechet import Gaussian, frechet_distance
+from mri_score.sample_quality.images import RealImages, prepare, read_samples
+from mri_score.sources.magnitude_images import ImageStacks
 from mri_score.training import checkpoint
 
 NETWORK = {"name": "unet", "widths": [4, 8], "blocks": 1, "embedding": 8}
@@ -75,7 +76,7 @@ def place(tmp_path_factory):
 
 
 def test_real_images_are_cropped_about_their_centre_with_their_percentile_at_one(place):
-    images = quality.RealImages([place / "training.h5", place / "held_out.h5"], (12, 13), most=11)
+    images = RealImages([place / "training.h5", place / "held_out.h5"], (12, 13), most=11)
     assert len(images) == 11
     assert images.name(0) == "training.h5:0" and images.name(10) == "held_out.h5:16"  # 44 images, every fourth
     for number in (0, 10):
@@ -91,23 +92,23 @@ def test_images_are_named_by_their_slice_in_the_file(tmp_path):
     stack[2] = 0
     with h5py.File(tmp_path / "stack.h5", "w") as file:
         file["image"], file["contrast"] = stack, ["T1", "T2", "T2", "T1", "T2", "T1"]
-    images = quality.RealImages([tmp_path / "stack.h5"])
+    images = RealImages([tmp_path / "stack.h5"])
     names = [images.name(number) for number in range(len(images))]
     assert names == [f"stack.h5:{number}" for number in (0, 3, 5, 1, 4)]
     expected = torch.from_numpy(stack[3].astype(np.float32))
     torch.testing.assert_close(images[1], expected / percentile(expected))
-    assert quality.RealImages([tmp_path]).name(1) == f"{tmp_path.name}/0:3"
+    assert RealImages([tmp_path]).name(1) == f"{tmp_path.name}/0:3"
 
 
 def test_samples_are_read_by_either_name_and_others_refused(place, tmp_path):
-    samples = quality.read_samples(place / "samples.h5")
+    samples = read_samples(place / "samples.h5")
     with h5py.File(tmp_path / "image.h5", "w") as file:
         file["image"] = samples.numpy()
-    assert torch.equal(quality.read_samples(tmp_path / "image.h5"), samples)
+    assert torch.equal(read_samples(tmp_path / "image.h5"), samples)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["kspace"] = samples.numpy()
     with pytest.raises(InputError, match=r"holds \['kspace'\]; it needs `samples`"):
-        quality.read_samples(tmp_path / "other.h5")
+        read_samples(tmp_path / "other.h5")
 
 
 # ---- Features.
@@ -115,27 +116,27 @@ def test_samples_are_read_by_either_name_and_others_refused(place, tmp_path):
 
 def test_own_features_are_the_last_deepest_activations_averaged(place):
     prior = random_prior(0)
-    images = torch.stack(list(quality.RealImages([place / "held_out.h5"], most=4)))
+    images = torch.stack(list(RealImages([place / "held_out.h5"], most=4)))
     kept = []
     handle = prior.network.down[-1].register_forward_hook(lambda module, given, output: kept.append(output))
-    prior.denoise(images.to(torch.complex64), quality.SIGMA)
+    prior.denoise(images.to(torch.complex64), SIGMA)
     handle.remove()
-    extractor = quality.OwnFeatures(prior)
-    torch.testing.assert_close(quality.extract(extractor, images, 3), kept[0].mean((2, 3)))
+    extractor = OwnFeatures(prior)
+    torch.testing.assert_close(extract(extractor, images, 3), kept[0].mean((2, 3)))
     assert extractor.title == "Fréchet distance (own features)"
     assert not any(module._forward_hooks for module in prior.network.modules())
 
 
 def test_own_features_of_another_network_come_from_its_lowest_resolution():
     torch.manual_seed(0)
-    extractor = quality.OwnFeatures(NetworkPrior(NCSNv2("large", width=4), "ncsn"))
-    assert quality.extract(extractor, torch.rand(3, 24, 16)).shape == (3, 16)
+    extractor = OwnFeatures(NetworkPrior(NCSNv2("large", width=4), "ncsn"))
+    assert extract(extractor, torch.rand(3, 24, 16)).shape == (3, 16)
 
 
 def test_a_file_sees_three_equal_channels_in_zero_to_one(place):
-    extractor = quality.load_extractor(str(place / "moments.ts"))
+    extractor = load_extractor(str(place / "moments.ts"))
     constant = torch.stack([torch.full((40, 50), value) for value in (0.25, 3.0)])
-    features = quality.extract(extractor, constant, 1)
+    features = extract(extractor, constant, 1)
     torch.testing.assert_close(features[:, :3], torch.tensor([[0.25] * 3, [1.0] * 3]))
     torch.testing.assert_close(features[:, 3:], torch.zeros(2, 3), atol=1e-5, rtol=0)
     assert extractor.title == "Fréchet distance (features of moments.ts)"
@@ -148,21 +149,21 @@ def test_a_file_gets_299_pixels_and_may_give_maps():
         seen.append(images.shape)
         return images[:, :2]
 
-    features = quality.FileFeatures(Path("net.ts"), network)(torch.rand(2, 30, 31))
+    features = FileFeatures(Path("net.ts"), network)(torch.rand(2, 30, 31))
     assert seen == [(2, 3, 299, 299)] and features.shape == (2, 2)
 
 
 @pytest.mark.parametrize("output", [None, torch.zeros(()), torch.zeros(3, 4)])
 def test_a_file_that_gives_no_features_is_refused(output):
     with pytest.raises(InputError, match="features are one tensor"):
-        quality.FileFeatures(Path("net.ts"), lambda images: output)(torch.rand(2, 30, 31))
+        FileFeatures(Path("net.ts"), lambda images: output)(torch.rand(2, 30, 31))
 
 
 def test_onnx_without_its_package_names_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "find_spec", lambda name: None)
+    monkeypatch.setattr("mri_score.sample_quality.features.find_spec", lambda name: None)
     (tmp_path / "net.onnx").write_bytes(b"onnx")
     with pytest.raises(InputError, match="pip install onnxruntime"):
-        quality.load_extractor(str(tmp_path / "net.onnx"))
+        load_extractor(str(tmp_path / "net.onnx"))
 
 
 def test_onnx_is_asked_by_its_own_input_name(place, tmp_path, monkeypatch):
@@ -176,11 +177,11 @@ def test_onnx_is_asked_by_its_own_input_name(place, tmp_path, monkeypatch):
         def run(self, outputs, given):
             return [given["pixels"].mean((2, 3))]
 
-    monkeypatch.setattr(quality, "find_spec", lambda name: True)
+    monkeypatch.setattr("mri_score.sample_quality.features.find_spec", lambda name: True)
     monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))
     sys.modules["onnxruntime"].InferenceSession = Session
     (tmp_path / "net.onnx").write_bytes(b"onnx")
-    extractor = quality.load_extractor(str(tmp_path / "net.onnx"))
+    extractor = load_extractor(str(tmp_path / "net.onnx"))
     torch.testing.assert_close(extractor(torch.full((2, 9, 9), 0.5)), torch.full((2, 3), 0.5))
 
 
@@ -192,7 +193,7 @@ def test_features_that_cannot_be_had_are_refused(name, words, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": torch.ones(2)}, tmp_path / "bad.pt")
     with pytest.raises(InputError, match=words):
-        quality.load_extractor(name)
+        load_extractor(name)
 
 
 # ---- The command.
@@ -203,10 +204,10 @@ def test_samples_are_judged_by_the_features_of_a_file(place, tmp_path):
         "fid", "--samples", place / "samples.h5", "--against", place / "held_out.h5", "--features",
         place / "moments.ts", "--out", tmp_path,
     )  # fmt: skip
-    extractor = quality.load_extractor(str(place / "moments.ts"))
-    real = quality.RealImages([place / "held_out.h5"])
-    samples = [quality.prepare(one, (18, 20)) for one in quality.read_samples(place / "samples.h5")]
-    fits = [Gaussian.fit(quality.extract(extractor, images)) for images in (real, torch.stack(samples))]
+    extractor = load_extractor(str(place / "moments.ts"))
+    real = RealImages([place / "held_out.h5"])
+    samples = [prepare(one, (18, 20)) for one in read_samples(place / "samples.h5")]
+    fits = [Gaussian.fit(extract(extractor, images)) for images in (real, torch.stack(samples))]
     with open(tmp_path / "frechet.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["value"]) == pytest.approx(frechet_distance(*fits), rel=1e-4)

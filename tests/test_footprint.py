@@ -11,17 +11,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mri_score import footprint
 from mri_score.cli import main
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.simulate import simulate
-from mri_score.evaluation.memory import STATM, PeakMemory
 from mri_score.losses.denoising import Denoising
+from mri_score.memory import footprint
+from mri_score.memory.peak import STATM, PeakMemory
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import LogNormal
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import build_prior
 from mri_score.reconstruction import sample_posterior
-from mri_score.schedules import LogNormal
-from mri_score.score import ScoreModel
+from mri_score.simulation.simulate import simulate
 from mri_score.training.loop import train
 
 CPU = torch.device("cpu")
@@ -117,7 +117,7 @@ def test_the_peak_of_training_is_foretold(tmp_path, make, shape):
 
 
 FRESH = """
-from mri_score.evaluation.memory import resident
+from mri_score.memory.peak import resident
 from test_footprint import *
 prior, loss = unet(), Denoising(LogNormal(0.01, 5.0))
 item = Acquisition("item", image=torch.ones(1, 128, 112, dtype=torch.complex64))

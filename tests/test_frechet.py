@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from mri_score.errors import InputError
-from mri_score.evaluation.frechet import Gaussian, best, frechet_distance, measure, write_plot, write_table
+from mri_score.sample_quality.frechet import Gaussian, best, frechet_distance, measure, write_plot, write_table
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

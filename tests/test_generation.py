@@ -10,8 +10,6 @@ import pytest
 import torch
 from gaussian import gaussian_problem
 
-from mri_score.data.hdf5 import write_arrays
-from mri_score.dataset import Parameters, write_parameters
 from mri_score.errors import InputError
 from mri_score.generation import (
     INPAINTING,
@@ -24,9 +22,12 @@ from mri_score.generation import (
     prior_mean,
     sample_prior,
 )
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.noise.parameters import Parameters, write_parameters
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import build_prior, save_prior
-from mri_score.score import GaussianPrior, MixturePrior, ScoreModel
+from mri_score.readers.hdf5 import write_arrays
 
 NETWORK = {"name": "unet", "widths": [4, 6], "blocks": 1, "embedding": 8}
 prior = cache(lambda: gaussian_problem(33).prior)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mri_score import experiment
 from mri_score.errors import InputError
+from mri_score.models.network import NetworkPrior
 from mri_score.networks.unet import Attention, UNet, place_of
 from mri_score.priors.store import build_prior, load_prior, save_prior
-from mri_score.score import NetworkPrior
 
 OLD = {"name": "unet", "widths": (6, 8), "blocks": 1, "embedding": 8}
 LARGER = {

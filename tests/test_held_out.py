@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from gaussian import gaussian_problem
 
 from mri_score.cli import main
-from mri_score.data.held_out import Misfit, hold_out, misfit
 from mri_score.data.masks import make_mask
-from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.held_out import Misfit, hold_out, misfit
+from mri_score.simulation.simulate import simulate
 
 
 def random(seed=0):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.data.images import AUGMENTATIONS, ImageStacks, read_stack
-from mri_score.data.transforms import SCALES, percentile, tone
+from mri_score.data.scale import percentile
 from mri_score.errors import InputError
+from mri_score.readers.image_stack import read_stack
+from mri_score.sources.augmentation import SCALES, tone
+from mri_score.sources.magnitude_images import AUGMENTATIONS, ImageStacks
 
 STACK = (1000 * np.random.default_rng(0).random((10, 24, 20))).astype(np.uint16)
 CONTRASTS = ["T1"] + 9 * ["T2"]

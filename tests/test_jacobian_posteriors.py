@@ -15,6 +15,11 @@ from mixture import MixtureProblem, mixture_problem, mode_distance
 from torch import Tensor, nn
 
 from mri_score.errors import InputError
+from mri_score.models.analytic import GaussianPrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.counted import CountedPrior
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import Geometric, Karras
 from mri_score.numerics.channels import inner, per_item
 from mri_score.numerics.jacobian import linearise, square_root
 from mri_score.numerics.noise import generators, noise_like
@@ -25,8 +30,6 @@ from mri_score.posteriors.pigdm import PiGDM
 from mri_score.samplers.ancestral import Ancestral, GuidedAncestral
 from mri_score.samplers.base import Sampler
 from mri_score.samplers.renoise import Renoise
-from mri_score.schedules import Geometric, Karras
-from mri_score.score import CountedPrior, GaussianPrior, NetworkPrior, ScoreModel
 
 N = 64
 MANY = 2000

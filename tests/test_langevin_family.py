@@ -10,6 +10,9 @@ from gaussian import GaussianProblem, gaussian_problem, mean_error, variance_rat
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.analytic import GaussianPrior
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Geometric, Karras
 from mri_score.numerics.fourier import fft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.base import LinearOperator
@@ -23,8 +26,6 @@ from mri_score.samplers.preconditioned import Preconditioned
 from mri_score.samplers.predictor_corrector import PredictorCorrector
 from mri_score.samplers.red_diff import RedDiff
 from mri_score.samplers.renoise import Renoise
-from mri_score.schedules import Geometric, Karras
-from mri_score.score import GaussianPrior, ScoreModel
 
 N = 64
 problem = cache(gaussian_problem)

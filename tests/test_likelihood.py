@@ -10,9 +10,12 @@ from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.likelihood import bits_per_dimension, log_likelihood
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.counted import CountedPrior
+from mri_score.models.network import NetworkPrior
 from mri_score.numerics.channels import real_size
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.score import CountedPrior, GaussianPrior, MixturePrior, NetworkPrior, ScoreModel
 
 END, TOP = 0.05, 200.0
 

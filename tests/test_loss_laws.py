@@ -13,10 +13,12 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses import Denoising, Sliced, Sure
 from mri_score.losses.base import Loss
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import VP, Geometric, Karras, LogNormal, SubVP
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like, uniform
-from mri_score.schedules import VP, Geometric, Karras, LogNormal, SubVP
-from mri_score.score import GaussianPrior, MixturePrior, NetworkPrior, ScoreModel
 from mri_score.training.validation import denoising_errors
 
 SHAPE, N = (2, 3), 12

@@ -12,10 +12,12 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses import Denoising, Sure
 from mri_score.losses.base import mean_square
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.divergence import divergence
 from mri_score.numerics.noise import generators, noise_like, signs_like
-from mri_score.schedules import Geometric
-from mri_score.score import GaussianPrior, MixturePrior, NetworkPrior, ScoreModel
 
 DTYPES = [torch.float64, torch.complex128]
 SCHEDULE = Geometric(0.05, 5.0)

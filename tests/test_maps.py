@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.data.maps import cache_key, cached_maps, normalise_maps, read_maps, write_maps
 from mri_score.errors import InputError
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.readers.maps import cache_key, cached_maps, normalise_maps, read_maps, write_maps
 
 
 def some_maps(*shape):

@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import avg_pool2d, conv2d, elu
 
 from mri_score.errors import InputError
+from mri_score.models.network import NetworkPrior
 from mri_score.networks.layers import InstanceNormPlus
 from mri_score.networks.ncsn import NCSN, ChainedPooling, ConditionalNorm, ResidualConvolutions, from_published
-from mri_score.score import NetworkPrior
 
 COUNTS = {(10, 64, 1): 7_638_657, (10, 128, 3): 30_117_635}
 """Levels, width, channels: published trainable parameters."""

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from mri_score.errors import InputError
+from mri_score.models.network import NetworkPrior
 from mri_score.networks import NETWORKS
 from mri_score.networks.ddpm import DDPM
 from mri_score.networks.ncsnpp import NCSNpp, from_published
 from mri_score.networks.ncsnpp_blocks import Attention, ResidualBlock
-from mri_score.score import NetworkPrior
 
 VP = {"embedding": "positional", "progressive_input": "none", "fir": ()}
 CHURCH = {"progressive": "output_skip", "progressive_input": "input_skip"}

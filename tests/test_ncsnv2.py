@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import avg_pool2d, conv2d, elu, max_pool2d
 
 from mri_score.errors import InputError
+from mri_score.models.network import NetworkPrior
 from mri_score.networks.layers import ChainedPooling, InstanceNormPlus, ResidualBlock
 from mri_score.networks.ncsnv2 import STAGES, NCSNv2, rename_published
-from mri_score.score import NetworkPrior
 
 COUNTS = {  # depth, width, channels: published trainable parameters
     ("low", 16, 2): 466_162,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mri_score.errors import InputError
-from mri_score.evaluation.neighbours import BLOCK, compare, nearest, write_figure, write_table
+from mri_score.sample_quality.neighbours import BLOCK, compare, nearest, write_figure, write_table
 
 
 def images(count: int, *shape: int, seed: int = 0) -> torch.Tensor:

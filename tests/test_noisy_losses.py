@@ -13,10 +13,11 @@ from mri_score.errors import InputError
 from mri_score.losses.base import mean_square
 from mri_score.losses.noisy_score import BELOW, HAND_OVER, NoisyScore, recorrupt, share, target_variance
 from mri_score.losses.sure import SureRisk
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.channels import inner, per_item, real_size
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.schedules import Geometric
-from mri_score.score import GaussianPrior, MixturePrior, ScoreModel
 
 SCHEDULE = Geometric(0.05, 5.0)
 MANY, SHAPE, SD, NOISE = 5000, (3, 5), 0.6, 0.2

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import coil_maps, truth_image
-from mri_score.data.fastmri import FastMRI
 from mri_score.data.noncartesian import NonCartesianScan, acquire, centre_maps, gridding, samples
-from mri_score.data.phantom import phantom
-from mri_score.data.simulate import simulate
 from mri_score.data.trajectories import GOLDEN, TRAJECTORIES, radial, spiral
 from mri_score.errors import InputError
+from mri_score.models.analytic import GaussianPrior
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.noncartesian import NonCartesian, find_gain
 from mri_score.operators.sense import Sense
+from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import sample_posterior
-from mri_score.score import GaussianPrior
+from mri_score.simulation.phantom import phantom
+from mri_score.simulation.simulate import simulate
 
 SHAPES = [(24, 24), (21, 16)]
 

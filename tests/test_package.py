@@ -21,17 +21,18 @@ SOURCES = ["mri_score", "cli", "configs", "parameters", "setup.cfg", "pyproject.
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["experiment", "comparison", "results", "quality"],
-    ["training", "volumes", "subject", "generation", "denoising", "footprint"],
+    ["experiment", "benchmark", "sample_quality"],
+    ["training", "pipeline", "generation", "memory"],
     ["reconstruction"],
-    ["losses", "samplers", "posteriors", "baselines", "dataset", "likelihood", "priors"],
-    ["score", "data"],
-    ["schedules", "operators"],
-    ["networks", "evaluation", "noise_levels"],
+    ["losses", "samplers", "posteriors", "baselines", "likelihood", "priors", "sources", "simulation"],
+    ["models", "data"],
+    ["noise", "operators", "readers"],
+    ["networks", "evaluation"],
     ["numerics"],
     ["files"],
     ["errors"],
     ["__init__"],
+    ["_moved"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -102,7 +103,7 @@ def test_the_wheel_works_from_any_folder(site, tmp_path):
     def python(*arguments):
         return run(sys.executable, *arguments, cwd=tmp_path, PYTHONPATH=str(site))
 
-    places = "import json, mri_score, mri_score.cli, mri_score.volumes as volumes;"
+    places = "import json, mri_score, mri_score.cli, mri_score.pipeline.volume as volumes;"
     places += "print(json.dumps([mri_score.__file__, mri_score.cli.__file__, volumes.__file__]))"
     for place in json.loads(python("-c", places)):
         assert Path(place).resolve().is_relative_to(site.resolve())

@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
-from mri_score.data.anatomy import Field, Head
-from mri_score.data.phantom import (
+from mri_score.errors import InputError
+from mri_score.numerics.fourier import fft, ifft
+from mri_score.operators.sense import Sense
+from mri_score.simulation.anatomy import Field, Head
+from mri_score.simulation.phantom import (
     CONTRASTS,
     TISSUES,
     Sequence,
@@ -19,9 +22,6 @@ from mri_score.data.phantom import (
     pixel_size,
     scanner_points,
 )
-from mri_score.errors import InputError
-from mri_score.numerics.fourier import fft, ifft
-from mri_score.operators.sense import Sense
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:

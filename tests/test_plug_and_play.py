@@ -14,6 +14,8 @@ from scipy.sparse.linalg import cg
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.analytic import GaussianPrior
+from mri_score.noise.schedules import Geometric, Karras
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.descent import levels_below, lower_noise, probability_flow, reverse_diffusion
 from mri_score.numerics.noise import generators, noise_like
@@ -26,8 +28,6 @@ from mri_score.posteriors.split_gibbs import SplitGibbs
 from mri_score.samplers.base import Sampler
 from mri_score.samplers.ddim import Ddim
 from mri_score.samplers.renoise import Renoise
-from mri_score.schedules import Geometric, Karras
-from mri_score.score import GaussianPrior
 
 N = 33
 MANY = 4000

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.counted import CountedPrior
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.samplers import Ancestral, PredictorCorrector
 from mri_score.samplers.predictor_corrector import PREDICTORS
-from mri_score.schedules import Geometric
-from mri_score.score import CountedPrior, GaussianPrior, MixturePrior
 
 WHITE = GaussianPrior(torch.zeros(3).double(), torch.eye(3).double())  # its score is -x / (1 + sigma^2)
 LIKE = torch.zeros(1, 3).double()

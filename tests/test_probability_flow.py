@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.counted import CountedPrior
+from mri_score.noise.schedules import Geometric, Karras
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.numerics.runge_kutta import adaptive, heun
 from mri_score.samplers import Ddim, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
-from mri_score.schedules import Geometric, Karras
-from mri_score.score import CountedPrior, GaussianPrior, MixturePrior, ScoreModel
 
 TOP, END, BATCH = 20.0, 0.02, 30
 

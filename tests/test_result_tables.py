@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.phantom import phantom
 from mri_score.errors import InputError
 from mri_score.priors.store import build_prior, bundled_priors, read_record, save_prior
+from mri_score.simulation.phantom import phantom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 pytest.importorskip("pages", reason="scripts/ lies in a checkout alone")

@@ -11,12 +11,13 @@ import torch
 from gaussian import gaussian_problem
 from torch import Tensor
 
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Geometric, Karras
 from mri_score.numerics.noise import generators
 from mri_score.posteriors import POSTERIORS
 from mri_score.samplers import SAMPLERS
 from mri_score.samplers.predictor_corrector import PREDICTORS
-from mri_score.schedules import Geometric, Karras
-from mri_score.score import GaussianPrior, MixturePrior, ScoreModel
 
 BATCH, PARTS = 10, 250
 MANY = BATCH * PARTS

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.fastmri import FastMRI, write_fastmri
-from mri_score.data.maps import normalise_maps, write_maps
-from mri_score.data.phantom import phantom
+from mri_score.data.noise_rings import whiten
 from mri_score.data.scan import Sampling, Scan, _fingerprint, coil_weight, from_arrays, scaled
-from mri_score.data.whitening import whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.readers.fastmri import FastMRI, write_fastmri
+from mri_score.readers.maps import normalise_maps, write_maps
+from mri_score.simulation.phantom import phantom
 
 SHAPE = (96, 81)
 FAST = Sampling(acceleration=4)

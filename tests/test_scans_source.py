@@ -11,18 +11,18 @@ import torch
 
 from mri_score import experiment
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.fastmri import FastMRI, write_fastmri
-from mri_score.data.phantom import phantom
+from mri_score.data.scale import percentile
 from mri_score.data.scan import Sampling, Scan
-from mri_score.data.scans import UndersampledScans, filled_image
-from mri_score.data.simulate import simulate
-from mri_score.data.slices import Slices
-from mri_score.data.transforms import percentile
 from mri_score.errors import InputError
 from mri_score.experiment import calibrate, find_config, read_config
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
+from mri_score.readers.fastmri import FastMRI, write_fastmri
+from mri_score.simulation.phantom import phantom
+from mri_score.simulation.simulate import simulate
+from mri_score.sources.full_scans import Slices
+from mri_score.sources.undersampled_scans import UndersampledScans, filled_image
 from mri_score.training.batches import Batches
 from mri_score.training.loop import _to
 
@@ -179,7 +179,7 @@ def test_samples_follow_their_generator_in_every_process(folder, source):
 
 def test_maps_are_kept(folder, source, tmp_path, monkeypatch):
     first = UndersampledScans([folder], cache=tmp_path, augment=False, quiet=True).item(2)
-    monkeypatch.setattr("mri_score.data.scans.coil_maps", None)
+    monkeypatch.setattr("mri_score.sources.undersampled_scans.coil_maps", None)
     assert equal(UndersampledScans([folder], cache=tmp_path, augment=False, quiet=True).item(2), first)
     torch.testing.assert_close(first.maps, source.item(2).maps)
 

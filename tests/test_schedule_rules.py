@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 
 from mri_score.errors import InputError
-from mri_score.noise_levels import (
+from mri_score.models.preconditioning import PRECONDITIONINGS
+from mri_score.noise.ncsnv2_levels import (
     PUBLISHED_OVERLAP,
     excess_variance,
     level_overlap,
@@ -18,9 +19,8 @@ from mri_score.noise_levels import (
     levels_above_noise,
     ratio_to_noise,
 )
+from mri_score.noise.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
 from mri_score.numerics.noise import generators
-from mri_score.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
-from mri_score.score import PRECONDITIONINGS
 
 SCHEDULES = [
     Geometric(0.01, 50.0),

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 
 from mri_score.errors import InputError
+from mri_score.noise.schedules import Geometric, Karras, LogNormal, Schedule
 from mri_score.numerics.noise import generators
-from mri_score.schedules import Geometric, Karras, LogNormal, Schedule
 
 SCHEDULES = [
     Geometric(0.01, 50.0),

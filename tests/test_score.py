@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from mri_score.errors import InputError
+from mri_score.models.analytic import GaussianPrior, MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
+from mri_score.models.preconditioning import PRECONDITIONINGS
 from mri_score.numerics.channels import to_channels
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.score import PRECONDITIONINGS, GaussianPrior, MixturePrior, NetworkPrior, ScoreModel
 
 DTYPES = [torch.float64, torch.complex128]
 SHAPE = (2, 3)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mri_score.cli.options import take_shard
-from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
+from mri_score.simulation.simulate import simulate
 
 QUICK = ["--accel", "3", "--steps", "2", "--samples", "1", "--threads", "1", "--baselines", "zero-filled"]
 FILES = [Path(f"{name}.h5") for name in "abcdefg"]

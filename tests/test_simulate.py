@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.data.fastmri import FastMRI
-from mri_score.data.phantom import coil_profiles, pixel_size, slice_heights
-from mri_score.data.simulate import UNIT, simulate
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft, resize_image
+from mri_score.readers.fastmri import FastMRI
+from mri_score.simulation.phantom import coil_profiles, pixel_size, slice_heights
+from mri_score.simulation.simulate import UNIT, simulate
 
 SMALL = {"volumes": 1, "slices": 2, "size": 64, "coils": 4}
 

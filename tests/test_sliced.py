@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from mri_score import experiment
 from mri_score.data.acquisition import Acquisition
-from mri_score.dataset import Parameters
 from mri_score.errors import InputError
 from mri_score.losses import Denoising, Sliced
+from mri_score.models.analytic import GaussianPrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.parameters import Parameters
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.channels import to_channels
 from mri_score.numerics.noise import generators, noise_like, signs_like
 from mri_score.priors.store import load_prior
-from mri_score.schedules import Geometric
-from mri_score.score import GaussianPrior, NetworkPrior, ScoreModel
 
 SCHEDULE = Geometric(0.05, 5.0)
 DTYPES = [torch.float64, torch.complex128]

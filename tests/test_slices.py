@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.data import combined
 from mri_score.data.coils import coil_maps, truth_image
-from mri_score.data.fastmri import FastMRI, write_fastmri
+from mri_score.data.noise_rings import whiten
+from mri_score.data.scale import percentile
 from mri_score.data.scan import LEAST_NOISE
-from mri_score.data.simulate import simulate
-from mri_score.data.slices import Slices
-from mri_score.data.transforms import SCALES, percentile
-from mri_score.data.whitening import whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.readers.fastmri import FastMRI, write_fastmri
+from mri_score.simulation.simulate import simulate
+from mri_score.sources import combined_images as combined
+from mri_score.sources.augmentation import SCALES
+from mri_score.sources.full_scans import Slices
 from mri_score.training.batches import Batches
 
 SMALL = {"volumes": 2, "slices": 3, "size": 64, "coils": 4}

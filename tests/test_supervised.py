@@ -13,15 +13,15 @@ from mri_score import experiment
 from mri_score.baselines import cg_sense, supervised
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
-from mri_score.data.undersampled import UndersampledImages, random_maps, scan
 from mri_score.errors import InputError
 from mri_score.losses import Regression
+from mri_score.models.analytic import GaussianPrior
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.numerics.solve import conjugate_gradient
 from mri_score.operators.sense import Sense
 from mri_score.priors.store import build_prior, load_prior, load_supervised, save_prior
-from mri_score.score import GaussianPrior
+from mri_score.sources.simulated_scans import UndersampledImages, random_maps, scan
 from mri_score.training.batches import Batches
 
 SHAPE = (12, 41)

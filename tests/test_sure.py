@@ -14,12 +14,14 @@ from mri_score.losses.base import mean_square
 from mri_score.losses.denoising import Denoising
 from mri_score.losses.sure import Sure, SureRisk, full_precision
 from mri_score.losses.sure_score import SureScore
+from mri_score.models.analytic import MixturePrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
 from mri_score.networks.unet import UNet
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.divergence import divergence, exact_divergence
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.schedules import Geometric
-from mri_score.score import MixturePrior, NetworkPrior, ScoreModel
 
 SCHEDULE = Geometric(0.05, 5.0)
 MANY, SHAPE = 3000, (3, 5)

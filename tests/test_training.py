@@ -19,12 +19,13 @@ from torch import Generator, Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses import Denoising
+from mri_score.models.analytic import GaussianPrior
+from mri_score.models.network import NetworkPrior
 from mri_score.networks.unet import UNet
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import build_prior
-from mri_score.schedules import Geometric
-from mri_score.score import GaussianPrior, NetworkPrior
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, join
 from mri_score.training.ema import Ema

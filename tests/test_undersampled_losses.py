@@ -18,13 +18,15 @@ from mri_score.losses.gsure import Gsure
 from mri_score.losses.splitting import LEAST, Splitting
 from mri_score.losses.sure import SureRisk
 from mri_score.losses.undersampled import Scans, density, further_mask, kept_share
+from mri_score.models.analytic import GaussianPrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
 from mri_score.networks.unet import UNet
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.channels import per_item, squared_norm
 from mri_score.numerics.fourier import fft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.schedules import Geometric
-from mri_score.score import GaussianPrior, NetworkPrior, ScoreModel
 
 SCHEDULE = Geometric(0.05, 5.0)
 MANY, SHAPE, NOISE = 4000, (3, 11), 0.1

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from mri_score.data.coils import coil_maps
-from mri_score.data.combined import Combined
-from mri_score.data.fastmri import FastMRI, write_fastmri
 from mri_score.data.masks import make_mask, undersample
-from mri_score.data.phantom import phantom
-from mri_score.data.unexplained import noise_level, unexplained_noise
-from mri_score.data.whitening import measure_noise, whiten
+from mri_score.data.noise_level import noise_level, unexplained_noise
+from mri_score.data.noise_rings import measure_noise, whiten
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.readers.fastmri import FastMRI, write_fastmri
+from mri_score.simulation.phantom import phantom
+from mri_score.sources.combined_images import Combined
 
 
 def columns(width: int, acceleration: int) -> Tensor:

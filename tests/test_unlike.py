@@ -13,22 +13,22 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from mri_score.data.fastmri import FastMRI
 from mri_score.data.scan import Sampling, Scan
-from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
-from mri_score.evaluation.unlike import expected_error, misfit_ratio, threshold_at
+from mri_score.evaluation.out_of_distribution import expected_error, misfit_ratio, threshold_at
 from mri_score.files import sha256
+from mri_score.models.analytic import GaussianPrior
+from mri_score.noise.schedules import Karras
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.output import write_volume
+from mri_score.pipeline.volume import Options, reconstruct_volume, unlike_note
 from mri_score.posteriors import AdaptiveDraw
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
-from mri_score.results import write_volume
+from mri_score.readers.fastmri import FastMRI
 from mri_score.samplers import SAMPLERS
-from mri_score.schedules import Karras
-from mri_score.score import GaussianPrior
-from mri_score.volumes import Options, reconstruct_volume, unlike_note
+from mri_score.simulation.simulate import simulate
 
 N = 48
 SIGMAS = (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 3.0)

@@ -11,17 +11,17 @@ import pytest
 import torch
 from command import mri_score, refused
 
-from mri_score import volumes
-from mri_score.cli import reconstructing
-from mri_score.data.fastmri import FastMRI
+from mri_score.cli.run import reconstruct as reconstructing
 from mri_score.data.scan import Sampling, Scan
-from mri_score.data.simulate import simulate
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.pipeline import volume as volumes
+from mri_score.pipeline.volume import Options, ahead, reconstruct_volume
+from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import walk_end
-from mri_score.score import ScoreModel
-from mri_score.volumes import Options, ahead, reconstruct_volume
+from mri_score.simulation.simulate import simulate
 
 SLICES = 5
 

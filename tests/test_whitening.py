@@ -9,14 +9,14 @@ import sigpy
 import sigpy.mri
 import torch
 
-from mri_score.data.combined import Combined
-from mri_score.data.fastmri import FastMRI, write_fastmri
-from mri_score.data.phantom import phantom
+from mri_score.data.noise_rings import measure_noise, whiten, whitening_matrix
 from mri_score.data.scan import Scan
-from mri_score.data.whitening import measure_noise, whiten, whitening_matrix
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.readers.fastmri import FastMRI, write_fastmri
+from mri_score.simulation.phantom import phantom
+from mri_score.sources.combined_images import Combined
 
 STD = 0.02
 

@@ -20,10 +20,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from mri_score.models.analytic import MixturePrior
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.noise import generators
 from mri_score.samplers import Langevin
-from mri_score.schedules import Geometric
-from mri_score.score import MixturePrior
 
 quick = os.environ.get("MRI_SCORE_TUTORIAL") == "quick"
 count = 400 if quick else 2000  # samples

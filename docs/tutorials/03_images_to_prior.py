@@ -24,13 +24,13 @@ import matplotlib.pyplot as plt
 import torch
 
 from mri_score import load_prior, phantom
-from mri_score.data.images import ImageStacks
-from mri_score.dataset import write_parameters
 from mri_score.experiment import calibrate, run
-from mri_score.noise_levels import excess_variance, level_overlap
+from mri_score.noise.ncsnv2_levels import excess_variance, level_overlap
+from mri_score.noise.parameters import write_parameters
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.noise import generators
 from mri_score.samplers import Langevin
-from mri_score.schedules import Geometric
+from mri_score.sources.magnitude_images import ImageStacks
 
 quick = os.environ.get("MRI_SCORE_TUTORIAL") == "quick"
 size, heads, steps = (32, 8, 60) if quick else (64, 60, 2000)

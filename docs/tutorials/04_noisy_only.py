@@ -25,10 +25,11 @@ from torch import nn
 from mri_score import Acquisition
 from mri_score.losses import Denoising, Sure
 from mri_score.losses.base import mean_square
+from mri_score.models.analytic import MixturePrior
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.samplers import Langevin
-from mri_score.schedules import Geometric
-from mri_score.score import MixturePrior, NetworkPrior
 
 quick = os.environ.get("MRI_SCORE_TUTORIAL") == "quick"
 steps = 400 if quick else 3000  # of training

@@ -13,9 +13,9 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor
 
-from mri_score.data.hdf5 import open_hdf5, plain_dataset, reading
 from mri_score.data.poisson import poisson_disc
 from mri_score.errors import InputError, unknown_name
+from mri_score.readers.hdf5 import open_hdf5, plain_dataset, reading
 
 if TYPE_CHECKING:
     from mri_score.data.acquisition import Acquisition

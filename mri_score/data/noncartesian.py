@@ -10,14 +10,14 @@ from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.espirit import espirit
-from mri_score.data.fastmri import FastMRI
+from mri_score.data.noise_rings import whiten
+from mri_score.data.scale import percentile
 from mri_score.data.scan import LEAST_NOISE, Scan
 from mri_score.data.trajectories import Trajectory
-from mri_score.data.transforms import percentile
-from mri_score.data.whitening import whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.operators.noncartesian import NonCartesian
+from mri_score.readers.fastmri import FastMRI
 
 LEAST_CENTRE = 10.0
 """Radius of the centre of k-space that coil maps are made from, at least: smaller ones do not tell coils apart."""

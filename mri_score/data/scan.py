@@ -12,15 +12,15 @@ from torch import Tensor
 from mri_score.data import masks
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import Calibration, coil_maps, compress_coils, truth_image
-from mri_score.data.fastmri import FastMRI
-from mri_score.data.maps import cache_key, cached_maps, normalise_maps, read_maps
-from mri_score.data.transforms import percentile
-from mri_score.data.unexplained import noise_level
-from mri_score.data.whitening import NoiseLevel, evenly_spaced, whiten
+from mri_score.data.noise_level import noise_level
+from mri_score.data.noise_rings import NoiseLevel, evenly_spaced, whiten
+from mri_score.data.scale import percentile
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
 from mri_score.operators.sense import Sense
+from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.maps import cache_key, cached_maps, normalise_maps, read_maps
 
 LEAST_NOISE = 1e-3
 """noise_std is never taken to be less than this part of the image scale."""

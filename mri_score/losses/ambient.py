@@ -11,10 +11,10 @@ from mri_score.losses.base import Loss
 from mri_score.losses.denoising import Denoising
 from mri_score.losses.splitting import check_kept
 from mri_score.losses.undersampled import Scans, denoise_scan, further_mask, kept_share, scans
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import per_item, real_size, squared_norm
 from mri_score.numerics.noise import noise_like
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 
 class Ambient(Loss):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Generator, Tensor
 
 from mri_score.data.acquisition import Acquisition
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import real_size, squared_norm
-from mri_score.score import ScoreModel
 
 
 class Loss:

@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError, unknown_name
 from mri_score.losses.base import Loss, mean_square
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 
 def edm(sigma: Tensor, sd: float, schedule: Schedule) -> Tensor:

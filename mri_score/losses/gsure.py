@@ -12,10 +12,10 @@ from mri_score.losses.base import Loss
 from mri_score.losses.denoising import Denoising
 from mri_score.losses.sure import STEP, SureRisk
 from mri_score.losses.undersampled import MaskLaw, Scans, denoise_scan, scans
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import per_item, real_size
 from mri_score.numerics.noise import noise_like
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 
 class Gsure(Loss):

@@ -12,10 +12,10 @@ from mri_score.errors import InputError
 from mri_score.losses.base import Loss, mean_square
 from mri_score.losses.denoising import Denoising
 from mri_score.losses.sure import STEP, SureRisk, noisy_images
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import inner, per_item, real_size
 from mri_score.numerics.noise import noise_like, uniform
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 HAND_OVER = 1.1
 """Levels below this many noise_std belong to SURE: the target of the regression has endless noise at 1."""

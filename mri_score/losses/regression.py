@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses.base import Loss, mean_square
-from mri_score.score import ScoreModel
+from mri_score.models.base import ScoreModel
 
 TYPICAL_ERROR = 0.01
 """Of a good image, for each fold of acceleration, in scaled units: brings the losses near 1."""

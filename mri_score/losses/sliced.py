@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 
 from mri_score.errors import InputError, unknown_name
 from mri_score.losses.denoising import AtLevels
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import inner, per_item, real_size, squared_norm
 from mri_score.numerics.noise import noise_like, signs_like
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 PROBES = {"gaussian": noise_like, "rademacher": signs_like}
 

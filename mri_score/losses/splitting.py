@@ -13,10 +13,10 @@ from mri_score.losses.base import Loss
 from mri_score.losses.denoising import Denoising
 from mri_score.losses.noisy_score import recorrupt, target_variance
 from mri_score.losses.undersampled import MaskLaw, Scans, denoise_scan, further_mask, kept_share, scans
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import per_item, real_size
 from mri_score.numerics.noise import noise_like
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 LEAST = 2**0.5
 """The least level in units of noise_std: there the noise of the target on the points that go in is twice the data's."""

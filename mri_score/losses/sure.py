@@ -12,10 +12,10 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses.base import Loss, mean_square
 from mri_score.losses.denoising import Denoising
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import real_size
 from mri_score.numerics.divergence import value_and_divergence
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 STEP = 0.1
 """Of finite differences, in units of the noise; with NCSNv2, whose slope jumps, 0.01 triples a gradient's noise."""

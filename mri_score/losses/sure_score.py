@@ -9,9 +9,9 @@ from torch import Generator, Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.losses.sure import STEP, Sure, noisy_images
+from mri_score.models.base import ScoreModel
+from mri_score.noise.schedules import Schedule
 from mri_score.numerics.channels import real_size
-from mri_score.schedules import Schedule
-from mri_score.score import ScoreModel
 
 
 class SureScore(Sure):

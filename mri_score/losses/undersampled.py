@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.operators.sense import Sense
-from mri_score.score import ScoreModel
 
 MASKS = 2000
 """How many masks of a law its density is counted from."""

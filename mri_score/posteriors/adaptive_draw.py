@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item, real_size, squared_norm
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import LevelError
 from mri_score.posteriors.exact_draw import ExactDraw
-from mri_score.score import ScoreModel
 
 LEAST = 0.02
 """Of the variance that `ExactDraw` takes: the estimate from a misfit below the noise would be none."""

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
-from mri_score.score import ScoreModel
 
 
 class LevelError(NamedTuple):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.descent import levels_below, probability_flow
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.exact_draw import ExactDraw
-from mri_score.score import ScoreModel
 
 
 class Daps(ExactDraw):

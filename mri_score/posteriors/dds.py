@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.solve import conjugate_gradient
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
-from mri_score.score import ScoreModel
 
 
 class Dds(Posterior):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.exact_draw import Proximal
-from mri_score.score import ScoreModel
 
 
 class DiffPir(Proximal):

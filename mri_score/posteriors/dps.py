@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item, squared_norm
 from mri_score.numerics.jacobian import linearise
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
-from mri_score.score import ScoreModel
 
 
 class DPS(Posterior):

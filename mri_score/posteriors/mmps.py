@@ -8,12 +8,12 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import inner, per_item
 from mri_score.numerics.jacobian import Product, linearise, square_root
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
-from mri_score.score import ScoreModel
 
 TOLERANCE = 1e-5
 """The part of the misfit, as C measures it, at which an item is solved."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item, squared_norm
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
-from mri_score.score import ScoreModel
 
 
 class NormMatched(Posterior):

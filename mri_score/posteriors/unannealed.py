@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
-from mri_score.score import ScoreModel
 
 
 class Unannealed(Posterior):

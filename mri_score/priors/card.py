@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from mri_score.files import sha256
+from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior, read_record
-from mri_score.score import NetworkPrior
 
 ROWS = 8
 """Of the training curve in a card."""

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.files import sha256
+from mri_score.models.network import NetworkPrior
 from mri_score.networks import ncsn, ncsnpp, ncsnv2
+from mri_score.noise.schedules import VP, SubVP
 from mri_score.priors.store import build_prior
 from mri_score.priors.unpickling import read_checkpoint
-from mri_score.schedules import VP, SubVP
-from mri_score.score import NetworkPrior
 
 Weights = dict[str, Tensor]
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256, whole_file, write_text
+from mri_score.models.network import NetworkPrior
+from mri_score.models.preconditioning import PRECONDITIONINGS
 from mri_score.networks import build_network
 from mri_score.networks.experts import Experts
-from mri_score.score import PRECONDITIONINGS, NetworkPrior
 
 DEFAULT = "brain"
 SUPERVISED = "regression"

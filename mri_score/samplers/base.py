@@ -10,9 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
-from mri_score.score import ScoreModel
 
 Watch = Callable[[int, Any, Tensor], None]
 """Called after each level with its number, its sigma (a float, or (B,) where items have their own) and the iterate."""

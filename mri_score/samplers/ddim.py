@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.descent import lower_noise
 from mri_score.samplers.base import Sampler
-from mri_score.score import ScoreModel
 
 
 class Ddim(Sampler):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.noise import noise_like
 from mri_score.samplers.base import Sampler
-from mri_score.score import ScoreModel
 
 
 class Langevin(Sampler):

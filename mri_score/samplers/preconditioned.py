@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.samplers.base import Sampler
-from mri_score.score import ScoreModel
 
 
 @runtime_checkable

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError, unknown_name
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item, squared_norm
 from mri_score.numerics.noise import noise_like
 from mri_score.samplers.base import Sampler
-from mri_score.score import ScoreModel
 
 
 def reverse_diffusion(sigma: float, sigma_next: float) -> tuple[float, float]:

@@ -9,12 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.descent import probability_flow
 from mri_score.numerics.noise import noise_like
 from mri_score.numerics.runge_kutta import State, adaptive
 from mri_score.samplers.base import Sampler
-from mri_score.score import ScoreModel
 
 
 class Heun(Sampler):

@@ -10,9 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.noise import noise_like
 from mri_score.samplers.base import Sampler, Watch
-from mri_score.score import ScoreModel
 
 
 @runtime_checkable

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
+from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.samplers.base import Sampler
-from mri_score.score import ScoreModel
 
 
 class Renoise(Sampler):

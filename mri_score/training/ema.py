@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
-from mri_score.score import NetworkPrior
+from mri_score.models.network import NetworkPrior
 
 
 def decays_of(ema_decay: float | Sequence[float]) -> list[float]:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.evaluation.panel import picture, save_png
+from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import Geometric
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.samplers.langevin import Langevin
-from mri_score.schedules import Geometric
-from mri_score.score import NetworkPrior
 
 SHOWN = 4
 """Images of each kind."""

@@ -19,8 +19,8 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.files import write_text
 from mri_score.losses.base import Loss
+from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.numerics.noise import generators
-from mri_score.score import NetworkPrior, find_precision
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, Source
 from mri_score.training.ema import Ema, decays_of

@@ -11,9 +11,10 @@ from torch import Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.evaluation import metrics
 from mri_score.losses.base import mean_square
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.score import NetworkPrior, ScoreModel
 
 SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Of these a run is validated at those that it learns."""

@@ -6,8 +6,8 @@ import torch
 from harness import Row, compare, relative_error
 from torch import Tensor
 
-from mri_score.evaluation.memory import PeakMemory
-from mri_score.noise_levels import largest_distance
+from mri_score.memory.peak import PeakMemory
+from mri_score.noise.ncsnv2_levels import largest_distance
 
 NAME = "distance"
 SIZES = {"quick": (1000, 128), "full": (2000, 320)}

@@ -14,7 +14,7 @@ from harness import Row, compare, relative_error
 from torch import Tensor
 
 from mri_score.data.coils import coil_maps
-from mri_score.data.phantom import phantom
+from mri_score.simulation.phantom import phantom
 
 NAME = "espirit"
 COILS = 15

@@ -12,11 +12,11 @@ import torch
 from harness import Row, Spread
 
 from mri_score.data.masks import make_mask
-from mri_score.data.phantom import phantom
-from mri_score.evaluation.memory import PeakMemory
+from mri_score.memory.peak import PeakMemory
+from mri_score.models.network import NetworkPrior
 from mri_score.priors.store import build_prior
 from mri_score.reconstruction import reconstruct
-from mri_score.score import NetworkPrior
+from mri_score.simulation.phantom import phantom
 
 NAME = "growth"
 SIDE = {"quick": 96, "full": 256}

@@ -10,10 +10,10 @@ from harness import Row, Spread, compare
 from torch import Tensor, nn
 from torch.nn.functional import elu, interpolate, max_pool2d
 
+from mri_score.models.network import find_precision
 from mri_score.networks.ncsnv2 import NCSNv2, rename_published
 from mri_score.networks.unet import UNet
 from mri_score.priors.store import load_prior
-from mri_score.score import find_precision
 
 NAME = "network"
 SIZES = {"quick": [(32, 192)], "full": [(32, 384), (128, 384)]}

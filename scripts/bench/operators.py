@@ -9,8 +9,8 @@ from harness import Row, compare
 from torch import Tensor
 
 from mri_score.data.masks import make_mask
-from mri_score.data.phantom import phantom
 from mri_score.operators.sense import CACHED_PIXELS, Sense
+from mri_score.simulation.phantom import phantom
 
 NAME = "operators"
 SIZES = {"quick": (15, 320), "full": (15, 320)}

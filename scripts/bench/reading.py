@@ -12,9 +12,9 @@ import torch
 from harness import Row, Spread, compare, timed
 from torch.utils.data import DataLoader, Dataset
 
-from mri_score.data.fastmri import fastmri_files
-from mri_score.data.simulate import simulate
-from mri_score.data.slices import Slices
+from mri_score.readers.fastmri import fastmri_files
+from mri_score.simulation.simulate import simulate
+from mri_score.sources.full_scans import Slices
 from mri_score.training.batches import Batches
 
 NAME = "reading"

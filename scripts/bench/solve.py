@@ -10,8 +10,8 @@ from harness import Row, compare, timed
 from torch import Tensor
 
 from mri_score.data.masks import make_mask
-from mri_score.data.phantom import phantom
 from mri_score.operators.sense import Sense, Solver
+from mri_score.simulation.phantom import phantom
 
 NAME = "solve"
 SIZES = {"quick": (15, 160), "full": (15, 320)}

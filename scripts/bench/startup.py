@@ -18,7 +18,7 @@ HELP, INFO = 0.5, 1.0
 
 
 def run(sizes: str, threads: int) -> list[Row]:
-    from mri_score.data.simulate import simulate
+    from mri_score.simulation.simulate import simulate
 
     with tempfile.TemporaryDirectory() as folder:
         (scan,) = simulate(Path(folder), volumes=1, slices=1, size=64, coils=2)

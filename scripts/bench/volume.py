@@ -17,15 +17,15 @@ import torch
 from harness import Row, Spread, compare
 from torch import Tensor
 
-from mri_score.data.fastmri import FastMRI
 from mri_score.data.scan import Scan
-from mri_score.data.simulate import simulate
+from mri_score.models.network import NetworkPrior
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.output import write_pictures, write_volume
+from mri_score.pipeline.volume import Options, reconstruct_volume
 from mri_score.priors.store import load_prior
+from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import find_device, sample_posterior
-from mri_score.results import write_pictures, write_volume
-from mri_score.score import NetworkPrior
-from mri_score.volumes import Options, reconstruct_volume
+from mri_score.simulation.simulate import simulate
 
 NAME = "volume"
 SHAPES = {"quick": (4, 4, 96), "full": (36, 15, 320)}

@@ -1,0 +1,159 @@
+"""The work behind mri-score compare: what fails is reported and skipped."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from mri_score.benchmark.comparison import REFERENCE, SUPERVISED, Cell, Comparison, Outcome, Plan, Weights
+from mri_score.benchmark.ledger import Ledger, read_rows
+from mri_score.benchmark.summary import QUALITY, plain, write_summary
+from mri_score.errors import InputError, unknown_name
+from mri_score.files import sha256
+from mri_score.models.network import NetworkPrior
+from mri_score.priors.store import find_prior, load_prior, load_supervised
+from mri_score.readers.fastmri import FastMRI, fastmri_files
+
+from ..options import read_names, read_numbers, read_slices
+
+
+def compare(scans: tuple[Path, ...], **given: Any) -> None:
+    """Run what is missing, then write the summary; fail at the end if a scan or a cell failed."""
+    plan = _plan(given)
+    files = _files(scans)
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    _check_reference(given["reference"], plan, given["out"])
+    supervised = None if given["supervised"] is None else _weights(given["supervised"], load_supervised)
+    out: Path = given["out"]
+    comparison = Comparison(plan, Ledger(out), _weights(given["prior"]), supervised, maps=out / "maps")
+
+    failures: list[str] = []
+    work: list[tuple[FastMRI, list[Cell]]] = []
+    total = 0
+    for path in files:
+        try:
+            file = FastMRI(path)
+            cells = comparison.cells(file, read_slices(given["slices"], file.slices))
+        except InputError as error:
+            failures.append(_failed(f"{path.name}: {error}"))
+            continue
+        total += len(cells)
+        work.append((file, comparison.missing(cells)))
+    todo = [cell for _, cells in work for cell in cells]
+    click.echo(f"{total} cells, {total - len(todo)} of them finished before")
+    failures += _run(comparison, work, todo)
+    if not read_rows(out / "cells.jsonl"):
+        raise InputError(f"no cell was finished: {failures[0]}" if failures else "no cell was finished")
+    summarise(out, given["reference"])
+    if failures:
+        raise InputError(f"{len(failures)} failures, the first of them: {failures[0]}")
+
+
+def _run(comparison: Comparison, work: list[tuple[FastMRI, list[Cell]]], todo: list[Cell]) -> list[str]:
+    """Run the cells with a bar of network evaluations, which knows when it will end; what failed."""
+    failures = []
+    ends = [0]
+    for cell in todo:
+        ends.append(ends[-1] + comparison.work(cell))
+    with tqdm(total=ends[-1], unit="call", dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
+        number, started = 0, time.monotonic()
+        for file, cells in work:
+            for outcome in comparison.run(file, cells, bar.update):
+                number += 1
+                bar.update(ends[number] - bar.n)
+                left = (time.monotonic() - started) * (ends[-1] / ends[number] - 1)
+                line = f"[{number}/{len(todo)}, {_time(left)} left] {outcome.cell}: {_result(outcome)}"
+                with bar.external_write_mode():
+                    if outcome.error is None:
+                        click.echo(line)
+                    else:
+                        failures.append(_failed(line))
+            file.close()
+    return failures
+
+
+def _result(outcome: Outcome) -> str:
+    if outcome.error is not None:
+        return outcome.error
+    if not outcome.rows:
+        return "left to another process"
+    last = outcome.rows[-1]
+    of = f" (mean of {last['draws']})" if last["draws"] > 1 else ""
+    return f"{last[QUALITY]:.2f} dB{of}, {last['seconds']:.1f} s"
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _failed(message: str) -> str:
+    click.secho(message, fg="red", err=True)
+    return message
+
+
+def summarise(folder: Path, reference: str | None) -> None:
+    """Write the summary of a folder, and print it."""
+    rows = read_rows(folder / "cells.jsonl")
+    if reference is None and any(row["method"] == REFERENCE for row in rows):
+        reference = REFERENCE
+    for section in write_summary(folder, reference):
+        click.echo(f"\n{plain(section)}")
+    click.echo(f"\nTables  {folder / 'summary.md'}\nNumbers {folder / 'summary.csv'}\nPlot    {folder / 'quality.png'}")
+
+
+def _plan(given: dict[str, Any]) -> Plan:
+    return Plan(
+        methods=read_names(given["methods"]),
+        baselines=[*read_names(given["baselines"]), *([SUPERVISED] if given["supervised"] else [])],
+        accelerations=read_numbers(float, "--accel", given["accel"]),
+        laws=read_names(given["laws"]),
+        mask_seeds=read_numbers(int, "--mask-seeds", given["mask_seeds"]),
+        samples=given["samples"],
+        steps=dict(_steps(one) for one in given["steps"]),
+        precision=given["precision"],
+        seed=given["seed"],
+        batch_size=given["batch_size"],
+        device=given["device"],
+    )
+
+
+def _check_reference(name: str | None, plan: Plan, out: Path) -> None:
+    known = {*plan.methods, *plan.baselines, *(row["method"] for row in read_rows(out / "cells.jsonl"))}
+    if name is not None and name not in known:
+        raise unknown_name("the reference", name, known)
+
+
+def _steps(text: str) -> tuple[str, int]:
+    method, _, count = text.partition("=")
+    if not count.isdigit() or int(count) < 2:
+        raise InputError(f"--steps {text!r} should read METHOD=N with N at least 2, such as langevin=100")
+    return method, int(count)
+
+
+def _files(scans: tuple[Path, ...]) -> list[Path]:
+    files = list(dict.fromkeys(path for scan in scans for path in fastmri_files(scan)))
+    if not files:
+        raise InputError("compare needs fully sampled scans: files or a folder; mri-score simulate makes some")
+    repeated = [name for name, count in Counter(path.stem for path in files).items() if count > 1]
+    if repeated:
+        raise InputError(f"two scans bear the name {repeated[0]}, which says what mask and row is whose; rename one")
+    return files
+
+
+def _weights(name: str, load: Callable[[Path], NetworkPrior] = load_prior) -> Weights:
+    path = find_prior(name)
+    return Weights(load(path), sha256(path))

@@ -1,0 +1,317 @@
+"""The work behind mri-score reconstruct: files one by one, what fails is reported and skipped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from mri_score import __version__
+from mri_score.data.noncartesian import NonCartesianScan
+from mri_score.data.scan import Sampling, Scan
+from mri_score.data.trajectories import TRAJECTORIES
+from mri_score.errors import InputError
+from mri_score.evaluation.intervals import read_intervals
+from mri_score.evaluation.report import MethodScores, Report, Table, write_report
+from mri_score.files import alone, make_folder, sha256
+from mri_score.memory import footprint
+from mri_score.models.network import NetworkPrior
+from mri_score.numerics.noise import key
+from mri_score.pipeline.output import finished, read_scores, score_rows, write_pictures, write_scores, write_volume
+from mri_score.pipeline.volume import (
+    MVUE,
+    TRAJECTORY_BASELINES,
+    Options,
+    Volume,
+    counted,
+    on_gpu,
+    reconstruct_volume,
+    slices_together,
+)
+from mri_score.priors.store import find_prior, load_prior
+from mri_score.readers.fastmri import FastMRI, fastmri_files
+from mri_score.reconstruction import METHODS, find_device
+from mri_score.simulation.simulate import simulate
+
+from ..options import Rest, chosen, each_file, make_options, make_sampling, read_slices, take_shard
+
+NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run")
+"""Options that do not change a result, so that a finished file stays finished."""
+
+CARTESIAN = (
+    "law", "calibration_lines", "mask_seed", "axis", "maps", "full_maps", "check_lines", "intervals", "operator"
+)  # fmt: skip
+"""Options that know masks only."""
+
+
+def reconstruct_all(scan: Path | None, **given: Any) -> None:
+    """Reconstruct every file; print scores and where results are; fail at the end if any file failed."""
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    out: Path = given["out"]
+    _check_combinations(scan, given)
+    intervals = None if given["intervals"] is None else read_intervals(given["intervals"])
+    automatic = given["batch_size"] == "auto"
+    options = make_options(
+        given | {"batch_size": 1 if automatic else given["batch_size"]},
+        operator=given["operator"],
+        warm_start=given["warm_start"],
+        baselines=_baselines(given),
+        keep_samples=given["keep_samples"],
+        check_lines=_amount(given["check_lines"]),
+        intervals=intervals,
+    )
+    find_device(given["device"])
+    if not given["dry_run"]:
+        make_folder(out)
+    prior_path = find_prior(given["prior"])
+    prior = load_prior(prior_path)
+    digest = sha256(prior_path)
+    if intervals is not None:
+        steps = options.steps or METHODS[options.method].steps
+        intervals.check(prior_sha256=digest, sampler=options.method, steps=steps, samples=options.samples)
+    sampling = make_sampling(given)
+    if scan is None:
+        if given["dry_run"]:
+            raise InputError("--dry-run needs a SCAN: without one a head is simulated, which --dry-run does not write")
+        sampling = replace(sampling, acceleration=sampling.acceleration or 4.0)
+        click.echo("No scan was given: reconstructing a simulated head (mri-score simulate makes more of them).")
+        files = simulate(out / "scan", volumes=1, slices=1)
+    else:
+        files = fastmri_files(scan)
+    settings = sorted((name, str(value)) for name, value in given.items() if name not in NO_INFLUENCE)
+    settings.append(("intervals", str(intervals)))
+
+    def redo(path: Path) -> Rest | None:
+        status = path.stat()
+        identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
+        if not given["again"] and finished(out, path.name, identity):
+            click.echo(f"{path.name}: finished before (--again redoes it)")
+            return None
+        file = FastMRI(path)
+        slices = read_slices(given["slices"], file.slices)
+        view = _scan(file, sampling, given)
+        fitted = replace(options, batch_size=_fitting(view, slices, prior, options)) if automatic else options
+        if given["dry_run"]:
+            _tell(view, slices, prior, fitted, out)
+            return None
+        volume = _one(view, slices, prior, fitted)
+        attributes: dict[str, Any] = {
+            "prior": str(given["prior"]),
+            "prior_sha256": digest,
+            "identity": str(identity),
+        }
+        if sampling.nominal is not None:
+            attributes["acceleration"] = sampling.nominal
+        facts = {"Prior": f"{given['prior']} (SHA-256 {digest[:12]})"}
+        report = out / "report" if len(files) == 1 else out / "report" / path.stem
+        rest = partial(_write, out, report, volume, options, attributes, facts)
+        if on_gpu(options):
+            return rest
+        rest()
+        return None
+
+    def summarise() -> None:
+        if len(files) > 1:
+            with alone(out / "metrics.csv"):  # another process of this folder may be at its end, too
+                page = _summary(out, [path.name for path in files])
+            click.echo(f"Report of all volumes: {page}")
+
+    each_file(take_shard(files, given["shard"]), redo, None if given["dry_run"] else summarise)
+
+
+def _write(
+    out: Path, report: Path, volume: Volume, options: Options, attributes: dict[str, Any], facts: dict[str, str]
+) -> None:
+    """All that is kept of a volume; says where it is and how good."""
+    written = write_volume(out, volume, options, attributes)
+    panels, page = write_pictures(out, report, volume, options, facts)
+    if volume.truth:
+        write_scores(out / "metrics.csv", score_rows(volume, options))
+    with tqdm.external_write_mode():  # the bar of the next volume stays below
+        _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
+        click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
+
+
+def _check_combinations(scan: Path | None, given: dict[str, Any]) -> None:
+    """Refuse options that contradict each other."""
+    if given["warm_start"] is not None and given["intervals"] is not None:
+        raise InputError("--intervals were fitted on walks from noise; leave out --warm-start, or --intervals")
+    if (name := given["trajectory"]) is None:
+        return
+    if others := chosen(*CARTESIAN):
+        raise InputError(f"--trajectory {name} does not go with {', '.join(others)}: for masks only; leave out either")
+    if given["accel"] is None and scan is not None:
+        raise InputError(f"--trajectory {name} needs --accel, the acceleration that it is made for")
+    if given["accel"] is not None and not 1 <= given["accel"] < float("inf"):
+        raise InputError(f"--accel {given['accel']:g} should be a number of at least 1 for --trajectory {name}")
+
+
+def _baselines(given: dict[str, Any]) -> list[str]:
+    """The names of --baselines; unless they were asked for, without those that a trajectory does not have."""
+    names = [name.strip() for name in given["baselines"].split(",") if name.strip() not in ("", "none")]
+    if given["trajectory"] is None:
+        return names
+    if chosen("baselines") and (missing := [name for name in names if name not in TRAJECTORY_BASELINES]):
+        known = ", ".join(TRAJECTORY_BASELINES)
+        raise InputError(
+            f"--baselines {', '.join(missing)}: not offered along a --trajectory; known there: {known}, or none"
+        )
+    return [name for name in names if name in TRAJECTORY_BASELINES]
+
+
+def _one(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Volume:
+    total = _walks(slices, options) * _calls(options) if options.warm_start is None else None
+    name = scan.file.path.stem
+    with tqdm(
+        total=total, unit="call", desc=name, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
+    ) as bar:
+        volume = reconstruct_volume(scan, prior, options, slices, bar.update)
+    return volume
+
+
+def _walks(slices: list[int], options: Options) -> int:
+    """Of a volume."""
+    return len(slices) * options.samples * (1 if options.check_lines is None else 2)
+
+
+def _calls(options: Options) -> int:
+    """Of the network, a walk from noise."""
+    method = METHODS[options.method]
+    return (options.steps or method.steps) * method.calls
+
+
+def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Callable[[int], int] | None:
+    """Bytes for so many walks at a time, on a GPU those there; None where nobody can tell."""
+    if isinstance(scan, NonCartesianScan) or options.operator != "torch":
+        return None
+    coils, shape, axis = scan.coils or scan.file.coils, scan.file.image_shape, footprint.line_axis(scan.mask)
+    if on_gpu(options):
+        maps = 2 * footprint.COMPLEX * coils * math.prod(shape)  # and their conjugate, of each walk in mixed batches
+
+        def needed(walks: int) -> int:
+            walk = footprint.walk_bytes(prior, coils, shape, walks, options.method, axis)
+            return walk + (walks * maps if walks > options.samples else 0)
+
+        return needed
+    return lambda walks: footprint.reconstruct_bytes(prior, coils, shape, walks, options.method, axis, len(slices))
+
+
+def _fitting(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> int:
+    """The --batch-size that `auto` stands for, at most what can meet: the draws of a slice, on a GPU of all slices.
+
+    Errors: InputError where the memory cannot be told beforehand.
+    """
+    needed = _needed(scan, slices, prior, options)
+    if needed is None:
+        raise InputError("--batch-size auto knows masks and --operator torch only; give a number, such as 8")
+    room = footprint.SHARE * footprint.available(find_device(options.device))
+    meeting = options.samples * (len(slices) if on_gpu(options) else 1)
+    return footprint.fitting(needed, room, min(meeting, footprint.MOST_WALKS))
+
+
+def _tell(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, out: Path) -> None:
+    """What a volume would take and where it would go."""
+    file, walks = scan.file, _walks(slices, options)
+    groups = -(-len(slices) // slices_together(options))
+    batches = walks // (len(slices) * options.samples) * groups * -(-options.samples // options.batch_size)
+    together = min(options.batch_size, options.samples * min(slices_together(options), len(slices)))
+    calls = f"{walks * _calls(options):,}" + ("" if options.warm_start is None else " at most: fewer from a warm start")
+    coils = str(file.coils) if scan.coils is None else f"{file.coils}, compressed to {scan.coils}"
+    lines = {
+        "slices": f"{len(slices)} of {file.slices}",
+        "matrix": f"{file.image_shape[0]} x {file.image_shape[1]}, written {file.crop[0]} x {file.crop[1]}",
+        "coils": coils,
+        "acceleration": f"{scan.acceleration:.2f}",
+        "walks": f"{walks:,} by {options.method}",
+        "network calls": calls,
+        "batches": f"{batches:,} of {counted(together, 'walk')}" + (" at most" if batches * together > walks else ""),
+        "memory": _memory(_needed(scan, slices, prior, options), together, find_device(options.device)),
+        "results": str(out / "reconstructions" / file.path.name),
+    }
+    click.secho(str(file.path), bold=True)
+    for name, value in lines.items():
+        click.echo(f"  {name:<15}{value}")
+
+
+def _memory(needed: Callable[[int], int] | None, walks: int, device: torch.device) -> str:
+    if needed is None:
+        return "cannot be told beforehand along a trajectory, or for an operator of SigPy"
+    work = needed(walks)
+    return footprint.peak_text(work) if device.type == "cpu" else f"{work / 2**20:,.0f} MiB of {device}, at its peak"
+
+
+def _scan(file: FastMRI, sampling: Sampling, given: dict[str, Any]) -> Scan:
+    """The file under its mask, or along its trajectory."""
+    if given["trajectory"] is not None:
+        assert sampling.acceleration is not None
+        trajectory = TRAJECTORIES[given["trajectory"]](file.image_shape, sampling.acceleration)
+        return NonCartesianScan(file, trajectory, coils=given["coils"])
+    return Scan(
+        file,
+        sampling,
+        maps=given["maps"],
+        cache=given["out"] / "maps",
+        coils=given["coils"],
+        full_maps=given["full_maps"],
+    )
+
+
+def _amount(text: str | None) -> float | None:
+    """The N or SHARE of --check-lines."""
+    try:
+        return None if text is None else float(text)
+    except ValueError as error:
+        raise InputError(
+            f"--check-lines {text!r} should be a number of lines such as 5, or a share such as 0.1"
+        ) from error
+
+
+def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None:
+    """The table of one volume."""
+    count = counted(len(volume.slices), "slice")
+    click.secho(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {count}", bold=True)
+    for note in volume.notes:
+        click.secho(f"  note: {note}", fg="yellow")
+    if scores:
+        _print_scores(volume, scores, options)
+    else:
+        click.echo("  acquired undersampled: no truth, nothing to score")
+    for name, one in volume.held_out.items():
+        draws = "" if one.ratio is None else f", {one.ratio:.2f} of what the draws foretell (1 is calibrated)"
+        click.echo(f"  left-out samples by {name}: misfit {one.misfit:.2f} of the noise{draws}")
+
+
+def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) -> None:
+    click.echo(f"  against {MVUE}, inside the foreground")
+    click.echo(f"  {'':<34}{'PSNR (dB)':>10}{'SSIM':>9}{'NMSE':>9}{'seconds':>9}")
+    for one in scores:
+        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+        values = one.foreground
+        click.echo(f"  {one.method:<34}{values['psnr']:>10.2f}{values['ssim']:>9.4f}{values['nmse']:>9.4f}{seconds:>9}")
+    if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
+        shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
+        click.echo(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
+    if (promise := volume.promise()) is not None and promise.kept:
+        shares = ", ".join(f"{share:.1%} of the {target}s" for target, share in promise.kept.items())
+        click.echo(f"  intervals of {promise.level:.0%} cover {shares}")
+
+
+def _summary(out: Path, names: list[str]) -> Path:
+    """The page over all volumes, those that were finished before included."""
+    rows = [
+        [row["file"], row["method"], row["psnr"], row["ssim"], row["nmse"]]
+        for row in read_scores(out / "metrics.csv")
+        if row["target"] == MVUE and row["region"] == "foreground" and row["file"] in names
+    ]
+    table = Table(f"Against {MVUE}, foreground", ["Volume", "Method", "PSNR (dB)", "SSIM", "NMSE"], rows)
+    pages = [name for name in names if (out / "report" / Path(name).stem / "index.html").exists()]
+    facts = {"Volumes": str(len(pages)), "Pages": ", ".join(f"{Path(name).stem}/index.html" for name in pages)}
+    return write_report(out / "report", Report(title="All volumes", facts=facts, tables=[table] if rows else []))

@@ -1,0 +1,205 @@
+"""The work behind mri-score sample."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from mri_score import generation
+from mri_score.data.scale import percentile
+from mri_score.errors import InputError, unknown_name
+from mri_score.evaluation.contact_sheet import colour_sheet, magnitude_sheet, phase_sheet
+from mri_score.evaluation.panel import panel, save_png
+from mri_score.experiment import bind
+from mri_score.files import make_folder
+from mri_score.generation import INPAINTING, WALKS, Walk
+from mri_score.models.network import find_precision
+from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
+from mri_score.readers.hdf5 import write_arrays
+from mri_score.readers.image_stack import read_stack
+from mri_score.reconstruction import GIVEN, find_device
+
+from ..options import base_line, chosen
+
+SHOWN = 4
+"""Draws of an inpainting that its picture shows."""
+
+
+def sample(**given: Any) -> None:
+    """Sample, inpaint or interpolate as the options say; write and name what came out."""
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    _check_combinations(given)
+    precision = find_precision(given["precision"])
+    find_device(given["device"])
+    out: Path = given["out"]
+    path = find_prior(given["prior"])
+    record = read_record(path)
+    if given["image"] is None:
+        prior, told = generation.bare_prior(path, given["base"], given["border"])
+    else:
+        prior, told = load_prior(path), {}
+    prior.precision = precision
+    channels = image_channels(record["network"])
+    if channels > 2 and (channels != 3 or given["image"] is not None):
+        task = "sample" if given["image"] is None else "--inpaint"
+        raise InputError(f"{path} is a prior of {channels} channels, which {task} does not know; complex images have 2")
+    dtype = torch.complex64 if channels == 2 else torch.float32
+    mean = given["mean"] if given["mean"] is not None else generation.prior_mean(path, dtype.is_complex)
+
+    table = INPAINTING if given["image"] else WALKS
+    default = generation.DEFAULT_FLOW if given["interpolate"] else generation.DEFAULT_WALK
+    name = given["sampler"] or (generation.DEFAULT_INPAINTING if given["image"] else default)
+    if name not in table:
+        raise unknown_name("the sampler", name, table)
+    walk = table[name]
+    steps = given["steps"] or walk.steps
+    options = _read_settings(given["changes"], walk)
+    attributes = {
+        "prior": str(given["prior"]), "prior_sha256": record["sha256"], "sampler": name, "steps": steps, "mean": mean,
+        **told, "seed": given["seed"], "precision": given["precision"], "sampler_options": ",".join(given["changes"]),
+    }  # fmt: skip
+    make_folder(out)
+    if told:
+        click.echo(base_line(told, given["prior"]))
+    count = given["interpolate"] or given["number"]
+    total = None if walk.calls is None else count * steps * walk.calls
+    with tqdm(
+        total=total, unit="call", desc=name, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
+    ) as bar:
+        shared = {"sampler": name, "steps": steps, "options": options, "seed": given["seed"], "mean": mean}
+        shared |= {"batch_size": given["batch_size"], "device": given["device"], "progress": bar.update}
+        if given["image"] is not None:
+            written = _inpaint(given, partial(generation.inpaint, prior, n=count, **shared), dtype, attributes)
+        else:
+            make = generation.interpolate if given["interpolate"] else generation.sample_prior
+            shape = (3,) * (channels == 3) + _read_size(given["size"])
+            images = make(prior, count, shape, dtype=dtype, **shared)
+            written = _write(out, "interpolation" if given["interpolate"] else "samples", images, attributes)
+    for file in written:
+        click.echo(file)
+
+
+def _write(out: Path, name: str, images: Tensor, attributes: Mapping[str, Any]) -> list[Path]:
+    """The images as HDF5, and sheets of them; an interpolation is one row as far as that can be seen."""
+    columns = min(len(images), 8) if name == "interpolation" else None
+    written = [write_arrays(out / f"{name}.h5", {"samples": images}, attributes), out / f"{name}.png"]
+    save_png(written[-1], (colour_sheet if images.ndim == 4 else magnitude_sheet)(images, columns))
+    if images.is_complex():
+        written.append(out / f"{name}_phase.png")
+        save_png(written[-1], phase_sheet(images, columns))
+    return written
+
+
+def _inpaint(
+    given: Mapping[str, Any], draw: Callable[..., Tensor], dtype: torch.dtype, attributes: Mapping[str, Any]
+) -> list[Path]:
+    """Scaled by the known pixels as scans are by their images, and written in the image's own units."""
+    image, keep = (_read_image(given[name], given["number_of_slice"]) for name in ("image", "keep"))
+    image, keep = image.to(dtype), keep.abs() > 0
+    _check_mask(given, image, keep)
+    scale = float(percentile(image[keep][None])) or 1.0
+    noise_std = generation.NOISE_STD if given["noise_std"] is None else given["noise_std"]
+    draws = scale * draw(image=image / scale, keep=keep, noise_std=noise_std)
+    mean, parts = draws.mean(0), torch.view_as_real(draws) if draws.is_complex() else draws[..., None]
+    std = parts.var(0, correction=min(len(draws) - 1, 1)).mean(-1).sqrt()
+    arrays = {"samples": draws, "mean": mean, "std": std, "image": image, "keep": keep}
+    facts = {**attributes, "noise_std": noise_std * scale, "scale": scale, "image_file": str(given["image"])}
+    written = write_arrays(given["out"] / "inpainting.h5", arrays, facts)
+    shown = {f"sample {number}": one for number, one in enumerate(draws[:SHOWN])}
+    columns = {"known": image * keep, **shown, f"mean of {len(draws)}": mean}
+    save_png(written.with_suffix(".png"), panel(columns, truth=image, std=std, zoom=_around_hole(keep)))
+    return [written, written.with_suffix(".png")]
+
+
+def _around_hole(keep: Tensor) -> tuple[int, int, int] | None:
+    """A square about what is hidden, with a margin; None where that is all over the image."""
+    hidden = (~keep).nonzero()
+    if not len(hidden):
+        return None
+    first, last = hidden.amin(0), hidden.amax(0)
+    side = int((last - first).max() * 1.4) + 4
+    if side >= min(keep.shape):
+        return None
+    corner = ((first + last) // 2 - side // 2).clamp(torch.zeros(2), torch.tensor(keep.shape) - side).long().tolist()
+    return corner[0], corner[1], side
+
+
+def _check_combinations(given: Mapping[str, Any]) -> None:
+    """Refuse options that contradict each other."""
+    if (given["image"] is None) != (given["keep"] is None):
+        raise InputError("--inpaint IMAGE and --keep MASK go together: name the image and its known pixels")
+    if given["image"] is not None and (others := chosen("interpolate", "size", "base", "border")):
+        raise InputError(f"--inpaint does not go with {', '.join(others)}: leave out either")
+    if given["image"] is None and (others := chosen("noise_std", "number_of_slice")):
+        raise InputError(f"{', '.join(others)} goes with --inpaint only; leave it out")
+    if given["interpolate"] is not None and (others := chosen("number")):
+        raise InputError("--interpolate N says how many images there are; leave out --number")
+
+
+def _check_mask(given: Mapping[str, Any], image: Tensor, keep: Tensor) -> None:
+    if keep.shape != image.shape:
+        raise InputError(
+            f"--keep {given['keep']} has shape {tuple(keep.shape)}, --inpaint {given['image']} has"
+            f" {tuple(image.shape)}; the mask needs one value for each pixel of the image"
+        )
+    if not bool(keep.any()):
+        raise InputError(f"--keep {given['keep']} has 0 known pixels; those that are not 0 are known")
+    if not bool(torch.isfinite(image[keep].abs()).all()):
+        raise InputError(f"--inpaint {given['image']} has known pixels that are not finite; hide them with --keep")
+    image[~keep] = image[~keep].nan_to_num(0.0)
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--size {text!r} should be a number of pixels such as 256, or rows x columns such as 256x192")
+    return int(parts[0]), int(parts[-1])
+
+
+def _read_settings(changes: tuple[str, ...], walk: Walk) -> dict[str, Any]:
+    """`key=value` -> the options of a walk, of the types that its classes state."""
+    values = dict(change.partition("=")[::2] for change in changes)
+    known = generation.walk_options(walk)
+    for key, value in values.items():
+        if key not in known or not value:
+            raise unknown_name("the option of --set KEY=VALUE", key if value else f"{key} without a value", known)
+    options: dict[str, Any] = {}
+    for kind in walk.kinds():
+        own = {key: value for key, value in values.items() if key in inspect.signature(kind).parameters}
+        call = bind("--set", kind, own, **dict.fromkeys(GIVEN))
+        options |= {key: call.keywords[key] for key in own}  # type: ignore[attr-defined]
+    return options
+
+
+def _read_image(path: Path, number: int) -> Tensor:
+    """An image (H, W) from .npy, .png or an HDF5 stack."""
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        array = read_stack(path)[0]
+    else:
+        try:
+            array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.asarray(_grey(Image.open(path)))
+        except (OSError, ValueError, UnidentifiedImageError) as error:
+            raise InputError(f"cannot read {path}: {error}; an image is .npy, .png, or .h5 with `image`") from error
+    if array.ndim == 3:
+        if number >= len(array):
+            raise InputError(f"--slice {number}: {path} has slices 0 to {len(array) - 1}")
+        array = array[number]
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "buifc":
+        raise InputError(f"{path} holds {array.dtype} of shape {array.shape}; an image has rows and columns of numbers")
+    return torch.from_numpy(array.astype(np.complex64 if array.dtype.kind == "c" else np.float32))
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Colours become their luminance; grey images keep their depth."""
+    return image if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else image.convert("L")

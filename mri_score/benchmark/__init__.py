@@ -1,0 +1,1 @@
+"""Methods compared cell by cell, and the tables of a comparison."""

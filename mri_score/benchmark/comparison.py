@@ -1,0 +1,272 @@
+"""Methods against each other: the same scans, masks, coil maps and noise levels for all, one cell at a time."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mri_score import baselines
+from mri_score.benchmark.ledger import Ledger, identity
+from mri_score.benchmark.subject import Subject, Subjects
+from mri_score.data.masks import MASK_LAWS
+from mri_score.data.scan import Sampling
+from mri_score.errors import InputError, unknown_name
+from mri_score.files import sha256
+from mri_score.memory.peak import PeakMemory
+from mri_score.models.network import PRECISIONS, NetworkPrior
+from mri_score.pipeline.volume import BASELINES
+from mri_score.readers.fastmri import FastMRI
+from mri_score.reconstruction import METHODS, Progress, Reconstruction, find_device, sample_posterior
+
+TUNED = {"l1-wavelet-tuned": "l1-wavelet", "tv-tuned": "tv"}
+"""Of which baseline the weight is tuned on the truth, by name."""
+REFERENCE, SUPERVISED = "l1-wavelet-tuned", "supervised"
+TITLES = {name: title for name, (title, _) in BASELINES.items()} | {
+    **{name: f"{BASELINES[method][0]}, weight tuned on the truth" for name, method in TUNED.items()},
+    SUPERVISED: "supervised network",
+}
+"""Of what is not a sampler, by name."""
+DEFAULT_BASELINES = tuple(name for name in TITLES if name != SUPERVISED)
+BASELINE_WORK = 20
+"""Network evaluations that a baseline counts as, for the expected end of a run."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared; the same for all scans."""
+
+    methods: Sequence[str] = ("adaptive-draw",)
+    baselines: Sequence[str] = DEFAULT_BASELINES
+    accelerations: Sequence[float] = (4.0, 8.0)
+    laws: Sequence[str] = ("variable-density",)
+    mask_seeds: Sequence[int] = (0, 1, 2)
+    samples: int = 8
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """Levels of a method, where not its own."""
+    precision: str = "float32"
+    seed: int = 0
+    """Of the draws."""
+    batch_size: int = 8
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for place, names, known in (
+            ("the sampler", [*self.methods, *self.steps], METHODS),
+            ("the baseline", self.baselines, TITLES),
+            ("the mask law", self.laws, MASK_LAWS),
+            ("the precision", [self.precision], PRECISIONS),
+        ):
+            for name in names:
+                if name not in known:
+                    raise unknown_name(place, name, known)
+
+    @property
+    def draws(self) -> list[int]:
+        """The numbers of draws that are scored: powers of two, and all of them."""
+        return sorted({2**power for power in range(self.samples.bit_length())} | {self.samples})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one slice under one mask. What a baseline does not have is None."""
+
+    scan: str
+    file: str
+    """Start of its SHA-256."""
+    slice: int
+    law: str
+    nominal: float
+    mask_seed: int
+    method: str
+    steps: int | None = None
+    prior: str | None = None
+    """Start of the SHA-256 of the network's weights."""
+    precision: str | None = None
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.scan}, slice {self.slice}, R = {self.nominal:g} {self.law}, mask {self.mask_seed}: {self.title}"
+
+    @property
+    def title(self) -> str:
+        if self.steps is None:
+            return TITLES[self.method]
+        return f"{self.method}, {self.steps} levels" + (", bfloat16" if self.precision == "bfloat16" else "")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: its rows, or what went wrong; neither where another process has it."""
+
+    cell: Cell
+    rows: Sequence[dict[str, Any]] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network and the SHA-256 of its file."""
+
+    network: NetworkPrior
+    digest: str
+
+
+Scored = tuple[Tensor, float, dict[str, Any]]
+"""An image in the file's units, its share of the measured time, and what else is known of it."""
+
+
+class Comparison:
+    """Runs the cells of a plan that a ledger lacks, and appends their rows to it."""
+
+    def __init__(
+        self, plan: Plan, ledger: Ledger, prior: Weights, supervised: Weights | None = None, maps: Path | None = None
+    ) -> None:
+        self.plan, self.ledger, self.maps = plan, ledger, maps
+        self.prior, self.supervised = prior, supervised
+        self.device = find_device(plan.device)
+        prior.network.precision = PRECISIONS[plan.precision]
+        self._warm: set[str] = set()
+
+    def cells(self, file: FastMRI, slices: Sequence[int]) -> list[Cell]:
+        """All cells of a file, slice by slice and mask by mask; baselines first."""
+        plan, digest = self.plan, sha256(file.path)[:12]
+        baselines: list[dict[str, Any]] = [{"method": name} for name in plan.baselines if name != SUPERVISED]
+        if self.supervised is not None:
+            baselines.append({"method": SUPERVISED, "prior": self.supervised.digest[:12]})
+        samplers: list[dict[str, Any]] = [
+            {
+                "method": name,
+                "steps": plan.steps.get(name, METHODS[name].steps),
+                "prior": self.prior.digest[:12],
+                "precision": plan.precision,
+                "seed": plan.seed,
+            }
+            for name in plan.methods
+        ]
+        return [
+            Cell(file.name, digest, number, law, acceleration, seed, **which)
+            for number in slices
+            for law in plan.laws
+            for acceleration in plan.accelerations
+            for seed in plan.mask_seeds
+            for which in [*baselines, *samplers]
+        ]
+
+    def missing(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Those of which the ledger lacks a row."""
+        done = self._done()
+        return [cell for cell in cells if not {identity(row) for row in self._wanted(cell)} <= done]
+
+    def work(self, cell: Cell) -> int:
+        """Network evaluations of a cell, or what stands for them."""
+        if cell.steps is None:
+            return BASELINE_WORK
+        return self.plan.samples * cell.steps * METHODS[cell.method].calls
+
+    def run(self, file: FastMRI, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
+        """The outcome of each cell of a file, in order; a cell that fails stops no other."""
+        subjects = Subjects(file, self.maps)
+        for cell in cells:
+            with self.ledger.claim(*identity(asdict(cell))) as mine:
+                if not mine or not self.missing([cell]):  # another process has it, or has done it meanwhile
+                    yield Outcome(cell)
+                    continue
+                try:
+                    subject = subjects.find(cell.slice, Sampling(cell.nominal, cell.law, seed=cell.mask_seed))
+                    rows = self._rows(cell, subject, progress)
+                except Exception as error:  # a method under study may fail in any way, and the others go on
+                    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+                    yield Outcome(cell, error=f"{kind}{error}")
+                    continue
+                done = self._done()
+                self.ledger.append([row for row in rows if identity(row) not in done])
+            yield Outcome(cell, rows)
+
+    def _done(self) -> set[tuple]:
+        return {identity(row) for row in self.ledger.rows()}
+
+    def _wanted(self, cell: Cell) -> list[dict[str, Any]]:
+        return [{**asdict(cell), "draws": count} for count in ([1] if cell.steps is None else self.plan.draws)]
+
+    def _rows(self, cell: Cell, subject: Subject, progress: Progress | None) -> list[dict[str, Any]]:
+        make = self._baseline if cell.steps is None else self._sampled
+        found, about = make(cell, subject, progress)
+        return [
+            {
+                **wanted,
+                "title": cell.title,
+                **subject.about,
+                **subject.scores(image),
+                **more,
+                **about,
+                "seconds": about["seconds"] * share,
+            }
+            for wanted, (image, share, more) in zip(self._wanted(cell), found, strict=True)
+        ]
+
+    def _baseline(self, cell: Cell, subject: Subject, progress: Progress | None) -> tuple[list[Scored], dict[str, Any]]:
+        solve, device = self._solver(cell.method, subject)
+        image, cost = _measured(device, lambda: solve(*subject.problem))
+        return [(image.cpu() * subject.scale, 1.0, {})], cost
+
+    def _solver(self, name: str, subject: Subject) -> tuple[Callable[..., Tensor], torch.device]:
+        """What makes an image of k-space, maps, mask and noise_std, and where it runs."""
+        cpu = torch.device("cpu")
+        if name in TUNED:
+            solve: Callable[..., Tensor] = BASELINES[TUNED[name]][1]
+            weight = subject.tuned_weight(solve)  # found before the time is taken: the search is not the method's
+            return partial(solve, weight=weight), cpu
+        if name == SUPERVISED:
+            assert self.supervised is not None
+            return partial(baselines.supervised, network=self.supervised.network), cpu
+        return BASELINES[name][1], cpu
+
+    def _sampled(self, cell: Cell, subject: Subject, progress: Progress | None) -> tuple[list[Scored], dict[str, Any]]:
+        if self.device.type == "cuda" and cell.method not in self._warm:
+            self._walk(cell, subject, steps=2)  # the first walk on a GPU loads its kernels
+            self._warm.add(cell.method)
+        whole, cost = _measured(self.device, lambda: self._walk(cell, subject, cell.steps, progress))
+        found: list[Scored] = []
+        for count in self.plan.draws:
+            part = whole.first(count)
+            more: dict[str, Any] = asdict(part.work)
+            if count > 1 and METHODS[cell.method].draws:
+                more |= subject.calibration(part.samples[:, 0])
+            found.append((part.image[0], count / self.plan.samples, more))
+        return found, cost
+
+    def _walk(
+        self, cell: Cell, subject: Subject, steps: int | None, progress: Progress | None = None
+    ) -> Reconstruction:
+        return sample_posterior(
+            subject.acquisition,
+            self.prior.network,
+            cell.method,
+            steps=steps,
+            samples=self.plan.samples,
+            seed=self.plan.seed,
+            batch_size=self.plan.batch_size,
+            device=self.plan.device,
+            slices=[cell.slice],
+            progress=progress,
+        )
+
+
+def _measured(device: torch.device, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """A result and its cost: seconds, peak memory in MiB (None where it cannot be known), and on what."""
+    with PeakMemory(device) as peak:
+        started = time.perf_counter()
+        result = run()
+        seconds = time.perf_counter() - started
+    threads = torch.get_num_threads()
+    cpu = f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
+    return result, {"seconds": seconds, "memory_mib": peak.mib, "hardware": hardware}

@@ -1,0 +1,125 @@
+"""One undersampled slice as methods get it, and the truth that scores them and that they never see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mri_score.baselines import tune_weight
+from mri_score.data.noise_rings import whiten
+from mri_score.data.scan import Sampling, Scan, coil_weight
+from mri_score.errors import InputError
+from mri_score.evaluation.metrics import complex_nrmse, foreground, volume_scores
+from mri_score.evaluation.uncertainty import calibration
+from mri_score.numerics.fourier import resize_image
+from mri_score.readers.fastmri import FastMRI
+
+
+class Subject:
+    """A slice of a scan with its truth: an image (H, W) and coil images (C, H, W), in the file's units.
+
+    The slice is scored alone: the range of PSNR and SSIM is its own maximum, the foreground that of its own RSS image.
+    Errors: InputError for a slice that cannot be prepared.
+    """
+
+    def __init__(self, scan: Scan, number: int, truth: tuple[Tensor, Tensor]) -> None:
+        self.scan, self.acquisition = scan, scan.acquisition(number)
+        self.truth, coil_images = truth
+        self.rss = coil_images.abs().square().sum(0).sqrt()
+        mixing = self.acquisition.whitening
+        self.mixed = coil_images if mixing is None else whiten(coil_images, mixing)
+        self.weight = coil_weight(self.acquisition)[0]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a row says of the slice besides its name."""
+        inside = self.inside[0]
+        return {
+            "patient": str(self.scan.file.attributes.get("patient_id") or self.scan.file.name),
+            "true": self.scan.acceleration,
+            "noise_std": self.problem[3],
+            "mvue_over_rss": float(np.median(self._written(self.truth.abs() / self.rss)[0][inside])),
+        }
+
+    @property
+    def problem(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """k-space, maps, mask and noise_std: what a classical method takes, in scaled units."""
+        scan = self.acquisition
+        assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
+        assert scan.noise_std is not None
+        return scan.kspace[0], scan.maps[0], scan.mask[0], float(scan.noise_std)
+
+    @property
+    def scale(self) -> Tensor:
+        """What a value of 1 in scaled units is in the file's."""
+        assert self.acquisition.scale is not None
+        return self.acquisition.scale[0]
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """(1, h, w) bool: the foreground."""
+        return foreground(self._written(self.rss))
+
+    def tuned_weight(self, method: Callable[..., Tensor]) -> float:
+        """The one that no user can know: the best PSNR against the truth, between tried weights too."""
+        truth = self.truth / self.scale / self.weight
+        inside = foreground(self.rss[None])[0]
+        tuned = tune_weight(method, *self.problem, truth=truth, foreground=inside)
+        return tuned.between
+
+    def scores(self, image: Tensor) -> dict[str, float]:
+        """PSNR, SSIM and NMSE against both targets in both regions, and complex NRMSE, of a complex image (H, W)."""
+        magnitude = self._written(image.abs() * self.weight)
+        found = {
+            f"{target}_{region}_{metric}": score
+            for target, truth in (("mvue", self.truth.abs()), ("rss", self.rss))
+            for region, inside in (("foreground", self.inside), ("whole", None))
+            for metric, score in volume_scores(self._written(truth), magnitude, inside).items()
+            if metric != "mse"
+        }
+        return {**found, "complex_nrmse": complex_nrmse(self.mixed[None], self._maps[None], image[None])}
+
+    def calibration(self, samples: Tensor) -> dict[str, float]:
+        """Spread over skill and coverage of draws (P, H, W), inside the foreground."""
+        projected = (self._maps.conj() * self.mixed).sum(0)
+        draws = torch.stack([self._written(draw) for draw in samples])
+        found = calibration(draws, self._written(projected), self.inside)
+        shares = {f"coverage_{100 * level:.0f}": share for level, share in found.coverage.items()}
+        return {"spread_skill": found.spread_skill, **shares}
+
+    @property
+    def _maps(self) -> Tensor:
+        return self.problem[1]
+
+    def _written(self, image: Tensor) -> Tensor:
+        """(1, h, w): cropped to the size that is written."""
+        return resize_image(image, self.scan.file.crop)[None]
+
+
+class Subjects:
+    """The subjects of one file, prepared when they are asked for; its scans, the last truth and subject are kept."""
+
+    def __init__(self, file: FastMRI, maps: Path | None = None) -> None:
+        self.file, self.maps = file, maps
+        self._scans: dict[Sampling, Scan] = {}
+        self._truths: dict[int, tuple[Tensor, Tensor]] = {}
+        self._subjects: dict[tuple[int, Sampling], Subject] = {}
+
+    def find(self, number: int, sampling: Sampling) -> Subject:
+        """Slice `number` as `sampling` leaves it. Errors: InputError for a scan that has no truth."""
+        if (number, sampling) not in self._subjects:
+            if self.file.mask is not None:
+                raise InputError(f"{self.file.path} was acquired undersampled: it has no truth to compare with")
+            if sampling not in self._scans:
+                self._scans[sampling] = Scan(self.file, sampling, cache=self.maps)
+            scan = self._scans[sampling]
+            if number not in self._truths:
+                self._truths = {number: scan.truth(number)}
+            self._subjects = {(number, sampling): Subject(scan, number, self._truths[number])}
+        return self._subjects[number, sampling]

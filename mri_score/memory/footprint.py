@@ -1,0 +1,325 @@
+"""What a run will need of memory, told from shapes before it runs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.scan import LEAST_NOISE
+from mri_score.losses.base import Loss
+from mri_score.memory.peak import resident
+from mri_score.models.base import ScoreModel
+from mri_score.models.network import NetworkPrior
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.operators.lines import AT_A_TIME, direct_below
+from mri_score.operators.sense import Sense
+from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
+
+MOST_WALKS = 32
+"""The largest batch that `fitting` proposes: larger ones are hardly faster."""
+SHARE = 0.5
+"""Of the free memory that `fitting` fills."""
+SIDE = 64
+"""The matrix on which a walk is rehearsed, SIDE x SIDE."""
+STATES = 3
+"""Copies of the weights beside them while a network is trained: two moments of Adam and the weight average."""
+FACTORING = 6
+"""Matrices that LAPACK and its callers hold for each one that they factor."""
+HEAP = 1.4
+"""What a CPU's heap holds for each byte of a network's tensors that lives: the slope of measured peaks."""
+FIRST_CALLS = 30 << 20
+"""What libraries take on a CPU once they are called: code that is paged in, kernels that are compiled."""
+COMPLEX = 8
+"""Bytes of a complex64 number."""
+MEMINFO = Path("/proc/meminfo")
+OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+LIMIT_FILES = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""By the controller that /proc/self/cgroup names, none for version 2: folder, limit, use, and the cache in that use."""
+
+
+class LiveMemory(TorchDispatchMode):
+    """Bytes of the tensors that are made in a `with` block: `live` of those that are alive now, `peak` of the most.
+
+    It counts storages at every call of torch, on meta tensors as on real ones, and adds what the CPU's kernels hold
+    while they work: convolutions of tensors whose channels do not come last bring them into blocks, rolls along two
+    axes have one in between.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes = WeakIdKeyDictionary()
+        self.peak = 0
+
+    @property
+    def live(self) -> int:
+        return sum(self._sizes.values())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {id(storage) for storage in _storages((args, kwargs))}
+        for storage in _storages(result):
+            if id(storage) not in given:
+                self._sizes[storage] = storage.nbytes()
+        self.peak = max(self.peak, self.live + _scratch(func, args, result))
+        return result
+
+
+def network_bytes(prior: NetworkPrior, items: int, shape: tuple[int, int], gradient: bool = False) -> tuple[int, int]:
+    """What one denoising of complex images takes: (what it leaves, the most while it runs), weights not counted.
+
+    With `gradient` it leaves its graph, and the most is that of a product with the Jacobian. A network in bfloat16 is
+    counted as one in float32: more than it takes.
+    """
+    model = _on_meta(prior)
+    with LiveMemory() as memory, torch.set_grad_enabled(gradient):
+        x = torch.zeros(items, *shape, dtype=torch.complex64, device="meta", requires_grad=gradient)
+        denoised = model.denoise(x, 1.0)
+        left = memory.live
+        if gradient:
+            torch.autograd.grad(denoised, x, torch.zeros_like(denoised))
+    return left, memory.peak
+
+
+def walk_bytes(
+    prior: ScoreModel,
+    coils: int,
+    shape: tuple[int, int],
+    walks: int,
+    method: str = DEFAULT_METHOD,
+    line_axis: int | None = -1,
+    options: dict[str, Any] | None = None,
+) -> int:
+    """The most that `sample_posterior` takes for one slice and one batch of `walks`, beside the scan and the prior.
+
+    The walk is rehearsed on SIDE x SIDE pixels with a stand-in for the prior, and what it holds grows with the pixels;
+    the network is told by `network_bytes`, the factors of `LineSystems` by their size.
+    line_axis: along which the mask varies; None for a mask of points. options: as `sample_posterior` takes them.
+    """
+    stand_in, least = _StandIn(prior.sd), [math.inf]
+    with stand_in.memory as memory:
+        sample_posterior(
+            _rehearsal(coils, line_axis), stand_in, method, steps=3, samples=walks, batch_size=walks, device="cpu",
+            slices=[0], operator=lambda maps, mask: _Noted(maps, mask, least), options=options,
+        )  # fmt: skip
+    growth = math.prod(shape) / SIDE**2
+    factors, most = 0, [growth * memory.peak]
+    if line_axis is not None and least[0] < direct_below(coils, shape[line_axis], shape[line_axis] * math.prod(shape)):
+        factors = 2 * COMPLEX * shape[line_axis] * math.prod(shape)
+        most.append(growth * max(stand_in.calls.values()) + FACTORING * AT_A_TIME * 2 * COMPLEX * shape[line_axis] ** 2)
+    for (items, gradient), live in stand_in.calls.items():
+        if isinstance(prior, NetworkPrior):
+            left, taken = network_bytes(prior, items, shape, gradient)
+            most += [growth * live + HEAP * taken, growth * memory.peak + HEAP * left * gradient]
+    return factors + round(max(most))
+
+
+def prepare_bytes(coils: int, shape: tuple[int, int], slices: int) -> int:
+    """About the most that noise level, coil maps and scale of a volume take on the way to its first acquisition."""
+    coil_images = COMPLEX * coils * math.prod(shape)
+    pixels = min(2 * COMPLEX * coils**2 * math.prod(shape), 1 << 25)
+    return (min(slices, 8) + 14) * coil_images + 4 * pixels
+
+
+def reconstruct_bytes(
+    prior: ScoreModel,
+    coils: int,
+    shape: tuple[int, int],
+    walks: int,
+    method: str = DEFAULT_METHOD,
+    line_axis: int | None = -1,
+    slices: int = 1,
+) -> int:
+    """The most that the reconstruction of a volume adds to a process that has loaded its prior."""
+    acquisition = 2 * COMPLEX * coils * math.prod(shape)
+    images = slices * (walks + 4) * COMPLEX * math.prod(shape)
+    walk = walk_bytes(prior, coils, shape, walks, method, line_axis)
+    return FIRST_CALLS + images + max(prepare_bytes(coils, shape, slices), acquisition + walk)
+
+
+def train_bytes(prior: NetworkPrior, loss: Loss, item: Acquisition, batch_size: int) -> int:
+    """The most that training steps add to a process that has built the prior: gradients, moments, average, one step.
+
+    item: one training item, which gives the shapes. A loss that looks at its numbers cannot run without any; it then
+    takes one step with that item, and what that takes beside the gradients counts `batch_size` times.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in prior.parameters())
+    try:
+        step = _step(_on_meta(prior), loss, _batch(item, batch_size, "meta"), batch_size)
+    except RuntimeError:
+        step = weights + batch_size * (_step(copy.deepcopy(prior), loss, _batch(item, 1, "cpu"), 1) - weights)
+    return FIRST_CALLS + round(STATES * weights + HEAP * step)
+
+
+def _step(prior: NetworkPrior, loss: Loss, batch: Callable[[], Acquisition], size: int) -> int:
+    """The peak of the second of two steps, which finds the gradients of the first."""
+    prior.to(memory_format=torch.channels_last).train().requires_grad_()  # type: ignore[call-overload]
+    with LiveMemory() as memory:
+        for step in range(2):
+            value = loss(prior, batch(), generators(0, "footprint", step, size), step).sum()
+            prior.zero_grad(set_to_none=True)
+            value.backward()
+    return memory.peak
+
+
+def _batch(item: Acquisition, size: int, device: str) -> Callable[[], Acquisition]:
+    """What makes a batch of so many items like this one."""
+    parts = {one.name: value for one in fields(item) if isinstance(value := getattr(item, one.name), Tensor)}
+
+    def make() -> Acquisition:
+        like = {name: torch.atleast_1d(part).to(device) for name, part in parts.items()}
+        repeated = {name: part.repeat(size, *[1] * (part.ndim - 1)) for name, part in like.items()}
+        return Acquisition(item.name, **repeated)
+
+    return make
+
+
+def peak_text(work: int) -> str:
+    """For people: what this process will hold at its peak, of that what the work adds to it."""
+    before = resident()
+    now, more = before / 2**20, work / 2**20
+    return f"{now + more:,.0f} MiB at its peak: {now:,.0f} as it is, {more:,.0f} for the work"
+
+
+def line_axis(mask: Tensor) -> int | None:
+    """The axis along which a mask (1, 1, 1 or H, W) of whole lines varies; None for one of points."""
+    points = mask.reshape(mask.shape[-2:])
+    if bool((points == points[:1]).all()):
+        return -1
+    return -2 if bool((points == points[:, :1]).all()) else None
+
+
+def available(device: torch.device) -> int:
+    """Bytes of free memory on a GPU, or what this machine and the limits of its control groups would give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min([_without_swapping(), *_left_in_groups()])
+
+
+def _without_swapping() -> int:
+    if MEMINFO.exists():
+        for line in MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each control group of this process that has a limit, and each above it, still allows: version 2 and 1.
+
+    Inside a container the group's path is often that outside: the folders that exist, the topmost at least, count.
+    """
+    for line in OWN_GROUP.read_text().splitlines() if OWN_GROUP.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        for controller in LIMIT_FILES.keys() & set(controllers.split(",")):
+            folder, limit, used, cache = LIMIT_FILES[controller]
+            place = Path(path.strip("/"))
+            for group in (GROUPS / folder / one for one in (place, *place.parents)):
+                most = _words(group / limit).get("", "max")
+                if most != "max":
+                    reclaimed = int(_words(group / "memory.stat").get(cache, "0"))
+                    yield max(int(most) - int(_words(group / used).get("", "0")) + reclaimed, 0)
+
+
+def _words(path: Path) -> dict[str, str]:
+    """Name and value of each line of a control file, one value alone under ""; empty where there is none."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {words[0] if len(words) > 1 else "": words[-1] for line in lines if (words := line.split())}
+
+
+def fitting(needed: Callable[[int], int], room: float, most: int = MOST_WALKS) -> int:
+    """The largest number of walks, 1 to `most`, that needs at most `room` bytes; 1 where none does."""
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle) <= room else (low, middle - 1)
+    return low
+
+
+def _on_meta(prior: NetworkPrior) -> NetworkPrior:
+    """A copy without numbers: it tells shapes and computes nothing."""
+    model = copy.deepcopy(prior).to("meta")
+    model.precision = torch.float32
+    return model
+
+
+class _StandIn(ScoreModel):
+    """A linear denoiser that notes what its walk holds as it calls: by number of items, and whether for a Jacobian."""
+
+    def __init__(self, sd: float) -> None:
+        super().__init__()
+        self.sd, self.memory = sd, LiveMemory()
+        self.calls: dict[tuple[int, bool], int] = {}
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        kind = (len(x), torch.is_grad_enabled() and x.requires_grad)
+        self.calls[kind] = max(self.calls.get(kind, 0), self.memory.live)
+        return x / 2
+
+
+class _Noted(Sense):
+    """Iterates, and notes the least weight that it is to solve for exactly: `auto` might do that by factors."""
+
+    def __init__(self, maps: Tensor, mask: Tensor, least: list[float]) -> None:
+        super().__init__(maps, mask, solver="cg")
+        self._least = least
+
+    def solve(
+        self,
+        b: Tensor,
+        weight: Tensor | float,
+        start: Tensor | None = None,
+        tolerance: Tensor | float = 1e-6,
+        max_iterations: int | None = None,
+    ) -> Tensor:
+        if max_iterations is None:
+            self._least[0] = min(self._least[0], float(torch.as_tensor(weight).min()))
+        return super().solve(b, weight, start, tolerance, max_iterations or 3)
+
+
+def _rehearsal(coils: int, line_axis: int | None) -> Acquisition:
+    """A scan of SIDE x SIDE pixels that holds noise."""
+    noise = noise_like(torch.zeros(1, coils, SIDE, SIDE, dtype=torch.complex64), generators(0, "footprint"))
+    lines = torch.arange(SIDE) % 4 == 0
+    mask = lines[:, None] & lines if line_axis is None else lines[:, None] if line_axis == -2 else lines[None]
+    maps = torch.full_like(noise, coils**-0.5)
+    noise_std, scale = torch.tensor([LEAST_NOISE]), torch.ones(1)
+    return Acquisition("footprint", noise * mask, maps, mask[None, None], noise_std=noise_std, scale=scale)
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [value.untyped_storage() for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def _scratch(func: Any, args: Sequence[Any], result: Any) -> int:
+    """Bytes that a kernel holds while it works, and torch does not show."""
+    if func is torch.ops.aten.roll.default:
+        return result.nbytes if len(args[2]) > 1 else 0
+    if func is torch.ops.aten.convolution.default:
+        given, other = args[0], result
+    elif func is torch.ops.aten.convolution_backward.default:
+        given, other = args[1], args[0]
+    else:
+        return 0
+    weight = args[1] if func is torch.ops.aten.convolution.default else args[2]
+    if any(one.is_contiguous(memory_format=torch.channels_last) for one in (given, weight)):
+        return 0
+    largest = max(given.nbytes, other.nbytes)
+    return largest if func is torch.ops.aten.convolution.default else given.nbytes + other.nbytes + largest

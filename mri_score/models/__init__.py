@@ -1,0 +1,1 @@
+"""Score models: the law of images at every noise level."""

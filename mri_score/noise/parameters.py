@@ -1,0 +1,197 @@
+"""The numbers of a dataset: noise levels, step size and statistics, measured once and kept as text."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mri_score.errors import InputError
+from mri_score.files import write_text
+from mri_score.noise.ncsnv2_levels import (
+    checked_vectors,
+    largest_distance,
+    level_count,
+    level_overlap,
+    level_ratio,
+    step_size,
+    sum_of_two_largest,
+    without_noise,
+)
+
+SIGMA_MIN = 0.004
+"""Default smallest level: 0.4 % of a bright pixel (percentile 99 is 1), below the noise of a scan."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a prior must know of its dataset, for images as the network sees them; None: not measured.
+
+    sigma_max, sigma_min, noise_std and sd are those of each real component: sd = sqrt(mean |x|^2 / 2) for complex
+    images, sqrt(mean x^2) for real ones. mean: of |x| for complex images, of x for real ones. step_size: of Langevin
+    steps at sigma_min, `repeats` of them a level. dimension: real numbers an image.
+    Errors: InputError unless 0 < sigma_min < sigma_max.
+    """
+
+    sigma_max: float
+    sigma_min: float = SIGMA_MIN
+    levels: int | None = None
+    step_size: float | None = None
+    repeats: int | None = None
+    mean: float | None = None
+    sd: float | None = None
+    noise_std: float | None = None
+    count: int | None = None
+    seed: int | None = None
+    dimension: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise InputError(f"parameters need 0 < sigma_min < sigma_max; got {self.sigma_min} and {self.sigma_max}")
+
+
+def measure(
+    images: Iterable[Tensor],
+    *,
+    noise_std: float | Sequence[float] | None = None,  # of each real component, if images are noisy: of all, or of each
+    sigma_min: float | None = None,    # smallest level; default SIGMA_MIN, and never below noise_std
+    overlap: float = 0.5,              # of neighbouring levels
+    repeats: int = 3,                  # Langevin steps a level
+    global_phase: bool | None = None,  # whether training turns the phase; default: for complex images
+    subsample: int = 1000,             # without it, at most so many images are compared in pairs
+    seed: int = 0,                     # of their choice
+) -> Parameters:  # fmt: skip
+    """All numbers of a dataset, in one pass over its training images (*shape) as the network sees them.
+
+    With a global phase no two images are in memory together. Of noisy images the energy of the noise is taken from
+    sigma_max and sd, each image's own where levels differ; noise_std is then their root mean square. sigma_min is at
+    least that, the smallest level that the images identify: they do not show what lies below. Rounded to 6 digits.
+    Errors: InputError for no images, unequal sizes, numbers that are not finite, and no energy above the noise.
+    """
+    energies: list[float] = []
+    means: list[float] = []
+    kept: list[Tensor] = []
+    chance, size = random.Random(seed), 0
+    for number, (image, vector) in enumerate(checked_vectors(images)):
+        global_phase, size = image.is_complex() if global_phase is None else global_phase, len(vector)
+        energies.append(float(vector @ vector))
+        means.append(float((image.abs() if image.is_complex() else image).double().mean()))
+        place = number if number < subsample else chance.randrange(number + 1)
+        if not global_phase and place < subsample:  # a reservoir: every image is kept with the same chance
+            kept[place : place + 1] = [image]
+
+    levels_of = [noise_std or 0.0] * len(energies) if not isinstance(noise_std, Sequence) else list(noise_std)
+    noise = (math.fsum(level**2 for level in levels_of) / len(levels_of)) ** 0.5
+    if global_phase:
+        distance = sum_of_two_largest(energies, [size * level**2 for level in levels_of])
+    else:
+        distance = largest_distance(kept, global_phase=False, noise_std=noise)
+    sigma_max = _rounded(distance)
+    sigma_min = max(SIGMA_MIN if sigma_min is None else sigma_min, noise)
+    levels = level_count(sigma_max, sigma_min, level_ratio(size, overlap))
+    return Parameters(
+        sigma_max=sigma_max,
+        sigma_min=sigma_min,
+        levels=levels,
+        step_size=_rounded(step_size((sigma_max / sigma_min) ** (1 / (levels - 1)), sigma_min, repeats)),
+        repeats=repeats,
+        mean=_rounded(math.fsum(means) / len(means)),
+        sd=_rounded(without_noise(math.fsum(energies) / len(energies) / size, noise**2) ** 0.5),
+        noise_std=None if noise_std is None else noise,
+        count=len(energies),
+        seed=seed,
+        dimension=size,
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+# The file.
+
+KEYS = [field.name for field in fields(Parameters)]
+WHOLE = {"levels": 2, "repeats": 1, "count": 1, "seed": 0, "dimension": 1}
+"""Keys of whole numbers, and the least of each."""
+
+
+def write_parameters(path: str | Path, parameters: Parameters) -> None:
+    """Write `key value  # where from` lines; what was not measured is left out."""
+    lines = []
+    for key, origin in _origins(parameters).items():
+        if (value := getattr(parameters, key)) is not None:
+            lines.append(f"{f'{key} {value!r}':<24}  # {origin}\n")
+    write_text(path, "".join(lines))
+
+
+def _origins(p: Parameters) -> dict[str, str]:
+    """Where each number is from."""
+    cleaned = ", the energy of the noise subtracted" if p.noise_std else ""
+    levels = "technique 2"
+    if p.levels and p.dimension:
+        ratio = (p.sigma_max / p.sigma_min) ** (1 / (p.levels - 1))
+        levels += f": neighbours overlap by {level_overlap(p.dimension, ratio):.3f}"
+    return {
+        "sigma_max": f"technique 1: largest distance between two training images{cleaned}",
+        "sigma_min": "smallest level" + (": noisy images show nothing below noise_std" if p.noise_std else ""),
+        "levels": levels,
+        "step_size": "technique 4: step of annealed Langevin at sigma_min",
+        "repeats": "Langevin steps a level",
+        "mean": "of the magnitude of complex images, of the value of real ones",
+        "sd": f"of each real component, about zero{cleaned}",
+        "noise_std": "of each real component of the training images",
+        "count": "training images",
+        "seed": "of the choice of images that are compared in pairs",
+        "dimension": "real numbers an image",
+    }
+
+
+def read_parameters(path: str | Path) -> Parameters:
+    """Read `key value  # where from` lines; a file of one bare number holds sigma_max.
+
+    Errors: InputError, with file, line and key, for what cannot be read, and where sigma_max is missing.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read parameters from {path}: {error}") from error
+    lines = [(number, line.partition("#")[0].split()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, words) for number, words in lines if words]
+    if len(lines) == 1 and len(lines[0][1]) == 1 and lines[0][1][0] not in KEYS:
+        lines[0][1].insert(0, "sigma_max")
+
+    values: dict[str, Any] = {}
+    for number, words in lines:
+        place = f"{path}, line {number}"
+        if len(words) != 2:
+            raise InputError(f"{place} is {' '.join(words)!r}; a line must be `key value  # where from`")
+        key, value = words
+        if key not in KEYS:
+            raise InputError(f"{place}: unknown key {key!r}; known keys: {', '.join(KEYS)}")
+        if key in values:
+            raise InputError(f"{place}: {key} is given twice; keep one of the lines")
+        values[key] = _number(key, value, place)
+    if "sigma_max" not in values:
+        raise InputError(f"{path} has no sigma_max; add a line such as `sigma_max 230`")
+    try:
+        return Parameters(**values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _number(key: str, text: str, place: str) -> float:
+    try:
+        value = int(text) if key in WHOLE else float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        kind = "whole" if key in WHOLE else "finite"
+        raise InputError(f"{place}: {key} is {text!r}; it must be a {kind} number")
+    if key != "mean" and value < WHOLE.get(key, 0):
+        raise InputError(f"{place}: {key} is {text!r}; it must be at least {WHOLE.get(key, 0)}")
+    return value

@@ -1,0 +1,1 @@
+"""A file from k-space to written results."""

@@ -1,0 +1,175 @@
+"""What is written of a volume: its HDF5 file, its rows of metrics.csv, pictures and report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from mri_score import __version__
+from mri_score.evaluation.intervals import TARGETS
+from mri_score.evaluation.panel import choose_zoom, panel, picture, save_png, zoomed
+from mri_score.evaluation.report import Report, SliceFigures, Table, score_table, write_report
+from mri_score.files import alone, write_text
+from mri_score.pipeline.volume import MVUE, Options, Volume
+from mri_score.readers.hdf5 import new_hdf5
+from mri_score.reconstruction import METHODS
+
+REPORTED_SLICES = 4
+"""Slices that a report shows, evenly spaced: a page of a whole volume would not open."""
+
+COLUMNS = ("file", "target", "region", "method", "psnr", "ssim", "nmse", "seconds")
+
+
+def write_volume(folder: Path, volume: Volume, options: Options, attributes: dict[str, Any]) -> Path:
+    """Write reconstructions/<name>.h5: `reconstruction` as fastMRI's tools read it, and beside it what made it."""
+    path = folder / "reconstructions" / volume.name
+    with new_hdf5(path) as file:
+        file["reconstruction"] = volume.rss.numpy().astype(np.float32)
+        file["reconstruction_complex"] = volume.image.numpy().astype(np.complex64)
+        file["std"] = volume.std.numpy().astype(np.float32)
+        for name, target in zip(("interval", "interval_complex"), TARGETS, strict=True):
+            if (interval := volume.interval(target)) is not None:
+                file[name] = interval.numpy().astype(np.float32)
+        if volume.mask is not None:
+            file["mask"] = volume.mask[0, 0].expand(-1, volume.mask.shape[-1]).numpy()
+        if volume.trajectory is not None:
+            file["trajectory"] = volume.trajectory.numpy()
+        file["slices"] = np.array(volume.slices)
+        if options.keep_samples:
+            file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
+        file.attrs.update({name.lower().replace(" ", "_"): value for name, value in volume.facts.items()})
+        file.attrs.update({"true_acceleration": volume.acceleration, **_figures(volume), **attributes})
+        file.attrs.update({"mri_score": __version__, "complete": True})
+    return path
+
+
+def _figures(volume: Volume) -> dict[str, float]:
+    """The promise of the intervals, the verdict of the left-out lines, how unlike the scan is: as numbers."""
+    figures: dict[str, float] = {"misfit_ratio": max(volume.unlike)} if volume.unlike else {}
+    if (promise := volume.promise()) is not None:
+        figures["interval_level"] = promise.level
+        figures |= {f"interval_factor_{target}": value for target, value in promise.factors.items()}
+        figures |= {f"interval_coverage_{target}": value for target, value in promise.kept.items()}
+    if volume.held_out:
+        judged = list(volume.held_out.values())[-1]  # the method itself; baselines stand before it
+        figures["held_out_misfit"] = judged.misfit
+        figures |= {} if judged.ratio is None else {"held_out_ratio": judged.ratio}
+    return figures
+
+
+def finished(folder: Path, name: str, identity: int) -> bool:
+    """Whether reconstructions/<name> is there, whole, from the same settings and prior."""
+    try:
+        with h5py.File(folder / "reconstructions" / name) as file:
+            return bool(file.attrs.get("complete")) and file.attrs.get("identity") == str(identity)
+    except OSError:
+        return False
+
+
+def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
+    """One row a target, region and method, for metrics.csv; seconds are those of the whole volume."""
+    return [
+        {
+            "file": volume.name,
+            "target": target,
+            "region": region,
+            "method": one.method,
+            **{key: f"{getattr(one, region)[key]:.6g}" for key in ("psnr", "ssim", "nmse")},
+            "seconds": "" if one.seconds is None else f"{one.seconds:.2f}",
+        }
+        for target, methods in volume.scores(options.estimate).items()
+        for one in methods
+        for region in ("foreground", "whole")
+    ]
+
+
+def read_scores(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; none where there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write metrics.csv, file by file, keeping the rows of files that this process did not touch."""
+    new = {row["file"] for row in rows}
+    with alone(path):
+        old = [row for row in read_scores(path) if row.get("file") not in new]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(sorted([*old, *rows], key=lambda row: str(row["file"])))
+        write_text(path, text.getvalue())
+
+
+def _misfit_table(volume: Volume) -> Table:
+    """A row a method; in bold the least misfit."""
+    held_out = volume.held_out
+    rows = [
+        [name, f"{one.misfit:.2f}", *("–" if value is None else f"{value:.2f}" for value in (one.expected, one.ratio))]
+        for name, one in held_out.items()
+    ]
+    least = min(range(len(rows)), key=lambda row: list(held_out.values())[row].misfit)
+    best = frozenset({(least, 1)} if len(rows) > 1 else ())
+    return Table(
+        f"{volume.facts['Held out']} left out", ["Method", "Misfit", "Foretold by the draws", "Ratio"], rows, best=best
+    )
+
+
+def write_pictures(
+    folder: Path, report: Path, volume: Volume, options: Options, facts: dict[str, str]
+) -> tuple[list[Path], Path]:
+    """Write a panel for each reported slice into `folder`, and the page into `report`; return their paths."""
+    count = len(volume.slices)
+    shown = sorted({round(place) for place in np.linspace(0, count - 1, min(count, REPORTED_SLICES))})
+    panels, figures = [], []
+    scores = volume.scores(options.estimate).get(MVUE, [])
+    captions = {one.method: f"{one.foreground['psnr']:.2f} dB, {one.foreground['ssim']:.3f}" for one in scores}
+    std = volume.std if len(volume.samples[0]) > 1 else None
+    for place in shown:
+        images = {title: found[place] for title, found in volume.baselines.items()}
+        images[options.estimate] = volume.rss[place]
+        zoom = choose_zoom(volume.rss[place], None if std is None else std[place])
+        png = panel(
+            images,
+            truth=volume.truth[place].abs() if volume.truth else None,
+            std=None if std is None else std[place],
+            captions=captions or None,
+            zoom=zoom,
+        )
+        path = folder / "panels" / f"{Path(volume.name).stem}-slice{volume.slices[place]:03d}.png"
+        save_png(path, png)
+        panels.append(path)
+        white = float(np.percentile(volume.rss[place].numpy(), 99.5))
+        draws = (volume.samples[place].abs() * volume.weight[place]).numpy()
+        shown_draws = draws if len(draws) > 1 else draws[:0]
+        flips = [picture(draw, (0.0, white)) for draw in shown_draws]
+        zooms = [picture(zoomed(draw, zoom), (0.0, white)) for draw in shown_draws]
+        figures.append(SliceFigures(f"Slice {volume.slices[place]}", png, flips, zooms))
+    notes = list(volume.notes)
+    if not volume.truth:
+        notes.append("The scan was acquired undersampled: there is no truth, so nothing is scored.")
+    if not METHODS[options.method].draws:
+        notes.append(f"{options.method} gives point estimates: their spread says nothing about uncertainty.")
+    extra = {}
+    if volume.complex_nrmse:
+        extra["Complex NRMSE"] = f"{np.mean(volume.complex_nrmse):.4f} (truth's coil images on the maps used)"
+    page = Report(
+        title=Path(volume.name).stem,
+        facts=volume.facts | facts | extra,
+        notes=notes,
+        tables=[score_table(target, methods) for target, methods in volume.scores(options.estimate).items()],
+        calibration=volume.calibration() if METHODS[options.method].draws else None,
+        promise=volume.promise(),
+        held_out=_misfit_table(volume) if volume.held_out else None,
+        slices=figures,
+    )
+    return panels, write_report(report, page)

@@ -1,0 +1,1 @@
+"""Files that hold scans, coil maps and images."""

@@ -1,0 +1,382 @@
+"""fastMRI files: one HDF5 file a volume, read slice by slice, trusted no further than it can be checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from mri_score.errors import InputError
+from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
+from mri_score.readers.ismrmrd_header import Header, build_header, parse_header
+
+if TYPE_CHECKING:  # torch takes a second: it is loaded where samples are asked for, not to tell what a file holds
+    from torch import Tensor
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which columns were acquired, which points of them were sampled (None: all), and what was odd about it."""
+
+    padding: Shape
+    mask: np.ndarray | None
+    notes: list[str] = field(default_factory=list)
+
+
+class FastMRI:
+    """One fastMRI file, its k-space (slices, coils, rows = readout, cols = phase encode), or without coils.
+
+    Opening checks everything but the samples themselves; each process then opens its own handle at the first read.
+    Errors: InputError for what is not a plain, complete fastMRI file, with the file's name.
+    Reference: Zbontar et al., fastMRI, arXiv 1811.08839, 2018.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.stem
+        self._handle: h5py.File | None = None
+        self._process = 0
+        with reading(self.path), open_hdf5(self.path) as file:
+            kspace = plain_dataset(file, self.path, "kspace")
+            if kspace is None:
+                raise InputError(f"{path} has no dataset kspace; it holds: {', '.join(file) or 'nothing'}")
+            _check_kspace(self.path, kspace)
+            self._shape = kspace.shape
+            self.header = _header(file, self.path)
+            self.attributes: dict[str, Any] = {key: _plain(value) for key, value in file.attrs.items()}
+            self._target = self._find_target(file)
+            self._stored_mask = _stored_mask(file, self.path, (self.rows, self.cols))
+
+    @property
+    def slices(self) -> int:
+        return self._shape[0]
+
+    @property
+    def coils(self) -> int:
+        return self._shape[1] if len(self._shape) == 4 else 1
+
+    @property
+    def rows(self) -> int:
+        return self._shape[-2]
+
+    @property
+    def cols(self) -> int:
+        return self._shape[-1]
+
+    @property
+    def encoded(self) -> Shape | None:
+        """The header's encoded matrix, (rows, cols)."""
+        return self.header.encoded if self.header else None
+
+    @property
+    def recon(self) -> Shape | None:
+        """The header's reconstruction matrix, (rows, cols)."""
+        return self.header.recon if self.header else None
+
+    @property
+    def acquisition(self) -> str:
+        return str(self.attributes.get("acquisition", "unknown"))
+
+    @property
+    def max(self) -> float | None:
+        """The largest value of the target, where the file says it."""
+        return _number(self.attributes.get("max"))
+
+    @property
+    def norm(self) -> float | None:
+        return _number(self.attributes.get("norm"))
+
+    @property
+    def has_target(self) -> bool:
+        return self._target is not None
+
+    @property
+    def padding(self) -> Shape:
+        """The range (left, right) of acquired columns; those outside are zeros."""
+        return self._sampling.padding
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Bool (cols,), or (rows, cols) where both are phase encodes; None for a fully sampled file."""
+        mask = self._sampling.mask
+        if mask is None:
+            return None
+        import torch
+
+        return torch.from_numpy(mask)
+
+    @property
+    def full(self) -> bool:
+        """Whether every column within the padding was sampled."""
+        return self._sampling.mask is None
+
+    @property
+    def sampled(self) -> Tensor:
+        """What an `Acquisition` takes as its mask: `mask`, or all columns within the padding, as (1, 1, 1 or H, W)."""
+        import torch
+
+        left, right = self.padding
+        columns = torch.arange(self.cols)
+        mask = (columns >= left) & (columns < right) if self.mask is None else self.mask
+        return mask.reshape(1, 1, -1, self.cols)
+
+    @property
+    def notes(self) -> list[str]:
+        """Where the header, the mask and the samples disagree, and what was done."""
+        return self._sampling.notes
+
+    @property
+    def oversampled(self) -> bool:
+        """Whether `kspace` removes readout oversampling."""
+        return self.image_shape[0] < self.rows
+
+    @property
+    def image_shape(self) -> Shape:
+        """(H, W) of what `kspace` gives."""
+        wanted = self.recon[0] if self.recon else self._target[1][0] if self._target else self.rows
+        mask = self._sampling.mask
+        readout = wanted >= self.rows or mask is None or mask.ndim == 1
+        return min(wanted, self.rows) if readout else self.rows, self.cols
+
+    @property
+    def crop(self) -> Shape:
+        """(rows, cols) of the written image: the target's, else the header's recon matrix, within the array.
+
+        Where the array is narrower than that the crop is square, as fastMRI does for its odd file FLAIR 203.
+        """
+        rows, cols = self._target[1] if self._target else self.recon or self.image_shape
+        if self.cols < cols:
+            rows = cols = self.cols
+        return min(rows, self.image_shape[0]), cols
+
+    def empty(self, slice: int) -> bool:
+        """Whether nothing but zeros is stored of a slice, which `kspace` would refuse."""
+        return not self._read("kspace", slice).any()
+
+    def kspace(self, slice: int) -> Tensor:
+        """One slice (coils, H, W), complex64, without readout oversampling, unsampled points zero.
+
+        The readout is cropped in image space, from (N - n) // 2, between orthonormal transforms: image values stay as
+        they are, and so does the noise. White noise is white, with the same standard deviation, in the n rows that are
+        kept as in the N samples before, because both transforms are unitary.
+        Errors: InputError for NaN, infinity and coils of zeros.
+        """
+        import torch
+
+        from mri_score.numerics.fourier import fft, ifft, resize_image
+
+        y = torch.from_numpy(self._read("kspace", slice)).to(torch.complex64)
+        y = y.reshape(self.coils, self.rows, self.cols)
+        self._check_samples(y, slice)
+        if self.mask is not None:
+            y = y * self.mask
+        if self.oversampled:
+            y = fft(resize_image(ifft(y, axes=(-2,)), self.image_shape), axes=(-2,))
+        return y
+
+    def target(self, slice: int) -> Tensor | None:
+        """The file's own reconstruction of a slice, float32 (rows, cols): RSS, for single-coil files ESC."""
+        if self._target is None:
+            return None
+        import torch
+
+        key = self._target[0]
+        target = torch.from_numpy(self._read(key, slice)).to(torch.float32)
+        if not target.isfinite().all():
+            raise InputError(f"{self.path}: {key} of slice {slice} holds NaN or infinity; delete that dataset")
+        return target
+
+    def close(self) -> None:
+        """Close this process's handle; the next read opens it again."""
+        if self._handle is not None and self._process == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def _read(self, key: str, slice: int) -> np.ndarray:
+        if not 0 <= slice < self.slices:
+            raise InputError(f"{self.path} has slices 0 to {self.slices - 1}, not {slice}")
+        with reading(self.path):
+            if self._handle is None or self._process != os.getpid():  # a handle must not cross a fork
+                self._handle, self._process = open_hdf5(self.path), os.getpid()
+            return self._handle[key][slice]
+
+    def _find_target(self, file: h5py.File) -> tuple[str, Shape] | None:
+        keys = ("reconstruction_rss", "reconstruction_esc")
+        for key in keys if len(self._shape) == 4 else reversed(keys):
+            dataset = plain_dataset(file, self.path, key)
+            if dataset is None:
+                continue
+            if dataset.ndim != 3 or len(dataset) != self.slices or dataset.dtype.kind not in "fiu":
+                raise InputError(
+                    f"{self.path}: {key} is {dataset.dtype} {dataset.shape}; it needs ({self.slices}, rows, cols) real"
+                    " numbers for this kspace; delete or repair it"
+                )
+            return key, dataset.shape[1:]
+        return None
+
+    @cached_property
+    def _sampling(self) -> Sampling:
+        middle = self.slices // 2
+        y = self._read("kspace", middle).reshape(self.coils, self.rows, self.cols)
+        if not y.any():
+            raise InputError(f"{self.path}: slice {middle} is all zeros; it cannot be reconstructed")
+        return find_sampling((y != 0).any(0), self._stored_mask, self.header.padding if self.header else None)
+
+    def _check_samples(self, y: Tensor, slice: int) -> None:
+        for coil, samples in enumerate(y):
+            if not samples.isfinite().all():
+                raise InputError(
+                    f"{self.path}: kspace of slice {slice}, coil {coil} holds NaN or infinity; export the scan again"
+                )
+            if not samples.any():
+                raise InputError(
+                    f"{self.path}: kspace of slice {slice}, coil {coil} is all zeros;"
+                    " write the file again without that coil"
+                )
+
+
+def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape | None) -> Sampling:
+    """Padding and mask from what is nonzero, the file's mask and the header's padding; the samples have the last word.
+
+    In a file without a mask zero columns at the edges are padding, and zeros anywhere else mean undersampling: points
+    where more than 1 % of the sampled columns is zero, columns otherwise.
+    Shapes: points (rows, cols), stored (1 or rows, cols), both bool.
+    """
+    notes: list[str] = []
+    rows, cols = points.shape
+    columns = np.asarray(points.any(0))
+    first, last = int(columns.argmax()), cols - int(columns[::-1].argmax())
+    mask = stored
+    if stored is None:
+        by_points = points[:, columns].mean() < 0.99
+        mask = points if by_points else columns[None]
+        if mask[:, first:last].all():
+            mask = None
+        else:
+            kind = "points" if by_points else "columns"
+            notes.append(f"the file has no mask: {kind} of zeros in kspace are taken as unsampled")
+    if mask is None or declared is None:
+        padding = (first, last) if mask is None else (0, cols)
+    else:
+        padding = (min(max(declared[0], 0), first), max(min(declared[1], cols), last))
+    if declared is not None and declared != padding:
+        notes.append(f"the header says columns {declared[0]} to {declared[1]} were acquired, the samples say {padding}")
+    if mask is None:
+        return Sampling(padding, None, notes)
+    if len(mask) > 1 and (mask == mask[:1]).all():
+        mask = mask[:1]
+    measured = points if len(mask) > 1 else columns[None]
+    if (measured & ~mask).any():
+        notes.append("kspace has samples where the mask has none: they are set to zero")
+    if (mask & ~measured).any():
+        notes.append(f"the mask has {int((mask & ~measured).sum())} places where kspace is zero: taken as unsampled")
+    sampled = mask & measured
+    return Sampling(padding, sampled[0] if len(sampled) == 1 else sampled, notes)
+
+
+def fastmri_files(path: str | Path) -> list[Path]:
+    """The file itself, or the *.h5 files of a folder, sorted."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist; give a fastMRI file or a folder of them")
+    files = sorted(file for file in path.glob("*.h5") if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise InputError(f"{path} has no *.h5 files; give a fastMRI file or a folder of them")
+    return files
+
+
+def write_fastmri(
+    path: str | Path,
+    kspace: Tensor | np.ndarray,
+    *,
+    rss: Tensor | np.ndarray | None = None,
+    mask: Tensor | np.ndarray | None = None,
+    acquisition: str = "SIMULATED",
+    encoded: Shape | None = None,
+    recon: Shape | None = None,
+    padding: Shape | None = None,
+    attributes: Mapping[str, str | float] | None = None,
+) -> None:
+    """Write one volume in the fastMRI layout, header included; it appears whole or not at all.
+
+    Shapes: kspace (slices, coils, rows, cols), or (slices, rows, cols) of one coil, rss (slices, h, w), mask (cols,)
+    or (rows, cols); encoded, recon and padding as in `Header`, by default the sizes of kspace and rss, and none.
+    """
+    kspace = np.asarray(kspace, dtype=np.complex64)
+    if kspace.ndim not in (3, 4):
+        raise InputError(f"{path}: kspace has {kspace.ndim} axes; it needs (slices, coils, rows, cols)")
+    encoded = encoded or kspace.shape[-2:]
+    recon = recon or (encoded if rss is None else tuple(rss.shape[-2:]))
+    coils = kspace.shape[1] if kspace.ndim == 4 else 1
+    with new_hdf5(Path(path)) as file:
+        file["kspace"] = kspace
+        file["ismrmrd_header"] = build_header(encoded, recon, padding or (0, encoded[1]), coils)
+        file.attrs.update({"acquisition": acquisition, "patient_id": Path(path).stem})
+        if rss is not None:
+            target = np.asarray(rss, dtype=np.float32)
+            file["reconstruction_rss"] = target
+            file.attrs.update({"max": float(target.max()), "norm": float(np.linalg.norm(target))})
+        if mask is not None:
+            file["mask"] = np.asarray(mask, dtype=bool)
+        file.attrs.update(attributes or {})
+
+
+def _check_kspace(path: Path, kspace: h5py.Dataset) -> None:
+    if kspace.dtype.kind != "c":
+        raise InputError(f"{path}: kspace is {kspace.dtype}, not complex; write it as complex64")
+    if kspace.ndim not in (3, 4) or 0 in kspace.shape:
+        raise InputError(
+            f"{path}: kspace has shape {kspace.shape}; it needs (slices, coils, rows, cols), or (slices, rows, cols)"
+            " of a single coil"
+        )
+
+
+def _header(file: h5py.File, path: Path) -> Header | None:
+    dataset = plain_dataset(file, path, "ismrmrd_header")
+    if dataset is None:
+        return None
+    if dataset.size != 1 or dataset.dtype.kind not in "SO":
+        raise InputError(f"{path}: ismrmrd_header is {dataset.dtype} {dataset.shape}, not a text; delete or repair it")
+    return parse_header(np.asarray(dataset[()]).item(), str(path))
+
+
+def _stored_mask(file: h5py.File, path: Path, shape: Shape) -> np.ndarray | None:
+    """The file's mask as bool (1, cols) or (rows, cols)."""
+    dataset = plain_dataset(file, path, "mask")
+    if dataset is None:
+        return None
+    sizes = tuple(n for n in dataset.shape if n > 1)
+    if sizes not in (shape[1:], shape) or dataset.dtype.kind not in "biuf":
+        raise InputError(
+            f"{path}: mask is {dataset.dtype} {dataset.shape} but kspace has (rows, cols) = {shape};"
+            f" it needs ({shape[1]},) or {shape} zeros and ones"
+        )
+    mask = (dataset[()] != 0).reshape(-1, shape[1])
+    if not mask.any():
+        raise InputError(f"{path}: mask has no samples; repair it, or delete it to have it found from kspace")
+    return mask
+
+
+def _plain(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _number(value: Any) -> float | None:
+    """A number that some files hold as text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,115 @@
+"""Coil maps on disk: files that users give or want, and the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from mri_score.errors import InputError
+from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
+
+VERSION = 2
+"""Raise it when the maps that `coil_maps` makes change: older caches are then left alone."""
+
+
+def normalise_maps(maps: Tensor) -> Tensor:
+    """Scale maps (..., C, H, W) to sum_c |S_c|^2 = 1 at every pixel, 1 / sqrt(C) each where all are zero."""
+    norm = maps.abs().square().sum(-3, keepdim=True).sqrt()
+    even = torch.full_like(maps, maps.shape[-3] ** -0.5)
+    scaled = torch.where((norm - 1).abs() > 1e-5, maps / norm.clamp_min(torch.finfo(norm.dtype).tiny), maps)
+    return torch.where(norm > 0, scaled, even)
+
+
+def read_maps(path: str | Path, shape: Sequence[int]) -> Tensor:
+    """Read coil maps for k-space of `shape` (slices, C, H, W): from HDF5 (`maps` or `s_maps`) or from .npy.
+
+    One slice may come without its first axis. The maps are scaled to unit sum of squares at every pixel.
+    Errors: InputError for an unreadable file, no such data set, NaN, or another shape.
+    """
+    path, shape = Path(path), tuple(shape)
+    array = _read_npy(path) if path.suffix == ".npy" else _read_hdf5(path)
+    if array.ndim == 3 and shape[0] == 1:
+        array = array[None]
+    if array.shape != shape:
+        raise InputError(
+            f"{path}: coil maps have shape {array.shape}, but the k-space has {shape} (slices, coils, rows, columns);"
+            " make maps for this file with: mri-score maps"
+        )
+    maps = torch.from_numpy(np.ascontiguousarray(array, dtype=np.complex64))
+    if not torch.isfinite(torch.view_as_real(maps)).all():
+        raise InputError(f"{path}: coil maps hold NaN or infinity; make them anew with: mri-score maps")
+    return normalise_maps(maps)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read coil maps from {path}: {error}; it must be HDF5 or .npy") from error
+
+
+def _read_hdf5(path: Path) -> np.ndarray:
+    with reading(path), open_hdf5(path) as file:
+        for name in ("maps", "s_maps"):
+            if (dataset := plain_dataset(file, path, name)) is not None:
+                return dataset[()]
+        raise InputError(f"{path} has no coil maps: data sets `maps` or `s_maps` are known, it has {sorted(file)}")
+
+
+def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: Mapping[str, str | float]) -> None:
+    """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to HDF5, with attributes that say where from."""
+    with new_hdf5(Path(path)) as file:
+        file["maps"] = maps.cpu().numpy()
+        file["eigenvalue"] = eigenvalue.cpu().numpy()
+        file.attrs.update(attributes)
+
+
+def finished_maps(path: Path, identity: str) -> bool:
+    """Whether `write_maps` has written this file already, with this attribute `identity`."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get("identity") == identity
+    except OSError:
+        return False
+
+
+def cache_key(path: str | Path, mask: Tensor | None, **parameters: str | float | bool | None) -> str:
+    """The name of the maps that come from this file, mask and parameters: `<stem>-<hash>`.
+
+    The file counts by its name, size and time of change; parameters in any order.
+    """
+    path = Path(path)
+    status = path.stat()
+    facts = [VERSION, path.name, status.st_size, status.st_mtime_ns, sorted(parameters.items())]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    if mask is not None:
+        digest.update(json.dumps(list(mask.shape)).encode() + mask.bool().cpu().numpy().tobytes())
+    return f"{path.stem}-{digest.hexdigest()[:16]}"
+
+
+def cached_maps(
+    folder: str | Path, key: str, make: Callable[[], tuple[Tensor, Tensor]], **attributes: str | float
+) -> tuple[Tensor, Tensor]:
+    """Maps and eigenvalue from `<folder>/<key>.h5`; made, and kept there, only where that file is absent or broken."""
+    path = Path(folder) / f"{key}.h5"
+    try:
+        return _read_cached(path)
+    except InputError:
+        maps, eigenvalue = make()
+    write_maps(path, maps, eigenvalue, attributes)
+    return maps, eigenvalue
+
+
+def _read_cached(path: Path) -> tuple[Tensor, Tensor]:
+    with reading(path), open_hdf5(path) as file:
+        maps, eigenvalue = (plain_dataset(file, path, key) for key in ("maps", "eigenvalue"))
+        if maps is None or eigenvalue is None:
+            raise InputError(f"{path} is not a file of coil maps; remove it")
+        return torch.from_numpy(maps[()]), torch.from_numpy(eigenvalue[()])

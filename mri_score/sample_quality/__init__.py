@@ -1,0 +1,1 @@
+"""Samples of a prior judged against real images."""

@@ -1,0 +1,51 @@
+"""The priors at the checkpoints of a training run, and samples of a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mri_score.errors import InputError
+from mri_score.generation import prior_mean, sample_prior
+from mri_score.models.network import NetworkPrior
+from mri_score.priors.store import build_prior, find_prior, image_channels, load_prior, read_record
+from mri_score.training import checkpoint
+
+
+def checkpoints(folder: Path) -> Iterator[tuple[str, NetworkPrior]]:
+    """`step <n>` and the averaged prior of each step of which a run still has one, oldest first.
+
+    Those are its last checkpoints, and what training.keep_every kept.
+    """
+    record = read_record(find_prior(folder))
+    kept = checkpoint.kept(folder)
+    paths = checkpoint.found(folder)
+    if not paths and not kept:
+        raise InputError(f"{folder} holds no checkpoint-*.pt; give its prior alone: --prior {folder}")
+    last = {step: path for path in paths if (step := int(path.stem.removeprefix("checkpoint-"))) not in kept}
+    for step, path in sorted((kept | last).items()):
+        yield f"step {step}", _averaged(path, record) if step in last else load_prior(path)
+
+
+def _averaged(path: Path, record: Mapping[str, Any]) -> NetworkPrior:
+    """The averaged prior of a checkpoint; the record of the run's prior says of what kind it is."""
+    prior = build_prior(record["network"], **record["prior"])
+    try:
+        prior.load_state_dict(checkpoint.load(path)["ema"])
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the network of {path.parent / 'prior.json'}: {error}") from error
+    return prior.eval().requires_grad_(False)
+
+
+def draw(name: str | Path, prior: NetworkPrior, count: int, shape: Sequence[int], **walk: Any) -> Tensor:
+    """`sample_prior` with the mean and the kind of numbers, complex or real, of the prior's file: (count, *shape)."""
+    path = find_prior(name)
+    channels = image_channels(read_record(path)["network"])
+    if channels > 2:
+        raise InputError(f"{name} makes images of {channels} channels; samples are judged as complex or real images")
+    dtype = torch.complex64 if channels == 2 else torch.float32
+    return sample_prior(prior, count, shape, mean=prior_mean(path, channels == 2), dtype=dtype, **walk)

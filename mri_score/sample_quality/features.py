@@ -1,0 +1,148 @@
+"""Networks whose features judge samples: those of a prior, or a file of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from mri_score.errors import InputError
+from mri_score.models.network import NetworkPrior
+from mri_score.priors.store import DEFAULT, load_prior
+
+SIGMA = 0.1
+"""The noise level at which the project's own networks look at images: structure counts, grain does not."""
+INCEPTION = 299
+"""Side of the images that Inception takes."""
+
+
+class Extractor(Protocol):
+    """Prepared magnitudes (B, H, W) -> features (B, D), each image for itself."""
+
+    title: str
+    """What the distance is called."""
+    about: str
+    """What the features are, in words."""
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class OwnFeatures:
+    """The deepest activations of a prior's network, averaged over the image: they make no FID, and are never called so.
+
+    The network looks at the image without noise or phase, told that it has noise of SIGMA. Deepest: of what its modules
+    put out at the lowest resolution that with the most channels, the last of them if there are several. What a network
+    never learned to see its features do not judge either.
+    """
+
+    title = "Fréchet distance (own features)"
+
+    def __init__(self, prior: NetworkPrior, name: str = DEFAULT) -> None:
+        self.prior = prior
+        self.about = f"deepest activations of the network of {name} at sigma {SIGMA:g}, averaged over the image"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        with _deepest(self.prior.network) as found:
+            try:
+                self.prior.denoise(images.to(torch.complex64), SIGMA)
+            except RuntimeError as error:
+                raise InputError(f"{self.about}: it fails on complex images {tuple(images.shape)}: {error}") from error
+        return found[0].float().mean((-2, -1))
+
+
+@contextmanager
+def _deepest(network: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that holds the deepest activation once the network has been called within."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, given: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and (not found or _depth(output) >= _depth(found[0])):
+            found[:] = [output]
+
+    handles = [module.register_forward_hook(keep) for module in network.modules()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _depth(activation: Tensor) -> tuple[int, int]:
+    return -activation[0, 0].numel(), activation.shape[1]
+
+
+class FileFeatures:
+    """What a network of the user's puts out for (B, 3, 299, 299) in [0, 1], averaged over any further axes.
+
+    Images are clipped at 1, their 99th percentile, put into three equal channels and resized by antialiased bilinear
+    interpolation. If the file is the Inception network of Heusel et al. up to its 2048 pooled features, the distance
+    is an FID; its weights come with no package and are not fetched.
+    """
+
+    def __init__(self, path: Path, network: Callable[[Tensor], Any]) -> None:
+        self.path, self.network = path, network
+        self.title = f"Fréchet distance (features of {path.name})"
+        self.about = f"output of {path.name} for {INCEPTION} x {INCEPTION}, three equal channels; an FID if Inception's"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        colours = images.float().clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
+        try:
+            output = self.network(interpolate(colours, size=(INCEPTION, INCEPTION), mode="bilinear", antialias=True))
+        except Exception as error:  # a stranger's network may raise anything
+            raise InputError(
+                f"{self.path} fails on images (B, 3, {INCEPTION}, {INCEPTION}) in [0, 1]: {error}; wrap it so that it"
+                " takes them"
+            ) from error
+        if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(images):
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(f"{self.path} puts out {got} for {len(images)} images; features are one tensor (B, D)")
+        return output.flatten(2).float().mean(2) if output.ndim > 2 else output.float()
+
+
+def load_extractor(name: str = DEFAULT, device: torch.device | str = "cpu") -> Extractor:
+    """Features by a prior's name, run folder or .safetensors file, or a file: TorchScript (.ts, .pt) or .onnx.
+
+    A TorchScript file brings its own code, which is run: load none of strangers.
+    """
+    path = Path(name)
+    if path.is_dir() or path.suffix not in (".ts", ".pt", ".onnx"):
+        return OwnFeatures(load_prior(name).to(device), name)
+    if not path.is_file():
+        raise InputError(f"--features {name} does not exist; give a TorchScript or ONNX file, or a prior such as brain")
+    return FileFeatures(path, _onnx(path) if path.suffix == ".onnx" else _torchscript(path, device))
+
+
+def _torchscript(path: Path, device: torch.device | str) -> Callable[[Tensor], Any]:
+    try:
+        return torch.jit.load(path, map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not TorchScript ({error}); write it with torch.jit.save") from error
+
+
+def _onnx(path: Path) -> Callable[[Tensor], Any]:
+    if find_spec("onnxruntime") is None:
+        raise InputError(f"{path} needs onnxruntime: pip install onnxruntime, or give a TorchScript file (.ts)")
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no class in common
+        raise InputError(f"{path} cannot be read as ONNX: {error}") from error
+    entry = session.get_inputs()[0].name
+    return lambda images: torch.from_numpy(session.run(None, {entry: images.cpu().numpy()})[0])
+
+
+@torch.no_grad()
+def extract(
+    extractor: Extractor, images: Sequence[Tensor] | Tensor, batch_size: int = 8, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Features (N, D) on the CPU of N prepared images (H, W)."""
+    starts = range(0, len(images), batch_size)
+    batches = (torch.stack(list(images[start : start + batch_size])).to(device) for start in starts)
+    return torch.cat([extractor(batch).cpu() for batch in batches])

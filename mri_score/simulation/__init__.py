@@ -1,0 +1,1 @@
+"""Scans made up: the numerical phantom, and images with phase and coils of a real scan."""

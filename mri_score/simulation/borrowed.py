@@ -1,0 +1,210 @@
+"""Simulated scans of image stacks: the magnitudes of a stack; phase, coils and noise level of a real scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from mri_score.data.coils import coil_maps
+from mri_score.data.noise_level import noise_level
+from mri_score.data.scale import percentile
+from mri_score.errors import InputError
+from mri_score.numerics.fourier import fft, ifft
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.image_stack import read_stack
+from mri_score.readers.maps import normalise_maps
+from mri_score.simulation import phantom
+from mri_score.simulation.simulate import UNIT, check_folder, write_simulated
+
+VOLUME_LABELS = ("patient", "study", "contrast")
+"""Labels of a stack that tell its volumes apart."""
+HEAD = 0.1
+"""Brighter than this part of the 99th percentile is the object, whose phase and coils mean something."""
+OBJECT = 0.97
+"""ESPIRiT's eigenvalue where its maps can be trusted."""
+EXPLAINED = 0.9
+"""The part of the signal's energy that a lender's coil maps explain at least."""
+WIDTHS = (0.32, 0.16, 0.08, 0.04, 0.02)
+"""Of the Gaussians that carry phase and coils beyond the object, as parts of the field of view; the last is how finely
+they are known within it, too coarsely for the scan's own anatomy and noise."""
+
+
+@dataclass(frozen=True)
+class Loan:
+    """What a real scan lends to images."""
+
+    name: str
+    profiles: Tensor
+    """(C, H, W) complex, unit sum of squares: coil maps times the phase of the image, smooth, beyond the head too."""
+    head: Tensor
+    """(H, W) bool: where the scan has signal."""
+    noise_std: float
+    """Of the real and of the imaginary part of a sample, as a part of the image's 99th percentile."""
+
+
+def simulate_like(
+    out: str | Path,
+    images: str | Path,
+    like: str | Path,
+    *,
+    slices: Callable[[int], Sequence[int]] = range,
+    only: Mapping[str, Sequence[str]] | None = None,
+    noise: float | None = None,
+    undersample: float | None = None,
+    seed: int = 0,
+) -> list[Path]:
+    """Write the magnitudes of the stack `images` as multi-coil scans like the scan `like` into `out`; return the paths.
+
+    One file for each patient, study and contrast, where the stack has such labels: <labels>_<like>.h5. `slices` says
+    which slices of a volume, from how many it has; `only` keeps slices by their labels, e.g. {"patient": ["p19"]}.
+    y = F(magnitude * profiles) + white noise at the images' own grid, the profiles fitted to the images' heads (`fit`).
+    `noise` is the SNR in dB of `phantom` in place of the scan's noise level; `undersample` as in `simulate`.
+    The noise of a slice follows from (seed, file name, its number in the stack) alone.
+    Errors: InputError where `out` is a file, `like` is not fully sampled, or no slice is left.
+    """
+    out, images = check_folder(out), Path(images)
+    stack, labels = read_stack(images)
+    loan = borrow(like)
+    relative = loan.noise_std if noise is None else phantom.noise_level(noise)
+    paths = []
+    for values, members in _volumes(images, stack, labels, only or {}).items():
+        chosen = [members[number] for number in slices(len(members))]
+        magnitude = torch.from_numpy(stack[chosen].astype(np.float32))
+        magnitude = magnitude * (UNIT / percentile(magnitude.flatten(0, 1)))
+        path = out / f"{'_'.join([*(values or (images.stem,)), loan.name])}.h5"
+        clean = fft(fit(loan, magnitude) * magnitude[:, None])
+        white = [noise_like(clean[:1], generators(seed, path.name, number)) for number in chosen]
+        facts = dict(zip((label for label in VOLUME_LABELS if label in labels), values, strict=True))
+        write_simulated(
+            path,
+            clean + relative * UNIT * torch.cat(white),
+            (magnitude.shape[-2], magnitude.shape[-1]),
+            relative * UNIT,
+            acquisition=_acquisition(facts.get("contrast"), images, loan),
+            undersample=undersample,
+            attributes={
+                "images": images.name,
+                "like": loan.name,
+                "slices": ",".join(map(str, chosen)),
+                **{"patient_id" if label == "patient" else label: value for label, value in facts.items()},
+            },
+        )
+        paths.append(path)
+    return paths
+
+
+def borrow(like: str | Path) -> Loan:
+    """Phase, coils and noise level of the middle slice of a fully sampled scan.
+
+    Maps are ESPIRiT's from full k-space, taken in and around the object where its eigenvalue trusts them; phase is that
+    of the image, taken where it has signal. Both are smoothed and extended from there.
+    """
+    file = FastMRI(like)
+    if file.mask is not None:
+        raise InputError(f"{like} is undersampled; phase and coils are lent by fully sampled scans: name another")
+    kspace = file.kspace(file.slices // 2)[None]
+    maps, eigenvalue, _ = coil_maps(kspace)
+    coils = ifft(kspace)[0]
+    image = (maps[0].conj() * coils).sum(0)
+    head = image.abs() > HEAD * percentile(image)
+    explained = float(image[head].abs().square().sum() / coils[:, head].abs().square().sum())
+    if explained < EXPLAINED:
+        raise InputError(
+            f"{like}: coil maps from its full k-space explain {explained:.0%} of its signal, less than"
+            f" {EXPLAINED:.0%}; it is too noisy to lend its coils: name another scan"
+        )
+    level = noise_level(kspace, maps=maps, name=file.name).noise_std
+    phase = torch.sgn(extend(torch.sgn(image)[None], head))
+    around = _blur(head.to(maps.real.dtype), WIDTHS[-2]) > 0.3
+    profiles = normalise_maps(extend(maps[0], around & (eigenvalue[0] > OBJECT))) * phase
+    return Loan(file.name, profiles, head, level / float(percentile(image)))
+
+
+def extend(field: Tensor, known: Tensor) -> Tensor:
+    """A smooth field (C, H, W) everywhere from where it is `known` (H, W).
+
+    Averages over Gaussian windows, each width taking over from the next larger one where its window is known.
+    """
+    weight = known.to(field.real.dtype)
+    tiny = torch.finfo(weight.dtype).tiny
+    result = torch.zeros_like(field)
+    for width in WIDTHS:
+        confidence = _blur(weight, width)
+        share = 1 - (1 - confidence).clamp(0, 1) ** 4 if width < WIDTHS[0] else 1
+        result = result + share * (_blur(weight * field, width) / confidence.clamp_min(tiny) - result)
+    return result
+
+
+def fit(loan: Loan, magnitude: Tensor) -> Tensor:
+    """The profiles (C, H, W) on the grid of the images (S, H, W), where the scan's head takes the images' place.
+
+    Turned by 90 degrees if one head is tall and the other wide, then moved and stretched until centre and spread of
+    both heads agree along each axis; bicubic, of unit sum of squares.
+    """
+    head = (magnitude > HEAD * percentile(magnitude.flatten(0, 1))).any(0)
+    there, here = _place(loan.head), _place(head)
+    profiles = loan.profiles
+    if (there[1][0] > there[1][1]) != (here[1][0] > here[1][1]):
+        profiles = torch.rot90(profiles, -1, (-2, -1))
+        there = _place(torch.rot90(loan.head, -1, (-2, -1)))
+    axes = [
+        (2 * ((torch.arange(size) - now) * (spread / wide) + centre) + 1) / other - 1
+        for size, now, wide, centre, spread, other in zip(
+            head.shape, *here, *there, profiles.shape[-2:], strict=True
+        )
+    ]  # fmt: skip
+    rows, cols = torch.meshgrid(*axes, indexing="ij")
+    parts = torch.view_as_real(profiles).movedim(-1, 0)
+    grid = torch.stack([cols, rows], -1).to(parts).expand(2, -1, -1, -1)
+    found = grid_sample(parts, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return normalise_maps(torch.view_as_complex(found.movedim(0, -1).contiguous()))
+
+
+def _place(head: Tensor) -> tuple[list[float], list[float]]:
+    """Centre and standard deviation of a region (H, W) along both axes, in pixels."""
+    points = head.nonzero().double()
+    return points.mean(0).tolist(), points.std(0).tolist()
+
+
+def _blur(x: Tensor, width: float) -> Tensor:
+    """x (*, H, W) under a Gaussian whose standard deviation is this part of each side; beyond the edge lie zeros."""
+    rows, cols = (_window(size, width).to(x.dtype) for size in x.shape[-2:])
+    return rows @ x @ cols
+
+
+def _window(size: int, width: float) -> Tensor:
+    place = torch.arange(size) / (width * size)
+    window = torch.exp(-(place[:, None] - place).square() / 2)
+    return window / window.sum(1).max()
+
+
+def _volumes(
+    path: Path, stack: np.ndarray, labels: Mapping[str, np.ndarray], only: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, ...], list[int]]:
+    """The slices of each volume, in their order; those without signal left out."""
+    keep = np.array([image.max() > 0 for image in stack])
+    for label, wanted in only.items():
+        if label not in labels:
+            raise InputError(f"{path} has no labels {label!r}; it has: {', '.join(sorted(labels)) or 'none'}")
+        keep &= np.isin(labels[label].astype(str), list(wanted))
+    order = np.argsort(labels["slice"], kind="stable") if "slice" in labels else np.arange(len(stack))
+    names = [label for label in VOLUME_LABELS if label in labels]
+    volumes: dict[tuple[str, ...], list[int]] = {}
+    for index in order[keep[order]]:
+        volumes.setdefault(tuple(str(labels[name][index]) for name in names), []).append(int(index))
+    if not volumes:
+        chosen = ", ".join(f"{label} {' or '.join(wanted)}" for label, wanted in only.items())
+        raise InputError(f"{path} has no slice with signal{f' of {chosen}' if chosen else ''}; choose others")
+    return dict(sorted(volumes.items()))
+
+
+def _acquisition(contrast: str | None, images: Path, loan: Loan) -> str:
+    what = "simulated" if contrast is None else f"simulated {contrast}"
+    return f"{what}: magnitudes of {images.name}, phase, coils and noise level of {loan.name}"

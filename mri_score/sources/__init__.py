@@ -1,0 +1,1 @@
+"""Training items, made from images or scans."""

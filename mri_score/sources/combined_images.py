@@ -1,0 +1,119 @@
+"""Fully sampled scans with their coils combined, slice by slice, and the cache of such images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import torch
+from torch import Tensor
+
+from mri_score.data.coils import truth_image
+from mri_score.data.masks import true_acceleration
+from mri_score.data.noise_level import noise_level
+from mri_score.data.noise_rings import evenly_spaced, whiten
+from mri_score.errors import InputError
+from mri_score.numerics.fourier import resize_kspace
+from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
+from mri_score.readers.maps import cache_key
+
+VERSION = 3
+"""Raise it when the images that this file makes change: older caches are then left alone."""
+CENTRE = 16
+LEAST_SIGNAL = 0.05
+"""A slice is empty whose central samples, CENTRE x CENTRE, hold less than this part of the brightest slice's signal."""
+LEAST_POWER = 0.2
+"""Or less signal than this part of the noise there, whose level is known to a few per cent."""
+
+
+class Combined:
+    """sum_c conj(S_c) x_c of each slice of a fully sampled file, in the file's units; x_c are whitened coil images.
+
+    Maps S_c are ESPIRiT's, from the full k-space. As sum_c |S_c|^2 = 1 at every pixel, the noise of the image is that
+    of one coil sample: white, noise_std in each real component. Where whitening is not justified (`notes` say why)
+    noise_std is the mean over the coils. A file of one coil gives its image as it is.
+    All samples are read and checked at construction, for the slices with signal and the noise; the images are made
+    when asked for.
+    Errors: InputError for a file that is undersampled, damaged, or too small for coil maps.
+    """
+
+    def __init__(self, path: str | Path, skip_empty: bool = True) -> None:
+        self.file = FastMRI(path)
+        self.name = self.file.name
+        acceleration = true_acceleration(self.file.sampled, self.file.padding)
+        if acceleration > 1:
+            raise InputError(
+                f"{path} is undersampled {acceleration:.4g} fold, and these training images need fully sampled scans;"
+                " exclude it, or learn from undersampled scans alone by a loss that is made for them"
+            )
+        slices = [slice for slice in range(self.file.slices) if not (skip_empty and self.file.empty(slice))]
+        power = torch.tensor([self._central_power(slice) for slice in slices])
+        looked_at = [slices[number] for number in evenly_spaced(len(slices))]
+        level = noise_level([self.file.kspace(slice) for slice in looked_at], name=str(path))
+        self.file.close()
+        self.noise_std, self.whitening, self.notes = level.noise_std, level.whitening, list(level.notes)
+        signal = (power - 2 * self.noise_std**2).clamp_min(0)
+        least, most = LEAST_POWER * 2 * self.noise_std**2, float(signal.max())
+        bright = signal >= (max(LEAST_SIGNAL**2 * most, least if most > least else 0) if skip_empty else 0)
+        self.slices = [slice for slice, kept in zip(slices, bright.tolist(), strict=True) if kept]
+
+    def image(self, slice: int) -> Tensor:
+        """(H, W) complex64, without readout oversampling."""
+        kspace = self.file.kspace(slice)[None]
+        self.file.close()
+        if self.whitening is not None:
+            kspace = whiten(kspace, self.whitening)
+        try:
+            return truth_image(kspace)[0]
+        except InputError as error:
+            raise InputError(f"{self.file.path}, slice {slice}: {error}") from error
+
+    def _central_power(self, slice: int) -> float:
+        kspace = self.file.kspace(slice)
+        centre = resize_kspace(kspace, [min(CENTRE, side) for side in kspace.shape[-2:]])
+        return float(centre.abs().square().mean())
+
+
+class CachedImages:
+    """The images of `Combined`, read from a file that `cached_images` wrote."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        with reading(path), open_hdf5(path) as file:
+            images, slices = (_dataset(file, path, key) for key in ("image", "slice"))
+            if images.ndim != 3 or slices.shape != images.shape[:1]:
+                raise InputError(f"{path}: {len(slices)} slices cannot have images {images.shape}; remove the file")
+            self.slices: list[int] = slices[()].tolist()
+            self.noise_std = float(file.attrs["noise_std"])
+            self.notes = str(file.attrs["notes"]).splitlines()
+
+    def image(self, slice: int) -> Tensor:
+        with reading(self.path), open_hdf5(self.path) as file:
+            return torch.from_numpy(_dataset(file, self.path, "image")[self.slices.index(slice)])
+
+
+def cached_images(folder: str | Path, path: str | Path, skip_empty: bool = True) -> CachedImages:
+    """The combined images of a file, from the cache; made, and kept there, where they are absent or broken."""
+    key = cache_key(path, None, combined=VERSION, skip_empty=skip_empty)
+    kept, name = Path(folder) / f"{key}.h5", Path(path).stem
+    try:
+        return CachedImages(kept, name)
+    except InputError:
+        _write(kept, Combined(path, skip_empty))
+    return CachedImages(kept, name)
+
+
+def _write(path: Path, volume: Combined) -> None:
+    images = torch.stack([volume.image(slice) for slice in volume.slices])
+    with new_hdf5(path) as file:
+        file["image"] = images.numpy()
+        file["slice"] = volume.slices
+        file.attrs.update({"noise_std": volume.noise_std, "notes": "\n".join(volume.notes), "file": volume.name})
+
+
+def _dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
+    dataset = plain_dataset(file, path, key)
+    if dataset is None:
+        raise InputError(f"{path} is not a file of combined images: it has no dataset {key}; remove it")
+    return dataset

@@ -1,0 +1,151 @@
+"""Stacks of magnitude images as training data: HDF5 (`image`: slice, row, column) and NIfTI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.scale import percentile
+from mri_score.errors import InputError, unknown_name
+from mri_score.readers.image_stack import read_stack
+from mri_score.sources import augmentation
+
+SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    one.__name__: one
+    for one in (
+        augmentation.tone,
+        augmentation.warp,
+        augmentation.shade,
+        augmentation.smooth_phase,
+        augmentation.susceptibility,
+        augmentation.fat_shift,
+        augmentation.coarsen,
+        augmentation.flip_and_turn,
+        augmentation.rescale,
+    )
+}
+"""What makes a complex image of a scan from a magnitude, in this order; a patch is cut out before the last."""
+LEAST_BRIGHT = 0.05
+"""The least 99th percentile that gives an image its scale, as a part of its maximum."""
+
+
+class ImageStacks:
+    """Slices of several files, drawn contrast by contrast, turned into complex images or patches of them.
+
+    `exclude` leaves slices out by their labels, e.g. {"patient": ["patient19"]}.
+    A file's `contrast` labels make the groups that are drawn equally often; a file without them is one group.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],              # files, or folders of them
+        patch: int | None = None,                 # side of the square that is cut out; None: the whole image
+        augment: bool = True,                     # False: magnitude with zero phase, nothing random but the choice
+        exclude: Mapping[str, Sequence[str]] | None = None,
+        least_resolution: float = 0.45,           # of the file's own; see augmentation.coarsen
+        phase_strength: float = 1.0,              # times the smooth phase and its ramp
+        phase_steps: float = 0.4,                 # share of images that have a region of another phase
+        without: Sequence[str] = (),              # augmentations to leave out, by their names in AUGMENTATIONS
+    ) -> None:  # fmt: skip
+        for name in without:
+            if name not in AUGMENTATIONS:
+                raise unknown_name("data.without", name, AUGMENTATIONS)
+        if phase_strength < 0 or not 0 <= phase_steps <= 1:
+            raise InputError(
+                f"data.phase_strength is {phase_strength} and data.phase_steps {phase_steps}; the first is a factor,"
+                " 0 or more, the second a share, 0 to 1"
+            )
+        self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
+        self.phase = {
+            "strength": augmentation.PHASE * phase_strength,
+            "slope": augmentation.RAMP * phase_strength,
+            "steps": phase_steps,
+        }
+        self.kept = [name for name in AUGMENTATIONS if name not in without]
+        self.images: list[np.ndarray] = []
+        self.groups: dict[str, list[tuple[int, int]]] = {}
+        unseen = {label: set(values) for label, values in (exclude or {}).items()}
+        for path in (file for given in paths for file in _files(Path(given))):
+            stack, labels = read_stack(path)
+            keep = np.array([not _nearly_empty(image) for image in stack])
+            for label, values in (exclude or {}).items():
+                found = labels.get(label, np.full(len(stack), ""))
+                keep &= ~np.isin(found, list(values))
+                unseen[label] -= set(found.tolist())
+            names = labels.get("contrast", np.full(len(stack), path.stem))
+            for index in np.flatnonzero(keep):
+                self.groups.setdefault(str(names[index]), []).append((len(self.images), int(index)))
+            self.images.append(stack)
+        for label, absent in unseen.items():
+            if absent:
+                raise InputError(f"exclude: no slice has the {label} {', '.join(sorted(map(str, absent)))}")
+        if not self.groups:
+            raise InputError(f"{', '.join(map(str, paths))} hold no image that is not excluded or empty")
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups.values()))
+
+    def image(self, number: int) -> Tensor:
+        """Slice `number` of all that are kept, complex with zero phase, its 99th percentile at 1: (H, W)."""
+        places = [place for group in self.groups.values() for place in group]
+        return self._magnitude(places[number]).to(torch.complex64)
+
+    def spread(self, count: int, first: float, last: float) -> list[int]:
+        """The numbers of `count` slices, groups by turns, evenly spaced from the part `first` of a group to `last`."""
+        sizes = [len(group) for group in self.groups.values()]
+        starts = np.cumsum([0, *sizes])
+        turns = [number % len(sizes) for number in range(count)]
+        places = np.linspace(first, last, count)
+        return [int(starts[turn]) + round(place * (sizes[turn] - 1)) for turn, place in zip(turns, places, strict=True)]
+
+    def sample(self, random: Generator) -> Acquisition:
+        """One training item, keyed by its generator alone: image (1, H, W)."""
+        names = sorted(self.groups)
+        group = self.groups[names[int(torch.randint(len(names), (), generator=random))]]
+        image = self._magnitude(group[int(torch.randint(len(group), (), generator=random))])
+        if self.augment:
+            image = self._augmented(image, random)
+        image = image.to(torch.complex64)
+        if self.patch is not None:
+            image = augmentation.crop(image, random, (self.patch, self.patch))
+        if self.augment and "rescale" in self.kept:
+            image = augmentation.rescale(image, random)
+        return Acquisition(name="image", image=image[None])
+
+    def _augmented(self, image: Tensor, random: Generator) -> Tensor:
+        """All but the scale, which comes after the crop; some phase comes in any case, as no image has a right one."""
+        settings = {"coarsen": {"least": self.least_resolution}, "smooth_phase": self.phase}
+        for name in self.kept:
+            if name != "rescale":
+                image = AUGMENTATIONS[name](image, random, **settings.get(name, {}))
+        if "smooth_phase" not in self.kept:
+            image = augmentation.global_phase(image, random)
+        return image / percentile(image)
+
+    def _magnitude(self, place: tuple[int, int]) -> Tensor:
+        file, index = place
+        image = torch.from_numpy(self.images[file][index].astype(np.float32))
+        return image / percentile(image)
+
+
+def _nearly_empty(image: np.ndarray) -> bool:
+    """Whether hardly a hundredth of the pixels hold the object: such a slice has no scale."""
+    magnitude = torch.from_numpy(image.astype(np.float32))
+    return not bool(percentile(magnitude) > LEAST_BRIGHT * magnitude.max())
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise InputError(f"{path} does not exist; data.paths names image stacks (.h5 or NIfTI) or folders of them")
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+    if not files:
+        raise InputError(f"{path} holds no image stack ({', '.join(SUFFIXES)})")
+    return files

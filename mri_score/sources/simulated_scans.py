@@ -1,0 +1,110 @@
+"""Simulated undersampled scans of training images: what a supervised network learns from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.masks import LINE_LAWS, make_mask, true_acceleration
+from mri_score.errors import InputError, unknown_name
+from mri_score.numerics.noise import noise_like
+from mri_score.operators.sense import Sense
+from mri_score.sources.augmentation import between, crop, log_between
+from mri_score.sources.magnitude_images import ImageStacks
+
+
+class UndersampledImages:
+    """Images of `ImageStacks`, each scanned anew: random coils, mask and noise, then CG-SENSE with the true maps.
+
+    A mask of lines leaves the rows independent of each other: of an image with more rows than the patch only a band
+    is simulated, over the whole width. What is narrower than the patch is zero-padded after the simulation.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],                    # files, or folders of them
+        patch: tuple[int, int] | None = None,           # rows and columns that are cut out; None: the whole image
+        augment: bool = True,                           # False: magnitude with zero phase
+        exclude: Mapping[str, Sequence[str]] | None = None,
+        least_resolution: float = 0.45,                 # these three as in ImageStacks
+        accelerations: Sequence[float] = (4, 8),        # drawn equally often
+        law: str = "variable-density",
+        coils: tuple[int, int] = (4, 16),               # fewest and most, log-uniform
+        noise_std: tuple[float, float] = (0.005, 0.05),  # lowest and highest, log-uniform, in scaled units
+    ) -> None:  # fmt: skip
+        self.images = ImageStacks(paths, None, augment, exclude, least_resolution)
+        self.patch, self.accelerations, self.law = patch, tuple(accelerations), law
+        self.coils, self.noise_std = coils, noise_std
+        if law not in LINE_LAWS:
+            raise unknown_name("data.law", law, LINE_LAWS)
+        if not self.accelerations:
+            raise InputError("data.accelerations is empty; give at least one, e.g. [4, 8]")
+        if not 1 <= coils[0] <= coils[1]:
+            raise InputError(f"data.coils is {list(coils)}; give the fewest (at least 1) and the most, e.g. [4, 16]")
+        if not 0 < noise_std[0] <= noise_std[1]:
+            raise InputError(f"data.noise_std is {list(noise_std)}; give two positive levels, e.g. [0.005, 0.05]")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, random: Generator) -> Acquisition:
+        """One training item, keyed by its generator alone: image, what a scan of it gives, and its estimate."""
+        image = self.images.sample(random).image
+        assert image is not None
+        shape = (image.shape[-2], image.shape[-1])
+        rows = shape[0] if self.patch is None else min(self.patch[0], shape[0])
+        first = int(torch.randint(shape[0] - rows + 1, (), generator=random))
+        band = slice(first, first + rows)
+        maps = random_maps(shape, round(log_between(*self.coils, random)), random, band)
+        acceleration = self.accelerations[int(torch.randint(len(self.accelerations), (), generator=random))]
+        seed = int(torch.randint(2**31, (), generator=random))
+        mask = make_mask(self.law, shape, acceleration, seed=seed)[None, None]
+        item = scan(image[:, band], maps, mask, log_between(*self.noise_std, random), random)
+        if self.patch is None:
+            return item
+        assert item.image is not None and item.estimate is not None
+        both = crop(torch.cat([item.image, item.estimate]), random, self.patch)
+        return Acquisition(
+            item.name, noise_std=item.noise_std, acceleration=item.acceleration, image=both[:1], estimate=both[1:]
+        )
+
+
+def scan(image: Tensor, maps: Tensor, mask: Tensor, noise_std: float, random: Generator) -> Acquisition:
+    """A simulated scan of image (1, H, W) with maps (1, C, H, W): y = mask (F(maps image) + noise_std n)."""
+    operator = Sense(maps, mask)
+    kspace = operator(image)
+    kspace = kspace + noise_std * mask * noise_like(kspace, [random])
+    acquisition = Acquisition("image", kspace, maps, mask, torch.tensor([noise_std]), image)
+    estimate = operator.cg_sense(kspace)
+    acceleration = torch.tensor([true_acceleration(mask)])
+    return replace(acquisition, acceleration=acceleration, estimate=estimate)
+
+
+def random_maps(shape: tuple[int, int], coils: int, random: Generator, band: slice = slice(None)) -> Tensor:
+    """Smooth maps (1, C, H, W), or a band of their rows, of unit sum of squares: random coils around the image.
+
+    Each is (1 + d^2 / w^2)^(-3/2) e^(i phase), d the distance to its centre, with a phase of first order; coils are
+    evenly spaced around the image up to jitter, their distance from the middle and width w (halves of the field of
+    view) are drawn once for all and varied by coil.
+    """
+    rows, cols = shape
+    y = torch.linspace(-1, 1, rows)[band, None]
+    x = torch.linspace(-1, 1, cols)[None]
+
+    def vary(low: float, high: float) -> Tensor:
+        return (low + (high - low) * torch.rand(coils, generator=random))[:, None, None]
+
+    turn = between(-math.pi, math.pi, random)
+    angle = turn + 2 * math.pi * (torch.arange(coils)[:, None, None] + vary(-0.3, 0.3)) / coils
+    distance = between(0.8, 1.4, random) * vary(0.85, 1.15)
+    width = between(0.4, 1.0, random) * vary(0.8, 1.25)
+    square = (y - distance * angle.sin()) ** 2 + (x - distance * angle.cos()) ** 2
+    phase = vary(-math.pi, math.pi) + vary(-1.5, 1.5) * y + vary(-1.5, 1.5) * x
+    profiles = torch.polar((1 + square / width**2) ** -1.5, phase)
+    return (profiles / profiles.abs().square().sum(0).sqrt())[None]

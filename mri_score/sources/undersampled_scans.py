@@ -1,0 +1,225 @@
+"""Slices of scans as their samples alone: what is learned from where nobody has seen a full image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from mri_score.data.acquisition import Acquisition
+from mri_score.data.coils import coil_maps
+from mri_score.data.noise_rings import whiten
+from mri_score.data.scan import Sampling, Scan, scaled
+from mri_score.errors import InputError
+from mri_score.numerics.channels import per_item
+from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
+from mri_score.numerics.noise import generators, noise_like
+from mri_score.operators.sense import Sense
+from mri_score.readers.fastmri import FastMRI, fastmri_files
+from mri_score.readers.maps import cache_key, cached_maps
+from mri_score.sources import augmentation
+from mri_score.sources.combined_images import CENTRE, LEAST_POWER, LEAST_SIGNAL
+from mri_score.sources.full_scans import usable
+
+
+class UndersampledScans:
+    """Slices of several scans, all drawn equally often: kspace, maps, mask and noise_std of one size, and no image.
+
+    Each is prepared as at reconstruction: whitened where that is justified, maps from the calibration lines, scaled by
+    its CG-SENSE image. A mask of whole lines leaves the other axis of k-space free: that one is cropped in the image,
+    flipped with the maps, and `band` of its lines are cut out; the masked axis keeps the central lines of k-space, as a
+    scan of lower resolution would. A full file is undersampled by one mask, from its name: its other samples are
+    never read again.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],                # fastMRI files, or folders of them
+        size: int | tuple[int, int] | None = None,  # rows and columns of k-space; None: as they are
+        band: int | None = None,                    # lines along the axis that the mask leaves free; None: all
+        coils: int | None = None,                   # compressed to so many; for fewer, blind ones are added
+        acceleration: float | None = None,          # of full files; None: as they are
+        law: str = "variable-density",              # these four as `Sampling` has them
+        calibration_lines: int | None = None,
+        mask_seed: int | None = None,
+        axis: int = -1,
+        augment: bool = True,                       # flip, global phase, scale
+        cache: str | Path | None = None,            # a folder that keeps maps
+        skip_empty: bool = True,                    # leave slices without signal out
+        strict: bool = True,                        # False: leave files that cannot be used out, with a note
+        memory: int = 64,                           # slices that each process holds
+        quiet: bool = False,                        # no progress bar while the scans are read
+    ) -> None:  # fmt: skip
+        self.size = (size, size) if isinstance(size, int) else size
+        self.band, self.coils, self.augment, self.cache, self.memory = band, coils, augment, cache, memory
+        if coils is not None and coils < 1:
+            raise InputError(f"data.coils is {coils}; give the number of coils that all scans are brought to, e.g. 8")
+        sampling = Sampling(acceleration, law, calibration_lines, mask_seed, axis)
+        self.notes: list[str] = []
+        self.places: list[tuple[Scan, int]] = []
+        files = list(dict.fromkeys(file for path in paths for file in fastmri_files(path)))
+
+        def opened(path: Path) -> tuple[Scan, list[int]]:
+            scan = self._open(path, sampling)
+            return scan, list(_with_signal(scan, skip_empty))
+
+        for scan, slices in usable(files, opened, self.notes, strict=strict, quiet=quiet):
+            self.places.extend((scan, slice) for slice in slices)
+            self.notes.extend(f"{scan.file.name}: {note}" for note in scan.notes)
+        if not self.places:
+            raise InputError(f"no scan of {', '.join(map(str, paths))} can be used; {'; '.join(self.notes)}")
+        self._memory: dict[int, Acquisition] = {}
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_memory": {}}
+
+    def sample(self, random: Generator) -> Acquisition:
+        """One training item, keyed by its generator alone, of batch size 1."""
+        item = self.item(int(torch.randint(len(self), (), generator=random)))
+        assert item.kspace is not None and item.maps is not None and item.mask is not None
+        assert item.noise_std is not None and item.scale is not None
+        kspace, maps, free = item.kspace, item.maps, free_axis(item.mask)
+        if free is not None and (self.band is not None or self.augment):
+            lines = self._lines(kspace.shape[free], random, item.name)
+            kspace = fft(ifft(kspace, axes=(free,)).index_select(free, lines), axes=(free,))
+            maps = maps.index_select(free, lines)
+        elif self.band is not None:
+            raise InputError(f"{item.name} is sampled by points, which need all of k-space; set data.band to null")
+        gain = augmentation.log_between(*augmentation.SCALES, random) if self.augment else 1.0
+        kspace = augmentation.global_phase(gain * kspace, random) if self.augment else kspace
+        return Acquisition(item.name, kspace, maps, item.mask, gain * item.noise_std, scale=item.scale / gain)
+
+    def item(self, number: int) -> Acquisition:
+        """Slice `number`, neither cut nor augmented."""
+        item = self._memory.get(number)
+        if item is None:
+            item = self._memory[number] = self._prepare(*self.places[number])
+            while len(self._memory) > self.memory:
+                del self._memory[next(iter(self._memory))]
+        return item
+
+    def _open(self, path: Path, sampling: Sampling) -> Scan:
+        file = FastMRI(path)
+        shape = file.image_shape
+        size = self.size or shape
+        if size[0] > shape[0] or size[1] > shape[1]:
+            raise InputError(
+                f"{path}: k-space is {shape[0]} x {shape[1]}, less than data.size {size[0]} x {size[1]}: make data.size"
+                " smaller, or leave that scan out (data.strict: false does so for all of them)"
+            )
+        return Scan(file, sampling, coils=self.coils if self.coils is not None and self.coils < file.coils else None)
+
+    def _lines(self, size: int, random: Generator, name: str) -> Tensor:
+        """The lines of the free axis that an item keeps, in the image, one way round or the other."""
+        band = self.band or size
+        if band > size:
+            raise InputError(f"{name} has {size} lines along its readout; data.band is {band}: make it smaller")
+        lines = torch.arange(band) + int(torch.randint(size - band + 1, (), generator=random))
+        return lines.flip(0) if self.augment and float(torch.rand((), generator=random)) < 0.5 else lines
+
+    def _prepare(self, scan: Scan, slice: int) -> Acquisition:
+        kspace = scan.kspace(slice)[None]
+        if scan.mixing is not None:
+            kspace = whiten(kspace, scan.mixing)
+        kspace, mask, gain = self._narrow(kspace, scan.mask)
+        maps = self._maps(kspace, mask, scan, slice)
+        item = scaled(gain * kspace, mask, maps, gain * scan.noise_std, scan.file.name)
+        scan.file.close()
+        return self._even(self._cropped(item), slice)
+
+    def _narrow(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The central lines of k-space along the axes that the mask does not leave free.
+
+        Times the number that comes with them they are those of an image with the values that it had.
+        """
+        shape = kspace.shape[-2:]
+        size = self.size or shape
+        masked = [wanted if mask.shape[axis] > 1 else n for axis, wanted, n in zip((-2, -1), size, shape, strict=True)]
+        gain = math.sqrt(masked[0] * masked[1] / (shape[0] * shape[1]))
+        narrowed = resize_kspace(mask, [min(n, side) for n, side in zip(masked, mask.shape[-2:], strict=True)])
+        return resize_kspace(kspace, masked), narrowed, gain
+
+    def _maps(self, kspace: Tensor, mask: Tensor, scan: Scan, slice: int) -> Tensor:
+        lines = scan.sampling.calibration_lines
+        more = {} if lines is None else {"calibration_lines": lines}
+
+        def make() -> tuple[Tensor, Tensor]:
+            try:
+                return coil_maps(kspace, mask, **more)[:2]
+            except InputError as error:
+                raise InputError(f"{scan.file.path}, slice {slice}: {error}") from error
+
+        if self.cache is None:
+            return make()[0]
+        key = cache_key(scan.file.path, mask, training=True, slice=slice, coils=kspace.shape[1], lines=lines)
+        return cached_maps(self.cache, key, make, file=scan.file.path.name, slice=slice)[0]
+
+    def _cropped(self, item: Acquisition) -> Acquisition:
+        """To `size` along the free axis, in the image."""
+        assert item.kspace is not None and item.maps is not None and item.mask is not None
+        free = free_axis(item.mask)
+        if self.size is None or free is None or self.size[free] == item.kspace.shape[free]:
+            return item
+        shape = list(item.kspace.shape[-2:])
+        shape[free] = self.size[free]
+        kspace = fft(resize_image(ifft(item.kspace, axes=(free,)), shape), axes=(free,))
+        maps = resize_image(item.maps, shape)
+        return Acquisition(item.name, kspace, maps, item.mask, item.noise_std, scale=item.scale)
+
+    def _even(self, item: Acquisition, slice: int) -> Acquisition:
+        """With coils that see nothing, and hold noise as all do, until there are `coils`."""
+        assert item.kspace is not None and item.maps is not None and item.mask is not None
+        assert item.noise_std is not None
+        missing = (self.coils or 0) - item.kspace.shape[1]
+        if missing <= 0:
+            return item
+        blind = item.kspace.new_zeros(1, missing, *item.kspace.shape[-2:])
+        noise = per_item(item.noise_std, blind) * item.mask * noise_like(blind, generators(0, item.name, slice))
+        kspace, maps = torch.cat([item.kspace, noise], 1), torch.cat([item.maps, blind], 1)
+        return Acquisition(item.name, kspace, maps, item.mask, item.noise_std, scale=item.scale)
+
+
+def free_axis(mask: Tensor) -> int | None:
+    """The axis of k-space along which a mask (..., 1 or H, 1 or W) does not vary; None for points."""
+    return -2 if mask.shape[-2] == 1 else -1 if mask.shape[-1] == 1 else None
+
+
+def filled_image(item: Acquisition, random: Sequence[Generator]) -> Tensor:
+    """S^H F^H of samples that hold noise where nothing was sampled: an image (B, H, W) whose noise is white.
+
+    It has nearly the energy of the true image plus that of noise_std in each real component, for the numbers of a
+    dataset; and for full scans with padding it is what denoisers expect.
+    """
+    if item.kspace is None or item.maps is None or item.mask is None or item.noise_std is None:
+        raise InputError(f"{item.name} is neither an image nor k-space with maps, mask and noise_std")
+    kspace = item.kspace
+    noise = per_item(item.noise_std, kspace) * noise_like(kspace, random)
+    return Sense(item.maps, torch.ones_like(item.mask)).adjoint(torch.where(item.mask, kspace, noise))
+
+
+def _with_signal(scan: Scan, skip_empty: bool) -> list[int]:
+    """The slices whose central samples hold more than noise, as in `Combined`; all of them for skip_empty=False."""
+    slices = [slice for slice in range(scan.file.slices) if not (skip_empty and scan.file.empty(slice))]
+    if not skip_empty:
+        return slices
+    power = torch.tensor([_central_power(scan.kspace(slice), scan.mask[0]) for slice in slices])
+    scan.file.close()
+    noise = 2 * scan.noise_std**2
+    signal = (power - noise).clamp_min(0)
+    least, most = LEAST_POWER * noise, float(signal.max())
+    bright = signal >= max(LEAST_SIGNAL**2 * most, least if most > least else 0)
+    return [slice for slice, kept in zip(slices, bright.tolist(), strict=True) if kept]
+
+
+def _central_power(kspace: Tensor, mask: Tensor) -> float:
+    """Mean |y|^2 of the sampled points among the central CENTRE x CENTRE."""
+    shape = [min(CENTRE, side) for side in kspace.shape[-2:]]
+    centre = resize_kspace(mask.expand(1, *kspace.shape[-2:]), shape)[0]
+    return float(resize_kspace(kspace, shape)[:, centre].abs().square().mean())
