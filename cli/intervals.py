@@ -66,10 +66,10 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
 
     from mri_score.evaluation.intervals import Intervals, require_units
     from mri_score.files import make_folder, sha256
+    from mri_score.methods import METHODS
     from mri_score.pipeline.volume import counted
     from mri_score.priors.store import find_prior, load_prior
     from mri_score.readers.fastmri import fastmri_files
-    from mri_score.reconstruction import METHODS
 
     if given["threads"]:
         torch.set_num_threads(given["threads"])

@@ -13,17 +13,15 @@ import click
 from click.core import ParameterSource
 
 from mri_score.errors import InputError
+from mri_score.methods import METHODS
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
-DRAWS = (
-    "adaptive-draw", "exact-draw", "mmps-draw", "mmps", "pigdm", "dps", "langevin", "langevin-norm-matched", "pula",
-    "daps", "split-gibbs", "score-mri", "score-mri-coils",
-)  # fmt: skip
-ESTIMATES = ("proximal", "dds", "diffpir", "red-diff")
+DRAWS = [name for name, method in METHODS.items() if method.draws]
+ESTIMATES = [name for name, method in METHODS.items() if not method.draws]
 TRAJECTORIES = ("radial", "spiral")
-"""Written out here, because --help does not load the tables that know these names."""
+"""Written out here, because --help does not load the table that has these names."""
 SAMPLERS = f"Draws of the posterior: {', '.join(DRAWS)}. Estimates, whose spread says nothing: {', '.join(ESTIMATES)}."
 
 precision_option = click.option(

@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, base_options, precision_option
+from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS
 
-WALKS = ("ancestral", "ddim", "euler", "heun", "heun-churn", "langevin", "predictor-corrector", "rk45")
-INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "pigdm")
-"""Written out here, because --help does not load the tables that know these names."""
+from .options import ANY_PATH, FOLDER, base_options, precision_option
 
 
 @click.command("sample")
@@ -24,7 +22,7 @@ INPAINTING = ("adaptive-draw", "exact-draw", "langevin", "mmps", "mmps-draw", "p
 @click.option(
     "--sampler",
     help=f"Of bare priors: {', '.join(WALKS)}; with --inpaint: {', '.join(INPAINTING)}."
-    "  [default: heun-churn; with --interpolate heun, with --inpaint mmps-draw]",
+    f"  [default: {DEFAULT_WALK}; with --interpolate {DEFAULT_FLOW}, with --inpaint {DEFAULT_INPAINTING}]",
 )
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an option of the sampler.")

@@ -31,7 +31,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "data.whitening": ("data.noise_rings",),
     "dataset": ("noise.parameters",),
     "denoising": ("pipeline.denoise",),
-    "evaluation.comparison": ("benchmark.summary",),
+    "evaluation.comparison": ("benchmark.summary", "benchmark.sections"),
     "evaluation.conformal": ("evaluation.intervals",),
     "evaluation.frechet": ("sample_quality.frechet",),
     "evaluation.ledger": ("benchmark.ledger",),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,62 +12,18 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError, unknown_name
+from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
 from mri_score.models.base import ScoreModel
 from mri_score.models.counted import CountedPrior
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.parameters import read_parameters
-from mri_score.noise.schedules import Geometric, Karras, Schedule
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
 from mri_score.priors.store import find_prior, join_experts, load_prior, read_record
-from mri_score.reconstruction import GIVEN, Progress, find_device
-from mri_score.samplers import SAMPLERS, Ancestral, Ddim, Heun, RungeKutta45
+from mri_score.reconstruction import Progress, accepted, check_options, find_device, sampler_of
+from mri_score.samplers import Ancestral, Ddim, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A sampler, how many levels of which schedule, and the posterior that it walks if pixels are known."""
-
-    sampler: str
-    schedule: type[Schedule]
-    steps: int
-    calls: int | None
-    """Network calls a level; None: as many as its tolerance asks for."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    posterior: str | None = None
-
-    def kinds(self) -> list[type]:
-        """The classes whose further arguments are this walk's options."""
-        return [SAMPLERS[self.sampler], *([POSTERIORS[self.posterior]] if self.posterior else [])]
-
-
-WALKS = {
-    "ancestral": Walk("ancestral", Karras, 200, 1),
-    "ddim": Walk("ddim", Karras, 50, 1),
-    "euler": Walk("ddim", Karras, 36, 1, {"zeta": 0.0}),
-    "heun": Walk("heun", Karras, 25, 2),
-    "heun-churn": Walk("heun", Karras, 50, 2, {"churn": 20.0}),
-    "langevin": Walk("langevin", Geometric, 334, 3),
-    "predictor-corrector": Walk("predictor-corrector", Geometric, 500, 2),
-    "rk45": Walk("rk45", Karras, 4, None),
-}
-DEFAULT_WALK = "heun-churn"
-"""New noise along the way mends what a coarse step, or a network that errs, has done above it."""
-DEFAULT_FLOW = "heun"
-"""Of interpolations, whose walks may draw no more noise."""
-
-INPAINTING = {
-    "adaptive-draw": Walk("renoise", Karras, 50, 1, posterior="adaptive-draw"),
-    "exact-draw": Walk("renoise", Karras, 50, 1, posterior="exact-draw"),
-    "langevin": Walk("langevin", Geometric, 334, 3, posterior="annealed"),
-    "mmps": Walk("ancestral", Karras, 50, 1, posterior="mmps"),
-    "mmps-draw": Walk("renoise", Karras, 20, 1, posterior="mmps-draw"),
-    "pigdm": Walk("ancestral", Karras, 100, 1, posterior="pigdm"),
-}
-"""They start where the bare prior's walks do: unlike k-space, known pixels say little of the others' mean."""
-DEFAULT_INPAINTING = "mmps-draw"
 
 NOISE_STD = 0.01
 """Of known pixels, each real component: 1 % of a bright one, about what a clinical scan has at 36 dB."""
@@ -199,7 +153,7 @@ def inpaint(
         raise InputError(f"the noise of known pixels is {noise_std}; it must be above 0, e.g. {NOISE_STD}")
     walk = make_walk(INPAINTING, sampler, prior, steps, options)
     kind = POSTERIORS[INPAINTING[sampler].posterior or ""]
-    chosen = _for(kind, options or {})
+    chosen = accepted(kind, options or {})
     place = find_device(device)
     operator = Pixels((keep != 0)[None].to(place))
     known = operator(image[None].to(place))
@@ -217,7 +171,7 @@ def sample_streams(seed: int, numbers: Sequence[int]) -> list[Generator]:
 
 
 def make_walk(
-    known: Mapping[str, Walk],
+    known: Mapping[str, Method],
     name: str,
     prior: ScoreModel,
     steps: int | None = None,
@@ -226,12 +180,8 @@ def make_walk(
     """The walk `name` of WALKS or INPAINTING over all noise levels of the prior."""
     if name not in known:
         raise unknown_name("the sampler", name, known)
-    walk = known[name]
-    if unknown := set(options or {}) - set(walk_options(walk)):
-        raise unknown_name(f"the option of {name}", min(unknown), walk_options(walk))
-    kind = SAMPLERS[walk.sampler]
-    levels = walk.schedule(*noise_range(prior)).levels(walk.steps if steps is None else steps)
-    return kind(levels, **_for(kind, {**walk.options, **(options or {})}))
+    check_options(name, known[name], options)
+    return sampler_of(known[name], noise_range(prior), steps, options)
 
 
 def draws_noise(walk: Sampler) -> bool:
@@ -240,21 +190,11 @@ def draws_noise(walk: Sampler) -> bool:
     return not isinstance(walk, RungeKutta45) and bool(getattr(walk, shares.get(type(walk), ""), 1))
 
 
-def walk_options(walk: Walk) -> list[str]:
-    """The further arguments of a walk's sampler and posterior."""
-    return sorted({name for kind in walk.kinds() for name in inspect.signature(kind).parameters} - set(GIVEN))
-
-
 def noise_range(prior: ScoreModel) -> tuple[float, float]:
     """sigma_min and sigma_max of a walk over the bare prior."""
     if isinstance(prior, NetworkPrior):
         return prior.sigma_min, prior.sigma_max
     return 0.01 * prior.sd, 100 * prior.sd
-
-
-def _for(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that this class takes."""
-    return {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
 
 
 def _bare(prior: ScoreModel, count: int) -> ScoreModel:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.scan import coil_weight, from_arrays
 from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.out_of_distribution import misfit_ratio
+from mri_score.methods import DEFAULT_METHOD, METHODS, Method
 from mri_score.models.base import ScoreModel
 from mri_score.models.counted import CountedPrior
 from mri_score.models.network import NetworkPrior
-from mri_score.noise.schedules import VP, Geometric, Karras, Schedule
+from mri_score.noise.schedules import WALK_SCHEDULES
 from mri_score.numerics.noise import generators
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
@@ -27,7 +28,7 @@ from mri_score.posteriors import POSTERIORS
 from mri_score.posteriors.base import Posterior
 from mri_score.priors.store import DEFAULT, load_prior
 from mri_score.samplers import SAMPLERS
-from mri_score.samplers.base import Diverged, Sampler
+from mri_score.samplers.base import Diverged, Sampler, Watch
 
 SIGMA_START = 5.0
 """Where posterior walks start: the first data step supplies what lies above."""
@@ -35,47 +36,6 @@ SIGMA_START = 5.0
 SIGMA_END = 0.01
 """Where walks end, or at half of noise_std if that is less."""
 
-
-@dataclass(frozen=True)
-class Method:
-    """A posterior, the sampler that walks it, and how many levels of which schedule."""
-
-    posterior: str
-    sampler: str
-    schedule: Callable[[float, float], Schedule]
-    steps: int
-    calls: int
-    """Network calls a level."""
-    draws: bool
-    """Whether its results are draws of a posterior, or point estimates."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What its posterior and sampler take, where not their defaults."""
-
-
-METHODS = {
-    # Draws of a posterior, one network call a level.
-    "adaptive-draw": Method("adaptive-draw", "renoise", Karras, 50, 1, True),
-    "exact-draw": Method("exact-draw", "renoise", Karras, 30, 1, True),
-    # Draws through the Jacobian of the network.
-    "mmps-draw": Method("mmps-draw", "renoise", Karras, 20, 1, True),
-    "mmps": Method("mmps", "ancestral", Karras, 50, 1, True),
-    "pigdm": Method("pigdm", "ancestral", Karras, 100, 1, True),
-    "dps": Method("dps", "guided-ancestral", Geometric, 1000, 1, True),
-    # Draws by many small steps.
-    "langevin": Method("annealed", "langevin", Geometric, 334, 3, True),
-    "langevin-norm-matched": Method("norm-matched", "langevin", Geometric, 334, 3, True),
-    "pula": Method("unannealed", "preconditioned", Geometric, 100, 1, True),
-    "daps": Method("daps", "renoise", Karras, 200, 5, True),
-    "split-gibbs": Method("split-gibbs", "renoise", Geometric, 100, 10, True),
-    "score-mri": Method("projected", "predictor-corrector", Geometric, 1000, 2, True),
-    "score-mri-coils": Method("coil-projected", "predictor-corrector", Geometric, 1000, 2, True),
-    # Point estimates: their spread says nothing.
-    "proximal": Method("proximal", "renoise", Karras, 30, 1, False),
-    "dds": Method("dds", "ddim", Karras, 50, 1, False, {"zeta": 0.85**2}),
-    "diffpir": Method("diffpir", "ddim", Karras, 100, 1, False),
-    "red-diff": Method("unannealed", "red-diff", VP.between, 1000, 1, False),
-}
-DEFAULT_METHOD = "adaptive-draw"
 
 Progress = Callable[[int], None]
 """Called with the number of network evaluations (items times calls) that a level took."""
@@ -149,19 +109,21 @@ def reconstruct(
     *,
     noise_std: float | None = None,
     prior: str | Path | ScoreModel = DEFAULT,
-    sampler: str = DEFAULT_METHOD,
+    method: str = DEFAULT_METHOD,
     steps: int | None = None,
     samples: int = 4,
     seed: int = 0,
     batch_size: int = 8,
     device: str = "auto",
     name: str = "k-space",
+    sampler: str | None = None,
 ) -> Reconstruction:
     """Reconstruct undersampled k-space from arrays; what is not given is found in the data.
 
     Shapes: kspace (slices, coils, rows, cols) or (coils, rows, cols), complex, DC at N // 2, unsampled points zero,
     readout oversampling removed; maps like kspace, or of one slice for all; mask (cols,), (rows, cols) or broadcastable
     to kspace. noise_std: of the real and of the imaginary part of a sample, measured in outer k-space if not given.
+    sampler: the former name of `method`.
     Errors: InputError for what cannot be reconstructed, with the reason.
     """
     y = _complex(kspace)
@@ -171,103 +133,165 @@ def reconstruct(
     m = None if mask is None else torch.as_tensor(np.asarray(mask))
     scan = from_arrays(y, m, s, noise_std, name)
     model = prior if isinstance(prior, ScoreModel) else load_prior(prior)
-    return sample_posterior(
-        scan,
-        model,
-        sampler,
-        steps=steps,
-        samples=samples,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        slices=list(range(len(y))),
-    )
+    options = WalkOptions(sampler or method, steps, samples, seed, batch_size, device)
+    return sample_posterior(scan, model, options, slices=list(range(len(y))))
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """How a posterior is walked.
+
+    method: of `METHODS`. steps: noise levels; None: the method's own. samples: draws of each slice. batch_size: walks
+    at a time. device: auto, cpu, cuda, ... warm_start: the sigma at or below which walks start, about CG-SENSE; None
+    for walks from noise. options: more arguments of the method's posterior and sampler.
+    Errors: InputError for an unknown method or option, and for numbers below 1.
+    """
+
+    method: str = DEFAULT_METHOD
+    steps: int | None = None
+    samples: int = 4
+    seed: int = 0
+    batch_size: int = 8
+    device: str = "auto"
+    warm_start: float | None = None
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown_name("the method", self.method, METHODS)
+        if self.samples < 1 or self.batch_size < 1:
+            raise InputError(f"samples and batch size must be at least 1; got {self.samples} and {self.batch_size}")
+        check_options(self.method, METHODS[self.method], self.options)
 
 
 def sample_posterior(
     scan: Acquisition,
     prior: ScoreModel,
-    method: str = DEFAULT_METHOD,
+    method: str | WalkOptions = DEFAULT_METHOD,
     *,
-    steps: int | None = None,
-    samples: int = 4,
-    seed: int = 0,
-    batch_size: int = 8,
-    device: str = "auto",
-    slices: list[int],                                                       # the numbers that key the random draws
-    operator: Callable[[Tensor, Tensor], LinearOperator] | None = None,      # from maps and mask; None: the scan's own
+    slices: list[int],
+    operator: Callable[[Tensor, Tensor], LinearOperator] | None = None,
     progress: Progress | None = None,
-    options: dict[str, Any] | None = None,                                   # more arguments of posterior and sampler
-    warm_start: float | None = None,                                         # sigma to start from, about CG-SENSE
-) -> Reconstruction:  # fmt: skip
-    """`samples` draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
+    **changes: Any,
+) -> Reconstruction:
+    """Draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
 
+    method: its name, or options with a method; `changes` are fields of `WalkOptions`. slices: the numbers that key the
+    random draws. operator: makes the forward operator from maps and mask; None: the scan's own.
     A batch holds all draws of as many slices as fit, or a part of one slice's. A draw follows from (seed, scan name,
     slice, draw) alone, whatever shares its batch: where a GPU's memory runs out, batches are halved.
+    Errors: InputError for an acquisition that is not prepared, and for a walk that is not finite any more.
     """
-    if method not in METHODS:
-        raise unknown_name("the sampler", method, METHODS)
-    if samples < 1 or batch_size < 1:
-        raise InputError(f"samples and batch size must be at least 1; got {samples} and {batch_size}")
+    options = WalkOptions(method, **changes) if isinstance(method, str) else replace(method, **changes)
     if scan.kspace is None or scan.maps is None or scan.noise_std is None or scan.scale is None:
         raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask or trajectory, noise_std, scale")
-    if unknown := set(options or {}) - set(method_options(method)):
-        raise unknown_name(f"the option of {method}", min(unknown), method_options(method))
-    place = find_device(device)
-    prior = prior.to(place)
-    count = len(scan.kspace)
-    all_maps, levels = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
-    ladders = [make_sampler(method, prior, walk_end(prior, float(level)), steps, options) for level in levels]
-    ladders = ladders if warm_start is None else [walk.below(warm_start) for walk in ladders]
-    shape = scan.maps.shape[-2:]
-    images = scan.kspace.new_empty(samples, count, *shape)
-    means, work = torch.empty_like(images), Work()
-    unlike = torch.full((samples, count), torch.nan)
-    expected = {float(sigma): float(error) for sigma, error in prior.about.get("denoising_errors", {}).items()}
-    model: LinearOperator | None = None
-    last: list[int] = []
-    remaining = list(_batches(ladders, samples, batch_size))
+    run = _Run(scan, prior, options, slices, operator, progress)
+    remaining = list(_batches(run.samplers, options.samples, options.batch_size))
     while remaining:
-        walks = remaining.pop(0)
+        batch = remaining.pop(0)
         try:
-            walk = _joined([ladders[index] for index, _ in walks], place)
-            items, draws = torch.tensor(walks).T
-            unique = items.unique()
-            maps = all_maps[unique] if len(unique) == 1 else all_maps[items]
-            kspace, noise_std = scan.kspace[items].to(place), levels[items].to(place)
-            if model is None or len(unique) > 1 or unique.tolist() != last:  # batches of one slice share its factors
-                model = _operator(replace(scan, kspace=None, maps=maps.to(place)), items, operator)
-            last, before = unique.tolist(), model.iterations
-            counted = CountedPrior(prior)
-            posterior = _make_posterior(method, counted, model, kspace, noise_std, options)
-            random = [generators(seed, scan.name, slices[index], draws=[draw])[0] for index, draw in walks]
-            like = torch.zeros(len(walks), *shape, dtype=kspace.dtype, device=place)
-            calls = METHODS[method].calls * len(walks)
-            watch = None if progress is None else (lambda level, sigma, x, calls=calls: progress(calls))
-            guess = like if warm_start is None else model.cg_sense(kspace)
-            x = walk(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
+            run.walk(batch)
         except Diverged as error:
-            index, draw = walks[error.item]
+            index, draw = batch[error.item]
             raise InputError(
-                f"{scan.name}, slice {slices[index]}, draw {draw}: not finite any more at {error.where} of {method};"
-                " take more --steps, or look for NaN in the scan with: mri-score info"
+                f"{scan.name}, slice {slices[index]}, draw {draw}: not finite any more at {error.where} of"
+                f" {options.method}; take more --steps, or look for NaN in the scan with: mri-score info"
             ) from error
         except torch.OutOfMemoryError as error:
-            if len(walks) == 1:
+            if len(batch) == 1:
                 raise InputError(
-                    f"{scan.name}: {place} has no memory for a single walk; take --device cpu, or fewer --coils"
+                    f"{scan.name}: {run.device} has no memory for a single walk; take --device cpu, or fewer --coils"
                 ) from error
-            remaining = [half for batch in (walks, *remaining) for half in _halves(batch)]
-            continue
-        images[draws, items] = posterior.combine(x).cpu()
-        means[draws, items] = images[draws, items] if posterior.mean is None else posterior.mean.cpu()
-        if (ratio := misfit_ratio(posterior.errors, expected, prior.sd) if expected else None) is not None:
-            unlike[draws, items] = ratio.float().cpu()
-        work += Work(counted.calls, counted.products, model.iterations - before)
-    weight = coil_weight(scan).expand(count, -1, -1)
-    scale = scan.scale.reshape(-1, 1, 1)
-    known = None if bool(unlike.isnan().all()) else unlike
-    return Reconstruction(images * scale, weight, all_maps, scan, work, means * scale, known)
+            remaining = [half for one in (batch, *remaining) for half in _halves(one)]
+    return run.result()
+
+
+Walks = list[tuple[int, int]]
+"""(place of the slice in the acquisition, draw) of walks that go together."""
+
+
+class _Run:
+    """The walks of an acquisition: what they share, and what came of them so far."""
+
+    def __init__(
+        self,
+        scan: Acquisition,
+        prior: ScoreModel,
+        options: WalkOptions,
+        slices: Sequence[int],
+        make_operator: Callable[[Tensor, Tensor], LinearOperator] | None,
+        progress: Progress | None,
+    ) -> None:
+        assert scan.kspace is not None and scan.maps is not None and scan.noise_std is not None
+        self.scan, self.kspace, self.options, self.slices = scan, scan.kspace, options, slices
+        self.make_operator, self.progress = make_operator, progress
+        self.device = find_device(options.device)
+        self.prior = prior.to(self.device)
+        self.count = count = len(scan.kspace)
+        self.maps, self.noise_stds = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
+        self.samplers = [self._sampler(float(noise_std)) for noise_std in self.noise_stds]
+        self.shape = scan.maps.shape[-2:]
+        self.images = scan.kspace.new_empty(options.samples, count, *self.shape)
+        self.means, self.work = torch.empty_like(self.images), Work()
+        self.unlike = torch.full((options.samples, count), torch.nan)
+        errors = prior.about.get("denoising_errors", {})
+        self.expected = {float(sigma): float(error) for sigma, error in errors.items()}
+        self.operator: LinearOperator | None = None
+        self.operator_of: list[int] = []
+
+    def _sampler(self, noise_std: float) -> Sampler:
+        """From noise, or from the warm start, to the end that this noise level asks for."""
+        options = self.options
+        end = walk_end(self.prior, noise_std)
+        sampler = make_sampler(options.method, self.prior, end, options.steps, options.options)
+        return sampler if options.warm_start is None else sampler.below(options.warm_start)
+
+    def walk(self, batch: Walks) -> None:
+        """Walk a batch, and keep what comes of it."""
+        options, place = self.options, self.device
+        sampler = _joined([self.samplers[index] for index, _ in batch], place)
+        items, draws = torch.tensor(batch).T
+        kspace, noise_std = self.kspace[items].to(place), self.noise_stds[items].to(place)
+        operator = self._operator(items)
+        before = operator.iterations
+        counted = CountedPrior(self.prior)
+        posterior = _make_posterior(options, counted, operator, kspace, noise_std)
+        name, numbers = self.scan.name, self.slices
+        random = [generators(options.seed, name, numbers[index], draws=[draw])[0] for index, draw in batch]
+        like = torch.zeros(len(batch), *self.shape, dtype=kspace.dtype, device=place)
+        guess = like if options.warm_start is None else operator.cg_sense(kspace)
+        watch = self._watch(METHODS[options.method].calls * len(batch))
+        x = sampler(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
+        self.images[draws, items] = posterior.combine(x).cpu()
+        mean = self.images[draws, items] if posterior.mean is None else posterior.mean.cpu()
+        self.means[draws, items] = mean
+        ratio = misfit_ratio(posterior.errors, self.expected, self.prior.sd) if self.expected else None
+        if ratio is not None:
+            self.unlike[draws, items] = ratio.float().cpu()
+        self.work += Work(counted.calls, counted.products, operator.iterations - before)
+
+    def _operator(self, items: Tensor) -> LinearOperator:
+        """The forward operator of some items; batches of one slice share it, and with it its factors."""
+        unique = items.unique()
+        if self.operator is None or len(unique) > 1 or unique.tolist() != self.operator_of:
+            maps = self.maps[unique] if len(unique) == 1 else self.maps[items]
+            scan = replace(self.scan, kspace=None, maps=maps.to(self.device))
+            self.operator = _operator(scan, items, self.make_operator)
+        self.operator_of = unique.tolist()
+        return self.operator
+
+    def _watch(self, calls: int) -> Watch | None:
+        """Tells the progress of each level."""
+        progress = self.progress
+        return None if progress is None else (lambda level, sigma, x: progress(calls))
+
+    def result(self) -> Reconstruction:
+        """Everything, in the units of the k-space that came in."""
+        assert self.scan.scale is not None
+        scale = self.scan.scale.reshape(-1, 1, 1)
+        weight = coil_weight(self.scan).expand(self.count, -1, -1)
+        unlike = None if bool(self.unlike.isnan().all()) else self.unlike
+        return Reconstruction(self.images * scale, weight, self.maps, self.scan, self.work, self.means * scale, unlike)
 
 
 def _operator(
@@ -281,14 +305,14 @@ def _operator(
     return (make or Sense)(scan.maps, mask.to(scan.maps.device))
 
 
-def _batches(ladders: list[Sampler], samples: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
-    """(slice, draw) of the walks that go together: whole slices, whose factors are then made once, or part of one.
+def _batches(samplers: Sequence[Sampler], samples: int, batch_size: int) -> Iterator[Walks]:
+    """Whole slices, whose factors are then made once, or part of one.
 
-    A batch has one number of levels, and where its sampler knows no levels of an item's own, one ladder.
+    A batch has one number of levels, and where its sampler knows no levels of an item's own, the same levels.
     """
     kinds: dict[Any, list[int]] = {}
-    for index, walk in enumerate(ladders):
-        kind = len(walk.sigmas) if walk.own_levels else tuple(walk.sigmas.tolist())
+    for index, sampler in enumerate(samplers):
+        kind = len(sampler.sigmas) if sampler.own_levels else tuple(sampler.sigmas.tolist())
         kinds.setdefault(kind, []).append(index)
     together = max(1, batch_size // samples)
     for alike in kinds.values():
@@ -297,14 +321,14 @@ def _batches(ladders: list[Sampler], samples: int, batch_size: int) -> Iterator[
             yield from (walks[first : first + batch_size] for first in range(0, len(walks), batch_size))
 
 
-def _joined(walks: list[Sampler], place: torch.device) -> Sampler:
-    """One walk for the items of a batch, each down its own levels."""
-    if all(torch.equal(walk.sigmas, walks[0].sigmas) for walk in walks):
-        return walks[0]
-    return walks[0].with_levels(torch.stack([walk.sigmas for walk in walks], 1).to(place))
+def _joined(samplers: Sequence[Sampler], place: torch.device) -> Sampler:
+    """One sampler for the items of a batch, each down its own levels."""
+    if all(torch.equal(sampler.sigmas, samplers[0].sigmas) for sampler in samplers):
+        return samplers[0]
+    return samplers[0].with_levels(torch.stack([sampler.sigmas for sampler in samplers], 1).to(place))
 
 
-def _halves(batch: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+def _halves(batch: Walks) -> list[Walks]:
     """A batch as two, of which the first is the larger; one walk stays."""
     middle = (len(batch) + 1) // 2
     return [half for half in (batch[:middle], batch[middle:]) if half]
@@ -317,40 +341,56 @@ def walk_end(prior: ScoreModel, noise_std: float) -> float:
 
 
 def make_sampler(
-    method: str, prior: ScoreModel, end: float, steps: int | None, options: dict[str, Any] | None = None
+    method: str, prior: ScoreModel, end: float, steps: int | None, options: Mapping[str, Any] | None = None
 ) -> Sampler:
-    """The walk of a method from SIGMA_START, or what the prior knows, down to `end`."""
-    chosen = METHODS[method]
+    """The sampler of a method from SIGMA_START, or what the prior knows, down to `end`."""
     start = min(SIGMA_START, prior.sigma_max) if isinstance(prior, NetworkPrior) else SIGMA_START
-    kind = SAMPLERS[chosen.sampler]
-    levels = chosen.schedule(end, start).levels(chosen.steps if steps is None else steps)
-    return kind(levels, **_for(kind, {**chosen.options, **(options or {})}))
+    return sampler_of(METHODS[method], (end, start), steps, options)
+
+
+def sampler_of(
+    method: Method, ends: tuple[float, float], steps: int | None = None, options: Mapping[str, Any] | None = None
+) -> Sampler:
+    """The sampler of a method between the smallest and the largest of its levels."""
+    kind = SAMPLERS[method.sampler]
+    levels = WALK_SCHEDULES[method.schedule](*ends).levels(method.steps if steps is None else steps)
+    return kind(levels, **accepted(kind, {**method.options, **(options or {})}))
 
 
 def _make_posterior(
-    method: str,
-    prior: ScoreModel,
-    operator: LinearOperator,
-    kspace: Tensor,
-    noise_std: Tensor,
-    options: dict[str, Any] | None,
+    options: WalkOptions, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor
 ) -> Posterior:
-    chosen = METHODS[method]
-    kind = POSTERIORS[chosen.posterior]
-    return kind(prior, operator, kspace, noise_std, **_for(kind, {**chosen.options, **(options or {})}))
+    method = METHODS[options.method]
+    kind = POSTERIORS[method.posterior or ""]
+    return kind(prior, operator, kspace, noise_std, **accepted(kind, {**method.options, **(options.options or {})}))
 
 
 GIVEN = ("self", "sigmas", "prior", "operator", "kspace", "noise_std")
-"""What `sample_posterior` gives to samplers and posteriors itself."""
+"""What samplers and posteriors are given in any case."""
 
 
-def method_options(method: str) -> list[str]:
+def classes_of(method: Method) -> list[type]:
+    """The sampler and the posterior of a method: their further arguments are its options."""
+    return [SAMPLERS[method.sampler], *([POSTERIORS[method.posterior]] if method.posterior else [])]
+
+
+def option_names(method: Method) -> list[str]:
     """The further arguments of a method's posterior and sampler."""
-    kinds: tuple[type, ...] = (POSTERIORS[METHODS[method].posterior], SAMPLERS[METHODS[method].sampler])
-    return sorted({name for kind in kinds for name in inspect.signature(kind).parameters} - set(GIVEN))
+    return sorted({name for kind in classes_of(method) for name in inspect.signature(kind).parameters} - set(GIVEN))
 
 
-def _for(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(name: str, method: Method, options: Mapping[str, Any] | None) -> None:
+    """Errors: InputError for an option that the method `name` does not have."""
+    if options and (unknown := set(options) - set(known := option_names(method))):
+        raise unknown_name(f"the option of {name}", min(unknown), known)
+
+
+def method_options(name: str) -> list[str]:
+    """The further arguments of the method of this name of `METHODS`."""
+    return option_names(METHODS[name])
+
+
+def accepted(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that this class takes."""
     return {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from mri_score.data.scan import Sampling, Scan
 from mri_score.errors import InputError
+from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.priors.store import add_to_record, find_prior, load_prior
 from mri_score.readers.fastmri import FastMRI, fastmri_files
-from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
+from mri_score.reconstruction import sample_posterior
 
 
 def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, steps: int | None) -> list[float]:

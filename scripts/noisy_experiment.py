@@ -57,6 +57,7 @@ from mri_score.errors import InputError
 from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.files import whole_file, write_text
 from mri_score.losses import LOSSES
+from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.parameters import Parameters, measure
 from mri_score.noise.schedules import LogNormal
@@ -67,7 +68,7 @@ from mri_score.pipeline.denoise import nearest_level
 from mri_score.priors.store import build_prior, load_prior, save_prior
 from mri_score.readers.fastmri import FastMRI
 from mri_score.readers.image_stack import read_stack
-from mri_score.reconstruction import DEFAULT_METHOD, find_device, sample_posterior
+from mri_score.reconstruction import find_device, sample_posterior
 from mri_score.simulation.phantom import noise_level
 from mri_score.sources.augmentation import SCALES, global_phase, log_between, smooth_phase
 from mri_score.sources.magnitude_images import ImageStacks

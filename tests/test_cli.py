@@ -23,9 +23,10 @@ from mri_score.data import trajectories
 from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import volume_scores
+from mri_score.methods import METHODS
 from mri_score.priors.store import load_prior
 from mri_score.readers.fastmri import FastMRI, write_fastmri
-from mri_score.reconstruction import METHODS, sample_posterior
+from mri_score.reconstruction import sample_posterior
 from mri_score.simulation.simulate import simulate
 
 QUICK = ["--steps", "2", "--samples", "1", "--threads", "1", "--baselines", "zero-filled"]
@@ -60,8 +61,7 @@ def test_help_loads_neither_torch_nor_sigpy(tmp_path):
 
 
 def test_names_that_help_writes_out_are_those_of_the_tables():
-    assert list(DRAWS) == [name for name, method in METHODS.items() if method.draws]
-    assert list(ESTIMATES) == [name for name, method in METHODS.items() if not method.draws]
+    assert {*DRAWS, *ESTIMATES} == set(METHODS) and not {*DRAWS} & {*ESTIMATES}
     assert set(TRAJECTORIES) == set(trajectories.TRAJECTORIES)
     words = "".join(mri_score("reconstruct", "--help").split())
     assert f"Drawsoftheposterior:{','.join(DRAWS)}.Estimates" in words

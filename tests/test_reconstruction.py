@@ -11,10 +11,11 @@ import torch
 from mri_score import phantom, reconstruct, undersample
 from mri_score.data.scan import from_arrays
 from mri_score.errors import InputError
+from mri_score.methods import METHODS
 from mri_score.models.base import ScoreModel
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.channels import per_item
-from mri_score.reconstruction import METHODS, make_sampler, sample_posterior, walk_end
+from mri_score.reconstruction import make_sampler, sample_posterior, walk_end
 
 SHAPE = (40, 45)
 SLICES = 3

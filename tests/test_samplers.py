@@ -10,6 +10,7 @@ from gaussian import GaussianProblem, gaussian_problem, mean_error, variance_rat
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.methods import METHODS
 from mri_score.models.analytic import GaussianPrior, MixturePrior
 from mri_score.models.base import ScoreModel
 from mri_score.noise.schedules import Geometric, Karras
@@ -17,7 +18,6 @@ from mri_score.numerics.noise import generators
 from mri_score.operators.sense import Sense
 from mri_score.posteriors import POSTERIORS, AdaptiveDraw, AnnealedLikelihood, ExactDraw, NormMatched, Proximal
 from mri_score.posteriors.base import Posterior
-from mri_score.reconstruction import METHODS
 from mri_score.samplers import SAMPLERS, Langevin, Renoise
 from mri_score.samplers.base import Sampler
 

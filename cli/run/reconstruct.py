@@ -22,6 +22,7 @@ from mri_score.evaluation.intervals import read_intervals
 from mri_score.evaluation.report import MethodScores, Report, Table, write_report
 from mri_score.files import alone, make_folder, sha256
 from mri_score.memory import footprint
+from mri_score.methods import METHODS
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import key
 from mri_score.pipeline.output import finished, read_scores, score_rows, write_pictures, write_scores, write_volume
@@ -37,7 +38,7 @@ from mri_score.pipeline.volume import (
 )
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers.fastmri import FastMRI, fastmri_files
-from mri_score.reconstruction import METHODS, find_device
+from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
 
 from ..options import Rest, chosen, each_file, make_options, make_sampling, read_slices, take_shard

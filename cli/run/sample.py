@@ -22,12 +22,12 @@ from mri_score.evaluation.contact_sheet import colour_sheet, magnitude_sheet, ph
 from mri_score.evaluation.panel import panel, save_png
 from mri_score.experiment import bind
 from mri_score.files import make_folder
-from mri_score.generation import INPAINTING, WALKS, Walk
+from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
 from mri_score.models.network import find_precision
 from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.readers.image_stack import read_stack
-from mri_score.reconstruction import GIVEN, find_device
+from mri_score.reconstruction import GIVEN, classes_of, find_device, option_names
 
 from ..options import base_line, chosen
 
@@ -58,8 +58,8 @@ def sample(**given: Any) -> None:
     mean = given["mean"] if given["mean"] is not None else generation.prior_mean(path, dtype.is_complex)
 
     table = INPAINTING if given["image"] else WALKS
-    default = generation.DEFAULT_FLOW if given["interpolate"] else generation.DEFAULT_WALK
-    name = given["sampler"] or (generation.DEFAULT_INPAINTING if given["image"] else default)
+    default = DEFAULT_FLOW if given["interpolate"] else DEFAULT_WALK
+    name = given["sampler"] or (DEFAULT_INPAINTING if given["image"] else default)
     if name not in table:
         raise unknown_name("the sampler", name, table)
     walk = table[name]
@@ -73,7 +73,7 @@ def sample(**given: Any) -> None:
     if told:
         click.echo(base_line(told, given["prior"]))
     count = given["interpolate"] or given["number"]
-    total = None if walk.calls is None else count * steps * walk.calls
+    total = count * steps * walk.calls or None
     with tqdm(
         total=total, unit="call", desc=name, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
     ) as bar:
@@ -167,15 +167,15 @@ def _read_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
-def _read_settings(changes: tuple[str, ...], walk: Walk) -> dict[str, Any]:
+def _read_settings(changes: tuple[str, ...], walk: Method) -> dict[str, Any]:
     """`key=value` -> the options of a walk, of the types that its classes state."""
     values = dict(change.partition("=")[::2] for change in changes)
-    known = generation.walk_options(walk)
+    known = option_names(walk)
     for key, value in values.items():
         if key not in known or not value:
             raise unknown_name("the option of --set KEY=VALUE", key if value else f"{key} without a value", known)
     options: dict[str, Any] = {}
-    for kind in walk.kinds():
+    for kind in classes_of(walk):
         own = {key: value for key, value in values.items() if key in inspect.signature(kind).parameters}
         call = bind("--set", kind, own, **dict.fromkeys(GIVEN))
         options |= {key: call.keywords[key] for key in own}  # type: ignore[attr-defined]

@@ -21,10 +21,11 @@ from mri_score.data.scan import Sampling
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
+from mri_score.methods import METHODS
 from mri_score.models.network import PRECISIONS, NetworkPrior
 from mri_score.pipeline.volume import BASELINES
 from mri_score.readers.fastmri import FastMRI
-from mri_score.reconstruction import METHODS, Progress, Reconstruction, find_device, sample_posterior
+from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 
 TUNED = {"l1-wavelet-tuned": "l1-wavelet", "tv-tuned": "tv"}
 """Of which baseline the weight is tuned on the truth, by name."""

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mri_score.benchmark.summary import QUALITY, Line, Section
+from mri_score.benchmark.sections import QUALITY, Line, Section
 from mri_score.files import whole_file
 
 GREY = "0.45"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mri_score.benchmark.ledger import read_rows
+from mri_score.benchmark.sections import QUALITY, Line, Section
 from mri_score.benchmark.statistics import Estimate, Row, Unit, cell_key, mean_interval, resampling_unit
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import write_text
@@ -43,58 +43,12 @@ QUANTITIES = (
     "complex_nrmse", "spread_skill", *COVERAGES, *COSTS,
 )  # fmt: skip
 """Columns of a row that have a mean and an interval."""
-QUALITY = "mvue_foreground_psnr"
-"""What gains are differences of, and what the plot shows."""
 TERMINAL = ("method", "P", "PSNR (dB)", "gain (dB)", "spread / skill", "network calls", "seconds")
 """Columns that a terminal has room for."""
 LEAST_MVUE = 0.9
 """Median of |MVUE| / RSS in the foreground: less means that the truth's maps failed."""
 MOST_SCANS = 6
 """More scans than these get no table of their own."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One method with one number of draws, over all cells of a section."""
-
-    title: str
-    method: str
-    draws: int
-    cells: Mapping[tuple, Sequence[Row]]
-    """The rows of each scan, slice and mask: more than one where draws have several seeds."""
-    estimates: Mapping[str, Estimate]
-    gains: Mapping[tuple, float]
-    """PSNR above the reference, of each cell that both have."""
-    gain: Estimate | None
-
-    @property
-    def name(self) -> str:
-        return self.title if self.draws == 1 else f"{self.title}, mean of {self.draws}"
-
-    def values(self, quantity: str, scan: str) -> list[float]:
-        """Of all cells of one scan."""
-        return [row[quantity] for key, rows in self.cells.items() if key[0] == scan for row in rows]
-
-
-@dataclass(frozen=True)
-class Section:
-    """All methods at one acceleration of one law."""
-
-    law: str
-    nominal: float
-    true: float
-    unit: Unit
-    lines: Sequence[Line]
-    reference: str | None
-    """The title of what gains are over."""
-
-    @property
-    def title(self) -> str:
-        return f"R = {self.nominal:g}, {self.law} (true R {self.true:.2f})"
-
-    @property
-    def scans(self) -> list[str]:
-        return sorted({key[0] for key in self.unit.groups})
 
 
 def summarise(rows: Sequence[Row], reference: str | None = None) -> list[Section]:

@@ -20,12 +20,13 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.scan import LEAST_NOISE
 from mri_score.losses.base import Loss
 from mri_score.memory.peak import resident
+from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.base import ScoreModel
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.lines import AT_A_TIME, direct_below
 from mri_score.operators.sense import Sense
-from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
+from mri_score.reconstruction import sample_posterior
 
 MOST_WALKS = 32
 """The largest batch that `fitting` proposes: larger ones are hardly faster."""

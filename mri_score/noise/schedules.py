@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -236,3 +236,11 @@ class SubVP(VP):
 
     def _slope(self, sigma: Tensor) -> Tensor:
         return sigma * torch.sqrt(4 + sigma**2)
+
+
+WALK_SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {
+    "geometric": Geometric,
+    "karras": Karras,
+    "vp": VP.between,
+}
+"""The levels of walks by name, each between the smallest and the largest sigma."""

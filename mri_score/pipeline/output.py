@@ -17,9 +17,9 @@ from mri_score.evaluation.intervals import TARGETS
 from mri_score.evaluation.panel import choose_zoom, panel, picture, save_png, zoomed
 from mri_score.evaluation.report import Report, SliceFigures, Table, score_table, write_report
 from mri_score.files import alone, write_text
+from mri_score.methods import METHODS
 from mri_score.pipeline.volume import MVUE, Options, Volume
 from mri_score.readers.hdf5 import new_hdf5
-from mri_score.reconstruction import METHODS
 
 REPORTED_SLICES = 4
 """Slices that a report shows, evenly spaced: a page of a whole volume would not open."""

@@ -28,6 +28,7 @@ from mri_score.evaluation.metrics import complex_nrmse, foreground, volume_score
 from mri_score.evaluation.out_of_distribution import threshold_at
 from mri_score.evaluation.report import MethodScores, Promise
 from mri_score.evaluation.uncertainty import Calibration, calibration
+from mri_score.methods import DEFAULT_METHOD, METHODS
 from mri_score.models.base import ScoreModel
 from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.numerics.fourier import resize_image
@@ -37,14 +38,7 @@ from mri_score.operators.noncartesian import find_gain
 from mri_score.operators.sense import Sense
 from mri_score.operators.sigpy import SigpyOperator
 from mri_score.pipeline.held_out import Misfit, hold_out, misfit
-from mri_score.reconstruction import (
-    DEFAULT_METHOD,
-    METHODS,
-    Progress,
-    Reconstruction,
-    find_device,
-    sample_posterior,
-)
+from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -12,9 +12,10 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
 from mri_score.data.scan import from_arrays
 from mri_score.evaluation.metrics import magnitude_psnr
+from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.base import ScoreModel
 from mri_score.priors.store import load_prior
-from mri_score.reconstruction import DEFAULT_METHOD, sample_posterior
+from mri_score.reconstruction import sample_posterior
 from mri_score.simulation.phantom import phantom
 
 NAME = "draw"

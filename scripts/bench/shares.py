@@ -17,12 +17,12 @@ from volume import Clock
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.losses import Denoising
+from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.schedules import LogNormal
 from mri_score.operators.lines import LineSystems
 from mri_score.operators.sense import Sense
 from mri_score.priors.store import build_prior
-from mri_score.reconstruction import DEFAULT_METHOD
 from mri_score.training.batches import Batches
 from mri_score.training.loop import train
 

@@ -1,0 +1,55 @@
+"""What a comparison found at one acceleration of one mask law: a line for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mri_score.benchmark.statistics import Estimate, Row, Unit
+
+QUALITY = "mvue_foreground_psnr"
+"""What gains are differences of, and what the plot shows."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method with one number of draws, over all cells of a section."""
+
+    title: str
+    method: str
+    draws: int
+    cells: Mapping[tuple, Sequence[Row]]
+    """The rows of each scan, slice and mask: more than one where draws have several seeds."""
+    estimates: Mapping[str, Estimate]
+    gains: Mapping[tuple, float]
+    """PSNR above the reference, of each cell that both have."""
+    gain: Estimate | None
+
+    @property
+    def name(self) -> str:
+        return self.title if self.draws == 1 else f"{self.title}, mean of {self.draws}"
+
+    def values(self, quantity: str, scan: str) -> list[float]:
+        """Of all cells of one scan."""
+        return [row[quantity] for key, rows in self.cells.items() if key[0] == scan for row in rows]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All methods at one acceleration of one law."""
+
+    law: str
+    nominal: float
+    true: float
+    unit: Unit
+    lines: Sequence[Line]
+    reference: str | None
+    """The title of what gains are over."""
+
+    @property
+    def title(self) -> str:
+        return f"R = {self.nominal:g}, {self.law} (true R {self.true:.2f})"
+
+    @property
+    def scans(self) -> list[str]:
+        return sorted({key[0] for key in self.unit.groups})
