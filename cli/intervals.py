@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mri_score.evaluation.intervals import Factor
     from mri_score.models.base import ScoreModel
-    from mri_score.pipeline.volume import Options
+    from mri_score.pipeline.options import Options
 
 
 @click.command("intervals")
@@ -67,7 +67,7 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
     from mri_score.evaluation.intervals import Intervals, require_units
     from mri_score.files import make_folder, sha256
     from mri_score.methods import METHODS
-    from mri_score.pipeline.volume import counted
+    from mri_score.pipeline.facts import counted
     from mri_score.priors.store import find_prior, load_prior
     from mri_score.readers.fastmri import fastmri_files
 

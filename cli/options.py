@@ -127,7 +127,7 @@ def make_sampling(given: dict[str, Any]) -> Any:
 
 def make_options(given: dict[str, Any], **more: Any) -> Any:
     """The Options of the walks that --sampler and what belongs to it describe."""
-    from mri_score.pipeline.volume import Options
+    from mri_score.pipeline.options import Options
 
     shared = ("steps", "samples", "seed", "batch_size", "device", "precision")
     return Options(method=given["sampler"], **{name: given[name] for name in shared}, **more)

@@ -48,7 +48,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "schedules": ("noise.schedules",),
     "score": ("models.base", "models.network", "models.preconditioning", "models.analytic", "models.counted"),
     "subject": ("benchmark.subject",),
-    "volumes": ("pipeline.volume",),
+    "volumes": ("pipeline.volume", "pipeline.result", "pipeline.options", "pipeline.baselines", "pipeline.facts"),
 }
 """Old module -> the modules that hold its names today, within the package."""
 

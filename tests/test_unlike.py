@@ -22,8 +22,10 @@ from mri_score.noise.schedules import Karras
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.facts import unlike_note
+from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import write_volume
-from mri_score.pipeline.volume import Options, reconstruct_volume, unlike_note
+from mri_score.pipeline.volume import reconstruct_volume
 from mri_score.posteriors import AdaptiveDraw
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
 from mri_score.readers.fastmri import FastMRI

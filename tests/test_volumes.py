@@ -18,7 +18,8 @@ from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.pipeline import volume as volumes
-from mri_score.pipeline.volume import Options, ahead, reconstruct_volume
+from mri_score.pipeline.options import Options
+from mri_score.pipeline.volume import ahead, reconstruct_volume
 from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import walk_end
 from mri_score.simulation.simulate import simulate

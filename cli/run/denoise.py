@@ -17,7 +17,7 @@ from mri_score.files import make_folder
 from mri_score.models.network import find_precision
 from mri_score.numerics.fourier import resize_image
 from mri_score.pipeline.denoise import Denoised, check_full, denoise_slice
-from mri_score.pipeline.volume import counted
+from mri_score.pipeline.facts import counted
 from mri_score.priors.store import find_prior, load_prior, read_record
 from mri_score.readers.fastmri import FastMRI, fastmri_files
 from mri_score.readers.hdf5 import write_arrays

@@ -25,17 +25,12 @@ from mri_score.memory import footprint
 from mri_score.methods import METHODS
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import key
+from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
+from mri_score.pipeline.facts import counted
+from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import finished, read_scores, score_rows, write_pictures, write_scores, write_volume
-from mri_score.pipeline.volume import (
-    MVUE,
-    TRAJECTORY_BASELINES,
-    Options,
-    Volume,
-    counted,
-    on_gpu,
-    reconstruct_volume,
-    slices_together,
-)
+from mri_score.pipeline.result import MVUE, Volume
+from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_together
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers.fastmri import FastMRI, fastmri_files
 from mri_score.reconstruction import find_device

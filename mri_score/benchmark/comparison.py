@@ -23,7 +23,7 @@ from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
 from mri_score.methods import METHODS
 from mri_score.models.network import PRECISIONS, NetworkPrior
-from mri_score.pipeline.volume import BASELINES
+from mri_score.pipeline.baselines import BASELINES
 from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import sigpy.mri.linop
 import torch
 from sigpy.linop import Linop
 from torch import Tensor
@@ -42,6 +43,16 @@ class SigpyOperator(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         _check(y, self.sample_shape, len(self.linops))
         return _Apply.apply(y, tuple(linop.H for linop in self.linops))
+
+
+def sigpy_sense(maps: Tensor, mask: Tensor) -> SigpyOperator:
+    """The same job as `Sense` through SigPy's linop. Shapes: maps (B, C, H, W), mask broadcastable to them."""
+    weights = mask.expand(len(maps), *mask.shape[1:]).cpu().numpy().astype(np.float32)
+    linops = [
+        sigpy.mri.linop.Sense(one.cpu().numpy(), weights=np.broadcast_to(weight, one.shape[-2:]))
+        for one, weight in zip(maps, weights[:, 0], strict=True)
+    ]
+    return SigpyOperator(linops if len(linops) > 1 else linops[0])
 
 
 class _Apply(torch.autograd.Function):

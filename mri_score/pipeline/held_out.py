@@ -8,8 +8,12 @@ import torch
 from torch import Generator, Tensor
 
 from mri_score.data.coils import SIZES, calibration_region
+from mri_score.data.masks import mask_seed
+from mri_score.data.noncartesian import NonCartesianScan
+from mri_score.data.scan import Scan
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_kspace
+from mri_score.numerics.noise import generators, key
 from mri_score.operators.sense import Sense
 
 
@@ -109,3 +113,11 @@ def misfit(
         predictions = torch.view_as_real(torch.stack([predict(draw) for draw in samples]))
         spread = float((1 + 1 / len(samples)) * predictions.var(0).sum() / unit)
     return Misfit(squared(image), draws, spread, int(points.sum()))
+
+
+def held_out_of(scan: Scan, amount: float) -> Tensor:
+    """The left-out samples of a volume, which follow from the seed of its mask."""
+    if isinstance(scan, NonCartesianScan):
+        raise InputError(f"{scan.file.path}: --check-lines leaves out samples of a mask, not of a trajectory")
+    seed = key("held-out lines", *mask_seed(scan.file.path.name, scan.sampling.seed))
+    return hold_out(scan.mask, scan.file.image_shape, amount, generators(seed)[0])

@@ -18,7 +18,8 @@ from mri_score.evaluation.panel import choose_zoom, panel, picture, save_png, zo
 from mri_score.evaluation.report import Report, SliceFigures, Table, score_table, write_report
 from mri_score.files import alone, write_text
 from mri_score.methods import METHODS
-from mri_score.pipeline.volume import MVUE, Options, Volume
+from mri_score.pipeline.options import Options
+from mri_score.pipeline.result import MVUE, Volume
 from mri_score.readers.hdf5 import new_hdf5
 
 REPORTED_SLICES = 4

@@ -1,250 +1,36 @@
-"""A volume: reconstructed slice by slice, with what it is compared with, and scored where there is a truth."""
+"""A volume, reconstructed slice by slice, with what it is compared with."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import sigpy.mri.linop
 import torch
 from torch import Tensor
 
-from mri_score import baselines
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.masks import mask_seed
 from mri_score.data.noise_rings import whiten
-from mri_score.data.noncartesian import NonCartesianScan, gridding
+from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan, coil_weight
-from mri_score.data.trajectories import Trajectory
-from mri_score.errors import InputError, unknown_name
-from mri_score.evaluation.intervals import TARGETS, Intervals, covered, predicted_std, relative_errors
-from mri_score.evaluation.metrics import complex_nrmse, foreground, volume_scores
+from mri_score.evaluation.metrics import complex_nrmse
 from mri_score.evaluation.out_of_distribution import threshold_at
-from mri_score.evaluation.report import MethodScores, Promise
-from mri_score.evaluation.uncertainty import Calibration, calibration
-from mri_score.methods import DEFAULT_METHOD, METHODS
 from mri_score.models.base import ScoreModel
 from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.numerics.fourier import resize_image
-from mri_score.numerics.noise import generators, key
-from mri_score.operators.base import LinearOperator
 from mri_score.operators.noncartesian import find_gain
-from mri_score.operators.sense import Sense
-from mri_score.operators.sigpy import SigpyOperator
-from mri_score.pipeline.held_out import Misfit, hold_out, misfit
+from mri_score.pipeline.baselines import Classical, classical_methods
+from mri_score.pipeline.facts import counted, unlike_note, volume_facts
+from mri_score.pipeline.held_out import held_out_of, misfit
+from mri_score.pipeline.options import OPERATORS, Options
+from mri_score.pipeline.result import Volume
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-MVUE = "|MVUE|, maps from full k-space"
-RSS = "RSS of full k-space"
-
-
-def _sigpy(maps: Tensor, mask: Tensor) -> LinearOperator:
-    weights = mask.expand(len(maps), *mask.shape[1:]).cpu().numpy().astype(np.float32)
-    linops = [
-        sigpy.mri.linop.Sense(one.cpu().numpy(), weights=np.broadcast_to(weight, one.shape[-2:]))
-        for one, weight in zip(maps, weights[:, 0], strict=True)
-    ]
-    return SigpyOperator(linops if len(linops) > 1 else linops[0])
-
-
-OPERATORS: dict[str, Callable[[Tensor, Tensor], LinearOperator]] = {"torch": Sense, "sigpy": _sigpy}
-Baseline = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-BASELINES: dict[str, tuple[str, Baseline]] = {
-    "zero-filled": ("zero-filled", lambda y, maps, mask, noise_std: baselines.zero_filled(y, maps, mask)),
-    "cg-sense": ("CG-SENSE", lambda y, maps, mask, noise_std: baselines.cg_sense(y, maps, mask)),
-    "l1-wavelet": ("L1-wavelet", baselines.l1_wavelet),
-    "tv": ("total variation", baselines.total_variation),
-}
-TrajectoryBaseline = Callable[[Acquisition, Trajectory], Tensor]
-TRAJECTORY_BASELINES: dict[str, tuple[str, TrajectoryBaseline]] = {
-    "zero-filled": ("gridding", gridding),
-    "cg-sense": ("CG-SENSE", lambda scan, trajectory: scan.operator().cg_sense(scan.kspace)),  # type: ignore[arg-type]
-}
-"""Those of `BASELINES` that are offered for non-Cartesian scans, and what they are there."""
-Classical = Callable[[Acquisition], Tensor]
-"""From one slice to its image (H, W), in its scale."""
-DEFAULT_BASELINES = ("zero-filled", "cg-sense", "l1-wavelet")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a volume is reconstructed; the same for all volumes of a run."""
-
-    method: str = DEFAULT_METHOD
-    steps: int | None = None
-    samples: int = 4
-    seed: int = 0
-    batch_size: int = 8
-    device: str = "auto"
-    precision: str = "float32"
-    """What the prior's network computes in."""
-    warm_start: float | None = None
-    """The sigma at or below which walks start, about CG-SENSE; None for walks from noise."""
-    operator: str = "torch"
-    baselines: Sequence[str] = DEFAULT_BASELINES
-    keep_samples: bool = False
-    check_lines: float | None = None
-    """A number or share of sampled lines, left out of a second reconstruction that must predict them."""
-    intervals: Intervals | None = None
-    """What makes an interval of the standard deviation."""
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise unknown_name("the sampler", self.method, METHODS)
-        if self.operator not in OPERATORS:
-            raise unknown_name("the operator", self.operator, OPERATORS)
-        find_precision(self.precision)
-        for name in self.baselines:
-            if name not in BASELINES:
-                raise unknown_name("the baseline", name, BASELINES)
-
-    @property
-    def estimate(self) -> str:
-        """What the mean of the results is called."""
-        if not METHODS[self.method].draws:
-            return f"{self.method} estimate" if self.samples == 1 else f"mean of {self.samples} {self.method} estimates"
-        return "posterior mean of one walk" if self.samples == 1 else f"posterior mean of {self.samples} draws"
-
-
-@dataclass
-class Volume:
-    """What was found of one volume; images in the file's units, cropped to the written size."""
-
-    name: str
-    slices: list[int]
-    acceleration: float
-    """The true one."""
-    facts: dict[str, str]
-    notes: list[str]
-    mask: Tensor | None = None
-    """As `Scan.mask`, or in its place:"""
-    trajectory: Tensor | None = None
-    """(M, 2), as `Acquisition.trajectory`."""
-    intervals: Intervals | None = None
-    images: list[Tensor] = field(default_factory=list)
-    """(h, w) complex, one a slice: what the reconstruction gives as its image."""
-    samples: list[Tensor] = field(default_factory=list)
-    """(P, h, w) complex, one a slice."""
-    stds: list[Tensor] = field(default_factory=list)
-    """(h, w): of each real component of the draws."""
-    noise: list[float] = field(default_factory=list)
-    """Of each real component of k-space, one a slice."""
-    weight: list[Tensor] = field(default_factory=list)
-    truth: list[Tensor] = field(default_factory=list)
-    """(h, w) complex: the MVUE of full k-space."""
-    truth_rss: list[Tensor] = field(default_factory=list)
-    projected: list[Tensor] = field(default_factory=list)
-    """(h, w) complex: the truth's coil images on the maps of the reconstruction."""
-    complex_nrmse: list[float] = field(default_factory=list)
-    baselines: dict[str, list[Tensor]] = field(default_factory=dict)
-    """By title: (h, w) magnitudes in the file's coils, one a slice."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    held_out: dict[str, Misfit] = field(default_factory=dict)
-    """Of each method, over all slices."""
-    unlike: list[float] = field(default_factory=list)
-    """One a slice, where it is known: `misfit_ratio`, mean over its walks."""
-    _scores: dict[str, dict[str, list[MethodScores]]] = field(default_factory=dict, repr=False)
-
-    @property
-    def image(self) -> Tensor:
-        """(S, h, w) complex."""
-        return torch.stack(self.images)
-
-    @property
-    def rss(self) -> Tensor:
-        """Magnitude as fastMRI's tools expect it: (S, h, w)."""
-        return self.image.abs() * torch.stack(self.weight)
-
-    @property
-    def one_draw(self) -> Tensor:
-        return torch.stack([draws[0] for draws in self.samples]).abs() * torch.stack(self.weight)
-
-    @property
-    def std(self) -> Tensor:
-        """(S, h, w), of each real component, in units of the RSS image; zero for one draw."""
-        return torch.stack(self.stds) * torch.stack(self.weight)
-
-    @property
-    def predicted(self) -> list[np.ndarray]:
-        """(h, w) a slice: the standard deviation of the error against a full scan, as `predicted_std` defines it."""
-        return [predicted_std(std, noise, self.acceleration) for std, noise in zip(self.stds, self.noise, strict=True)]
-
-    def interval(self, target: str) -> Tensor | None:
-        """(S, h, w): half the width of the intervals of one of `TARGETS`: magnitudes in units of the RSS image,
-        components in those of the complex image.
-        """
-        if self.intervals is None:
-            return None
-        factor = getattr(self.intervals.at(self.acceleration), target)
-        half = factor * torch.from_numpy(np.stack(self.predicted))
-        return half * torch.stack(self.weight) if target == "magnitude" else half
-
-    def interval_scores(self, target: str) -> list[np.ndarray]:
-        """For each slice the errors inside the foreground, in units of `predicted`; none without a truth."""
-        if not self.truth:
-            return []
-        images, truths = self.images, self.projected
-        if target == "magnitude":
-            images, truths = [image.abs() for image in images], [truth.abs() for truth in truths]
-        slices = zip(images, self.predicted, truths, self.foreground, strict=True)
-        return [relative_errors(*one) for one in slices if one[-1].any()]
-
-    def promise(self) -> Promise | None:
-        """What the intervals promise, and where there is a truth what they keep."""
-        if self.intervals is None:
-            return None
-        factor = self.intervals.at(self.acceleration)
-        factors = {target: getattr(factor, target) for target in TARGETS}
-        scores = {target: self.interval_scores(target) for target in TARGETS if self.truth}
-        fitted = f"{counted(self.intervals.slices, 'slice')} of {counted(self.intervals.volumes, 'volume')}"
-        return Promise(
-            self.intervals.level,
-            factors,
-            {target: covered(found, factors[target]) for target, found in scores.items()},
-            f"{fitted} at acceleration {factor.acceleration:.2f}",
-        )
-
-    @property
-    def foreground(self) -> np.ndarray:
-        return foreground(torch.stack(self.truth_rss))
-
-    def scores(self, estimate: str) -> dict[str, list[MethodScores]]:
-        """For each target, the methods' scores, once all slices are there; nothing without a truth."""
-        if not self.truth:
-            return {}
-        if estimate not in self._scores:
-            self._scores[estimate] = self._find_scores(estimate)
-        return self._scores[estimate]
-
-    def _find_scores(self, estimate: str) -> dict[str, list[MethodScores]]:
-        methods = {title: torch.stack(images) for title, images in self.baselines.items()}
-        if len(self.samples[0]) > 1:
-            methods["one draw"] = self.one_draw
-        methods[estimate] = self.rss
-        inside = self.foreground
-        return {
-            target: [
-                MethodScores(
-                    name, volume_scores(truth, image, inside), volume_scores(truth, image), self.seconds.get(name)
-                )
-                for name, image in methods.items()
-            ]
-            for target, truth in ((MVUE, torch.stack(self.truth).abs()), (RSS, torch.stack(self.truth_rss)))
-        }
-
-    def calibration(self) -> Calibration | None:
-        """Whether the draws spread as they err, inside the foreground."""
-        if not self.projected or len(self.samples[0]) < 2:
-            return None
-        return calibration(torch.stack(self.samples, 1), torch.stack(self.projected), self.foreground)
 
 
 def reconstruct_volume(
@@ -267,8 +53,8 @@ def reconstruct_volume(
     else:
         volume.trajectory = trajectory.coordinates
     gain = 1.0 if trajectory is None else find_gain(trajectory.coordinates, trajectory.shape)
-    held = None if options.check_lines is None else _held_out(scan, options.check_lines)
-    classical = _baselines(options.baselines, trajectory)
+    held = None if options.check_lines is None else held_out_of(scan, options.check_lines)
+    classical = classical_methods(options.baselines, trajectory)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     if isinstance(prior, NetworkPrior):
         prior.precision = find_precision(options.precision)
@@ -282,7 +68,7 @@ def reconstruct_volume(
         _add(volume, scan, group, prior, options, progress)
         if held is not None:
             _check(volume, group, held, prior, options, progress)
-    volume.facts = _facts(scan, options, levels)
+    volume.facts = volume_facts(scan, options, levels)
     if held is not None:
         volume.facts["Held out"] = counted(int(held.sum()), "line" if 1 in held.shape[-2:] else "point")
     if options.intervals is not None:
@@ -291,22 +77,6 @@ def reconstruct_volume(
     if (warning := unlike_note(volume.unlike, threshold, prior.about.get("ood_basis", {}))) is not None:
         volume.notes = [*volume.notes, warning]
     return volume
-
-
-def unlike_note(ratios: Sequence[float], threshold: float | None, basis: Mapping[str, object]) -> str | None:
-    """The warning that some slices of a volume look unlike what the prior knows; None without a reason.
-
-    basis: what the threshold was measured on, as `scripts/calibrate_ood.py` records it.
-    """
-    above = [] if threshold is None else [ratio for ratio in ratios if ratio > threshold]
-    if not above:
-        return None
-    measured = f" ({basis['slices']} slices, {basis['law']} masks)" if {"slices", "law"} <= set(basis) else ""
-    where = "" if len(ratios) == 1 else f"; {len(above)} of {len(ratios)} slices are above that"
-    return (
-        f"unlike what the prior knows: its denoised images misfit k-space by {max(above):.1f}, and on scans like its"
-        f" validation images{measured} hardly ever by more than {threshold:.1f} at this acceleration{where}"
-    )
 
 
 def on_gpu(options: Options) -> bool:
@@ -423,16 +193,10 @@ def _sample(
     return sample_posterior(
         _stacked(parts),
         prior,
-        options.method,
-        steps=options.steps,
-        samples=options.samples,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        device=options.device,
+        options,
         slices=[one.number for one in group],
         operator=OPERATORS[options.operator],
         progress=progress,
-        warm_start=options.warm_start,
     )
 
 
@@ -444,14 +208,6 @@ def _stacked(parts: Sequence[Acquisition]) -> Acquisition:
         torch.cat([getattr(one, name) for one in parts]) for name in ("kspace", "maps", "noise_std", "scale")
     )
     return replace(parts[0], kspace=kspace, maps=maps, noise_std=noise_std, scale=scale)
-
-
-def _held_out(scan: Scan, amount: float) -> Tensor:
-    """The left-out samples of a volume, which follow from the seed of its mask."""
-    if isinstance(scan, NonCartesianScan):
-        raise InputError(f"{scan.file.path}: --check-lines leaves out samples of a mask, not of a trajectory")
-    seed = key("held-out lines", *mask_seed(scan.file.path.name, scan.sampling.seed))
-    return hold_out(scan.mask, scan.file.image_shape, amount, generators(seed)[0])
 
 
 def _check(
@@ -476,31 +232,6 @@ def _check(
             volume.held_out[name] = volume.held_out[name] + part if name in volume.held_out else part
 
 
-def _baselines(names: Sequence[str], trajectory: Trajectory | None) -> dict[str, Classical]:
-    """The classical methods of these names, by title."""
-    if trajectory is None:
-        return {BASELINES[name][0]: partial(_on_grid, BASELINES[name][1]) for name in names}
-    for name in names:
-        if name not in TRAJECTORY_BASELINES:
-            raise InputError(
-                f"the baseline {name} is not offered along a trajectory; known there:"
-                f" {', '.join(TRAJECTORY_BASELINES)} (gridding takes the place of zero-filled)"
-            )
-    chosen = [TRAJECTORY_BASELINES[name] for name in names]
-    return {title: partial(_along, method, trajectory) for title, method in chosen}
-
-
-def _on_grid(method: Baseline, acquisition: Acquisition) -> Tensor:
-    assert acquisition.kspace is not None and acquisition.maps is not None
-    assert acquisition.mask is not None and acquisition.noise_std is not None
-    kspace, maps, mask = acquisition.kspace, acquisition.maps, acquisition.mask
-    return method(kspace[0], maps[0], mask[0], float(acquisition.noise_std))
-
-
-def _along(method: TrajectoryBaseline, trajectory: Trajectory, acquisition: Acquisition) -> Tensor:
-    return method(acquisition, trajectory)[0]
-
-
 def _add_truth(
     volume: Volume, scan: Scan, acquisition: Acquisition, truth: Tensor, coil_images: Tensor, image: Tensor
 ) -> None:
@@ -516,61 +247,3 @@ def _add_truth(
 def _written(image: Tensor, scan: Scan) -> Tensor:
     """Cropped to the size that is written."""
     return resize_image(image, scan.file.crop)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 slice`, `2 slices`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
-    file = scan.file
-    method = METHODS[options.method]
-    steps = method.steps if options.steps is None else options.steps
-    cost = f"{steps} levels, {steps * method.calls} network calls a draw"
-    warm = {}
-    if options.warm_start is not None:
-        cost = f"of {steps} levels those of the warm start"
-        warm["Warm start"] = f"at sigma {options.warm_start:g}, about CG-SENSE"
-    along = isinstance(scan, NonCartesianScan)
-    return {
-        "File": file.path.name,
-        "Acquisition": f"{file.acquisition}, {counted(file.slices, 'slice')}, {counted(file.coils, 'coil')},"
-        f" {file.rows} x {file.cols}",
-        **_sampling(scan),
-        "Coil maps": _source_of_maps(scan),
-        "Coils": "whitened" if scan.noise.whitening is not None and scan.mixing is not None else "as stored",
-        "Noise": f"{scan.noise_std:.4g} in the file's units; {np.mean(levels):.4f} of the image scale",
-        "Method": f"{options.method}, {cost}",
-        **warm,
-        "Draws": str(options.samples),
-        "Seed": str(options.seed),
-        "Precision": options.precision,
-        "Operator": "non-uniform Fourier transform" if along else options.operator,
-    }
-
-
-def _sampling(scan: Scan) -> dict[str, str]:
-    if isinstance(scan, NonCartesianScan):
-        trajectory = scan.trajectory
-        return {
-            "Sampling": f"{trajectory.name} trajectory, {counted(len(trajectory.coordinates), 'sample')} a coil,"
-            " simulated from full k-space",
-            "Acceleration": f"{scan.acceleration:.2f}",
-        }
-    nominal, seed = scan.sampling.nominal, scan.sampling.seed
-    return {
-        "Sampling": scan.sampling.law if scan.sampling.acceleration is not None else "as acquired",
-        "Acceleration": f"{scan.acceleration:.2f}" + ("" if nominal is None else f" (nominal {nominal:g})"),
-        "Mask seed": "from the file name" if seed is None else str(seed),
-    }
-
-
-def _source_of_maps(scan: Scan) -> str:
-    if isinstance(scan, NonCartesianScan):
-        return "ESPIRiT from the samples near the centre of k-space"
-    if scan.given_maps is not None:
-        return f"given ({Path(scan.given_maps).name})"
-    if scan.full_maps:
-        return "ESPIRiT from full k-space (a study: no real scan has it)"
-    return "ESPIRiT from the calibration region of the sampled data"

@@ -20,8 +20,9 @@ from torch import Tensor
 from mri_score.data.scan import Scan
 from mri_score.models.network import NetworkPrior
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import write_pictures, write_volume
-from mri_score.pipeline.volume import Options, reconstruct_volume
+from mri_score.pipeline.volume import reconstruct_volume
 from mri_score.priors.store import load_prior
 from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import find_device, sample_posterior

@@ -1,0 +1,87 @@
+"""What a report says of a volume besides its scores: where it comes from, how it was made, what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mri_score.data.noncartesian import NonCartesianScan
+from mri_score.data.scan import Scan
+from mri_score.methods import METHODS
+from mri_score.pipeline.options import Options
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 slice`, `2 slices`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def volume_facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
+    file = scan.file
+    method = METHODS[options.method]
+    steps = method.steps if options.steps is None else options.steps
+    cost = f"{steps} levels, {steps * method.calls} network calls a draw"
+    warm = {}
+    if options.warm_start is not None:
+        cost = f"of {steps} levels those of the warm start"
+        warm["Warm start"] = f"at sigma {options.warm_start:g}, about CG-SENSE"
+    along = isinstance(scan, NonCartesianScan)
+    return {
+        "File": file.path.name,
+        "Acquisition": f"{file.acquisition}, {counted(file.slices, 'slice')}, {counted(file.coils, 'coil')},"
+        f" {file.rows} x {file.cols}",
+        **_sampling(scan),
+        "Coil maps": _source_of_maps(scan),
+        "Coils": "whitened" if scan.noise.whitening is not None and scan.mixing is not None else "as stored",
+        "Noise": f"{scan.noise_std:.4g} in the file's units; {np.mean(levels):.4f} of the image scale",
+        "Method": f"{options.method}, {cost}",
+        **warm,
+        "Draws": str(options.samples),
+        "Seed": str(options.seed),
+        "Precision": options.precision,
+        "Operator": "non-uniform Fourier transform" if along else options.operator,
+    }
+
+
+def _sampling(scan: Scan) -> dict[str, str]:
+    if isinstance(scan, NonCartesianScan):
+        trajectory = scan.trajectory
+        return {
+            "Sampling": f"{trajectory.name} trajectory, {counted(len(trajectory.coordinates), 'sample')} a coil,"
+            " simulated from full k-space",
+            "Acceleration": f"{scan.acceleration:.2f}",
+        }
+    nominal, seed = scan.sampling.nominal, scan.sampling.seed
+    return {
+        "Sampling": scan.sampling.law if scan.sampling.acceleration is not None else "as acquired",
+        "Acceleration": f"{scan.acceleration:.2f}" + ("" if nominal is None else f" (nominal {nominal:g})"),
+        "Mask seed": "from the file name" if seed is None else str(seed),
+    }
+
+
+def _source_of_maps(scan: Scan) -> str:
+    if isinstance(scan, NonCartesianScan):
+        return "ESPIRiT from the samples near the centre of k-space"
+    if scan.given_maps is not None:
+        return f"given ({Path(scan.given_maps).name})"
+    if scan.full_maps:
+        return "ESPIRiT from full k-space (a study: no real scan has it)"
+    return "ESPIRiT from the calibration region of the sampled data"
+
+
+def unlike_note(ratios: Sequence[float], threshold: float | None, basis: Mapping[str, object]) -> str | None:
+    """The warning that some slices of a volume look unlike what the prior knows; None without a reason.
+
+    basis: what the threshold was measured on, as `scripts/calibrate_ood.py` records it.
+    """
+    above = [] if threshold is None else [ratio for ratio in ratios if ratio > threshold]
+    if not above:
+        return None
+    measured = f" ({basis['slices']} slices, {basis['law']} masks)" if {"slices", "law"} <= set(basis) else ""
+    where = "" if len(ratios) == 1 else f"; {len(above)} of {len(ratios)} slices are above that"
+    return (
+        f"unlike what the prior knows: its denoised images misfit k-space by {max(above):.1f}, and on scans like its"
+        f" validation images{measured} hardly ever by more than {threshold:.1f} at this acceleration{where}"
+    )
