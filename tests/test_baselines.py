@@ -6,7 +6,9 @@ import inspect
 
 import numpy as np
 import pytest
+import pywt
 import sigpy
+import sigpy.mri
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from mri_score.baselines import (
     weight_by_rule,
     zero_filled,
 )
+from mri_score.baselines.wavelets import coefficients, decompose, draw_shifts, shrink
 from mri_score.errors import InputError
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
@@ -62,16 +65,15 @@ def psnr(image: Tensor, truth: Tensor) -> float:
     return float(-10 * torch.log10((image.abs() - truth.abs())[inside].square().mean()))
 
 
-def penalty(method, x: Tensor) -> float:
-    """|T x|_1, with differences by numpy's roll and wavelets by SigPy."""
-    if method is total_variation:
-        return sum(float((x - x.roll(1, axis)).abs().sum()) for axis in (0, 1))
-    return float(np.abs(sigpy.fwt(x.numpy(), wave_name="db4")).sum())
+def penalty(x: Tensor) -> float:
+    """Isotropic total variation by numpy's roll."""
+    x = x.numpy()
+    return float(np.sqrt(sum(np.abs(x - np.roll(x, 1, axis)) ** 2 for axis in (0, 1))).sum())
 
 
-def objective(method, x: Tensor, weight: float, kspace: Tensor, maps: Tensor, mask: Tensor) -> float:
+def objective(x: Tensor, weight: float, kspace: Tensor, maps: Tensor, mask: Tensor) -> float:
     residual = Sense(maps[None], mask)(x[None])[0] - kspace
-    return float(residual.abs().square().sum()) / 2 + weight * penalty(method, x)
+    return float(residual.abs().square().sum()) / 2 + weight * penalty(x)
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -113,24 +115,133 @@ def test_one_coil_converges_at_once_and_stays_there(size):
         assert psnr(method(kspace, maps, mask, NOISE), truth) > psnr(expected, truth) - 1
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_each_weight_minimises_its_own_objective(method):
+def test_each_weight_of_total_variation_minimises_its_own_objective():
     """x(w) is better at w than the images of other weights, than CG-SENSE, and than itself moved at random."""
     kspace, maps, mask, _ = scan()
-    images = {w: method(kspace, maps, mask, NOISE, weight=w, iterations=300) for w in (0.005, 0.02)}
+    images = {w: total_variation(kspace, maps, mask, NOISE, weight=w, iterations=300) for w in (0.005, 0.02)}
     others = [*images.values(), zero_filled(kspace, maps, mask), cg_sense(kspace, maps, mask)]
     for weight, x in images.items():
-        own = objective(method, x, weight, kspace, maps, mask)
+        own = objective(x, weight, kspace, maps, mask)
         moved = [x + 0.01 * gaussian(*x.shape, seed=seed) for seed in range(3)]
         rivals = [other for other in [*others, *moved] if other is not x]
-        assert all(own < objective(method, rival, weight, kspace, maps, mask) for rival in rivals)
+        assert all(own < objective(rival, weight, kspace, maps, mask) for rival in rivals)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_hundred_iterations_are_nearly_converged(method):
+class GroupNorm(sigpy.prox.Prox):
+    """The proximal step of weight sum_p |(g_p, h_p)|, for SigPy."""
+
+    def __init__(self, shape, weight):
+        self.weight = weight
+        super().__init__(shape)
+
+    def _prox(self, alpha, pairs):
+        size = np.sqrt((np.abs(pairs) ** 2).sum(0))
+        return pairs * np.maximum(size - alpha * self.weight, 0) / np.maximum(size, 1e-30)
+
+
+@pytest.mark.parametrize("size", [(32, 33), (48, 51)])
+def test_total_variation_reaches_the_optimum_of_sigpy(size):
+    """SigPy's alternating direction method, run long: 1e-3 with many inner iterations, 5e-3 as it is by default."""
+    kspace, maps, mask, _ = scan(size)
+    weight = 0.01
+    A = sigpy.mri.linop.Sense(maps.numpy(), weights=mask.numpy().astype(np.float32))
+    D = sigpy.linop.FiniteDifference(A.ishape)
+    long = sigpy.app.LinearLeastSquares(
+        A, kspace.numpy(), proxg=GroupNorm(D.oshape, weight), G=D, solver="ADMM", rho=0.2, max_iter=600,
+        max_cg_iter=10, show_pbar=False,
+    ).run()  # fmt: skip
+    limit = torch.from_numpy(long)
+    exact = total_variation(kspace, maps, mask, NOISE, weight=weight, iterations=600, inner_iterations=30)
+    assert relative(exact, limit) < 1e-3
+    assert relative(total_variation(kspace, maps, mask, NOISE, weight=weight), limit) < 5e-3
+    assert relative(cg_sense(kspace, maps, mask), limit) > 5e-2
+
+
+def pywt_bands(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Details from fine to coarse and the last approximation; each axis is split while it has 16 or more."""
+    details = []
+    while axes := [axis for axis in (0, 1) if x.shape[axis] >= 16]:
+        found = pywt.dwtn(x, "db2", mode="symmetric", axes=axes)
+        x = found.pop("a" * len(axes))
+        details.append((axes, found))
+    return details, x
+
+
+def pywt_shrink(x: np.ndarray, threshold: float, shift: tuple[int, int]) -> np.ndarray:
+    soft = lambda c: c * np.maximum(1 - threshold / np.maximum(np.abs(c), 1e-30), 0)  # noqa: E731
+    shape = x.shape
+    details, low = pywt_bands(np.roll(x, shift, (0, 1)))
+    low = soft(low)
+    for place in reversed(range(len(details))):
+        axes, found = details[place]
+        bands = {name: soft(band) for name, band in found.items()} | {"a" * len(axes): low}
+        low = pywt.idwtn(bands, "db2", mode="symmetric", axes=axes)
+        above = details[place - 1][1] if place else None
+        rows, cols = shape if above is None else next(iter(above.values())).shape
+        low = low[:rows, :cols]
+    return np.roll(low, (-shift[0], -shift[1]), (0, 1))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (67, 90), (31, 200), (15, 40), (9, 7), (33, 16)])
+def test_the_wavelet_is_that_of_pywavelets(size):
+    """Daubechies with two vanishing moments, half-sample symmetric, for all sizes; complex images, two of them."""
+    images = torch.stack([gaussian(*size, seed=seed) for seed in range(2)])
+    for number, image in enumerate(images):
+        details, low = pywt_bands(image.numpy())
+        *found, last = (band[number] for band in decompose(images))
+        assert len(found) == len(details)
+        assert np.abs(last[0].numpy() - low).max() < 1e-4
+        for bands, (_, expected) in zip(found, details, strict=True):
+            assert np.abs(bands.numpy() - np.stack([expected[name] for name in sorted(expected)])).max() < 1e-4
+
+
+@pytest.mark.parametrize("size", [(64, 64), (67, 90), (31, 200), (9, 7)])
+def test_shrinking_follows_pywavelets_and_nothing_shrinks_nothing(size):
+    image, shift = gaussian(*size), (5, 11)
+    assert relative(shrink(image[None], 0.0, shift)[0], image) < 1e-5
+    assert relative(shrink(image[None], 0.7, shift)[0], torch.from_numpy(pywt_shrink(image.numpy(), 0.7, shift))) < 1e-5
+
+
+def numpy_fista(kspace, maps, mask, weight, shifts):
+    """FISTA as BART iterates it: threshold, momentum, gradient step of .95."""
+    A = sigpy.mri.linop.Sense(maps.numpy(), weights=mask.numpy().astype(np.float32))
+    b = A.H(kspace.numpy())
+    x, before, momentum = 0 * b, 0 * b, 1.0
+    for shift in shifts:
+        x = pywt_shrink(x, 0.95 * weight, shift)
+        last, momentum = momentum, (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        x, before = x + (last - 1) / momentum * (x - before), x
+        x = x + 0.95 * (b - A.N(x))
+        yield x
+
+
+def test_l1_wavelet_is_fista_with_the_shifts_that_it_was_given():
+    kspace, maps, mask, _ = scan()
+    shifts = [(3, 14), (0, 1), (9, 5), (7, 7), (2, 0), (15, 15)] * 2
+    expected = list(numpy_fista(kspace, maps, mask, 0.02, shifts))
+    found = l1_wavelet(kspace, maps, mask, NOISE, 0.02, 12, shifts=shifts, averaged=0)
+    assert relative(found, torch.from_numpy(expected[-1])) < 1e-4
+    found = l1_wavelet(kspace, maps, mask, NOISE, 0.02, 12, shifts=shifts)
+    assert relative(found, torch.from_numpy(np.mean(expected[-4:], 0))) < 1e-4
+
+
+def test_shifts_follow_the_key_alone_and_hardly_matter():
+    kspace, maps, mask, truth = scan((64, 63))
+    keys = [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]
+    images = [l1_wavelet(kspace, maps, mask, NOISE, key=key) for key in keys]
+    assert torch.equal(images[0], l1_wavelet(kspace, maps, mask, NOISE, key=(0, "a", 0)))
+    assert all(0 < relative(other, images[0]) < 0.01 for other in images[1:])
+    fixed = l1_wavelet(kspace, maps, mask, NOISE, shifts=[(0, 0)] * 100)
+    assert min(psnr(image, truth) for image in images) > psnr(fixed, truth) + 0.1
+    shifts = draw_shifts((64, 31), 4000, generators(0)[0])
+    assert {rows for rows, _ in shifts} == set(range(8)) and {cols for _, cols in shifts} == set(range(4))
+
+
+@pytest.mark.parametrize(("method", "change"), [(l1_wavelet, 0.03), (total_variation, 0.005)])
+def test_a_hundred_iterations_are_nearly_converged(method, change):
     kspace, maps, mask, _ = scan()
     short, long = (method(kspace, maps, mask, NOISE, iterations=n) for n in (100, 1000))
-    assert relative(short, long) < 0.01
+    assert relative(short, long) < change
 
 
 @pytest.mark.parametrize(("method", "margin"), [(l1_wavelet, 2), (total_variation, 6)])
@@ -176,8 +287,8 @@ def test_the_rule_is_the_most_likely_scale():
     """For coefficients drawn from exp(-|w| / b) in the complex plane the rule finds noise_std^2 / b."""
     scale, random = 0.3, np.random.default_rng(0)
     radius, angle = random.gamma(2, scale, (300, 301)), random.uniform(0, 2 * np.pi, (300, 301))
-    image = radius * np.exp(1j * angle)
-    weight = weight_by_rule(image, sigpy.linop.Identity(image.shape), 0.05)
+    image = torch.from_numpy(radius * np.exp(1j * angle))
+    weight = weight_by_rule(image, lambda x: x, 0.05)
     assert abs(weight * scale / 0.05**2 - 1) < 0.02
 
 
@@ -185,15 +296,18 @@ def test_the_rule_is_the_most_likely_scale():
 def test_no_truth_can_reach_a_reconstruction(method):
     names = set(inspect.signature(method).parameters)
     assert {"kspace", "maps", "mask", "noise_std", "weight", "iterations"} <= names <= {
-        "kspace", "maps", "mask", "noise_std", "weight", "iterations", "wavelet"
+        "kspace", "maps", "mask", "noise_std", "weight", "iterations", "key", "shifts", "averaged", "inner_iterations"
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_rule_follows_the_noise(method):
+@pytest.mark.parametrize(
+    ("method", "penalty"),
+    [(l1_wavelet, lambda x: float(coefficients(x[None]).abs().sum())), (total_variation, penalty)],
+)
+def test_the_rule_follows_the_noise(method, penalty):
     """More noise said, smoother image: the penalty of the result falls."""
     kspace, maps, mask, _ = scan()
-    penalties = [penalty(method, method(kspace, maps, mask, noise_std)) for noise_std in (0.005, 0.02, 0.08)]
+    penalties = [penalty(method(kspace, maps, mask, noise_std)) for noise_std in (0.005, 0.02, 0.08)]
     assert penalties[0] > penalties[1] > penalties[2]
 
 
@@ -220,6 +334,8 @@ def test_refusals():
         cg_sense(kspace, maps, mask[None])
     with pytest.raises(InputError, match="does not fit"):
         cg_sense(kspace, maps, mask[..., :5])
+    with pytest.raises(InputError, match="100 iterations need as many shifts, not 1"):
+        l1_wavelet(kspace, maps, mask, NOISE, shifts=[(0, 0)])
     with pytest.raises(InputError, match="not positive"):
         l1_wavelet(kspace, maps, mask, 0.0)
     for weight in (-1.0, 0.0, float("nan"), "best"):
@@ -228,7 +344,7 @@ def test_refusals():
 
 
 def test_the_rule_is_near_the_oracle_on_a_real_head(shared):
-    """A strip of an in-vivo slice at R = 4, maps from its calibration lines: within 1 dB of the best weight."""
+    """A strip of an in-vivo slice at R = 4, maps from its calibration lines: within 2 dB of the best weight."""
     h5py = pytest.importorskip("h5py")
     with h5py.File(shared / "data/kspace/brain_flash_16ch.h5") as file:
         full = file["kspace"][0].astype(np.complex64)
@@ -248,7 +364,7 @@ def test_the_rule_is_near_the_oracle_on_a_real_head(shared):
         reference = np.abs(truth / scale)
         inside = reference > 0.15 * np.percentile(reference, 99)
         error = (method(*arguments).abs().numpy() - reference)[inside]
-        assert 10 * np.log10(reference[inside].max() ** 2 / np.mean(error**2)) > tuned.psnr - 1
+        assert 10 * np.log10(reference[inside].max() ** 2 / np.mean(error**2)) > tuned.psnr - 2
 
 
 def _maps(kspace: np.ndarray) -> np.ndarray:

@@ -1,0 +1,186 @@
+"""L1-wavelet compressed sensing by FISTA with random cycle spinning, as BART's `pics -l1` does it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from mri_score.baselines.problem import Array, largest_eigenvalue, pose
+from mri_score.baselines.weights import find_weight
+from mri_score.errors import InputError
+from mri_score.numerics.noise import generators
+
+SMALLEST = 16
+"""An axis of fewer coefficients is not split again."""
+STEP = 0.95
+"""FISTA's step, in units of 1 / the largest eigenvalue of A^H A."""
+AVERAGED = 0.3
+"""Share of the iterations, the last ones, whose images are averaged."""
+
+_ROOT = math.sqrt(3)
+LOW = tuple(tap / (4 * math.sqrt(2)) for tap in (1 - _ROOT, 3 - _ROOT, 3 + _ROOT, 1 + _ROOT))
+HIGH = (-LOW[3], LOW[2], -LOW[1], LOW[0])
+"""Decomposition filters of Daubechies' wavelet with two vanishing moments (`db2` of PyWavelets, `dau2` of BART)."""
+TAPS = len(LOW)
+
+Shift = tuple[int, int]
+"""Rows and columns by which an image is shifted circularly."""
+
+
+@torch.no_grad()
+def l1_wavelet(
+    kspace: Array,
+    maps: Array,
+    mask: Array,
+    noise_std: float | Tensor,
+    weight: float | str = "rule",
+    iterations: int = 100,
+    *,
+    key: tuple[int, str, int] = (0, "", 0),
+    shifts: Sequence[Shift] | None = None,
+    averaged: float = AVERAGED,
+) -> Tensor:
+    """argmin_x |A x - y|^2 / 2 + weight |W x|_1 by FISTA from zero, W shifted at random in each iteration.
+
+    A fixed W leaves blocks where its grid lies. Random shifts remove them and gain 1 to 2 dB on brain scans, but the
+    last image then depends on the last shifts: single images scatter by up to .3 dB. The mean over the last iterations
+    does not (.03 dB), and is .2 to .3 dB better than they are.
+
+    kspace, maps: (C, H, W) complex; mask: bool or real, broadcastable to them; noise_std: that of each real component,
+    used by the rule alone.
+    weight: in units of the image, so that BART's `pics -w 1 -l1 -r weight` solves the same problem; without `-w 1`
+    BART first divides k-space by a scale s that it reads off its centre, and its -r is weight / s. "rule" takes
+    `weight_by_rule`.
+    key: (seed, file name, slice), which the random shifts depend on, and nothing else.
+    shifts: those of the iterations, where they are not to be drawn: [(0, 0)] * iterations for no cycle spinning.
+    averaged: share of the iterations, the last ones, whose images are averaged; 0 for the last image alone.
+    Returns the image, (H, W) complex64. The same shifts and averaged=0 give BART's image to 1e-4.
+    Errors: InputError for shapes that do not fit, a weight that is not positive, or too few shifts.
+    Reference: Lustig, Donoho and Pauly, Sparse MRI, MRM 2007; Beck and Teboulle, SIAM J. Imaging Sci. 2009; Coifman
+    and Donoho, Translation-invariant de-noising, 1995; random shifts: Figueiredo and Nowak, An EM algorithm for
+    wavelet-based image restoration, IEEE TIP 2003.
+    """
+    A, y = pose(kspace, maps, mask)
+    weight = find_weight(weight, lambda: A.cg_sense(y), coefficients, noise_std)
+    if shifts is None:
+        shifts = draw_shifts((y.shape[-2], y.shape[-1]), iterations, generators(*key)[0])
+    if len(shifts) < iterations:
+        raise InputError(f"{iterations} iterations need as many shifts, not {len(shifts)}")
+    step, b = STEP / largest_eigenvalue(A), A.adjoint(y)
+    x, before, momentum = torch.zeros_like(b), torch.zeros_like(b), 1.0
+    kept = max(1, round(averaged * iterations))
+    mean = torch.zeros_like(b)
+    for number in range(iterations):
+        x = shrink(x, weight * step, shifts[number])
+        momentum, last = (1 + math.sqrt(1 + 4 * momentum**2)) / 2, momentum
+        x, before = x + (last - 1) / momentum * (x - before), x
+        x = x + step * (b - A.normal(x))
+        if number >= iterations - kept:
+            mean += x / kept
+    return mean[0]
+
+
+def draw_shifts(shape: tuple[int, int], count: int, random: Generator) -> list[Shift]:
+    """Uniform shifts below 2^levels for each axis: all that give another transform."""
+    limits = [2 ** depth(n) for n in shape]
+    rows, cols = (torch.randint(limit, (count,), generator=random).tolist() for limit in limits)
+    return list(zip(rows, cols, strict=True))
+
+
+def depth(size: int) -> int:
+    """How often an axis of so many pixels is split."""
+    levels = 0
+    while size >= SMALLEST:
+        size, levels = (size + TAPS - 1) // 2, levels + 1
+    return levels
+
+
+def decompose(image: Tensor) -> list[Tensor]:
+    """The bands of images (B, H, W) complex: details from fine to coarse, then the last approximation.
+
+    Half-sample symmetric at the borders, as PyWavelets' mode "symmetric": right for every size, and not quite
+    orthonormal there.
+    """
+    bands, low = [], _parts(image)
+    while any(axes := _axes(low)):
+        found = _split(low, axes)
+        low = found[:, :1]
+        bands.append(_image(found[:, 1:]))
+    return [*bands, _image(low)]
+
+
+def coefficients(image: Tensor) -> Tensor:
+    """W x of images (B, H, W): all bands in a row."""
+    return torch.cat([band.flatten(1) for band in decompose(image)], 1)
+
+
+def shrink(image: Tensor, threshold: float, shift: Shift = (0, 0)) -> Tensor:
+    """W^-1 soft(W x, threshold) of images (B, H, W), W shifted circularly; the magnitudes of coefficients shrink."""
+    moved = _parts(torch.roll(image, shift, (-2, -1)))
+    return torch.roll(_image(_shrink(moved, threshold))[:, 0], (-shift[0], -shift[1]), (-2, -1))
+
+
+def _shrink(low: Tensor, threshold: float) -> Tensor:
+    axes = _axes(low)
+    if not any(axes):
+        return _soft(low, threshold)
+    bands = _split(low, axes)
+    inner = _shrink(bands[:, :1], threshold)
+    return _merge(torch.cat([inner, _soft(bands[:, 1:], threshold)], 1), axes, low.shape[-2:])
+
+
+def _soft(parts: Tensor, threshold: float) -> Tensor:
+    real, imaginary = parts.chunk(2)
+    size = (real * real).addcmul_(imaginary, imaginary).sqrt_()  # three times as fast as a norm along the first axis
+    kept = (1 - threshold / size.clamp_min_(torch.finfo(size.dtype).tiny)).clamp_min_(0)
+    return (parts.unflatten(0, (2, -1)) * kept).flatten(0, 1)
+
+
+def _parts(image: Tensor) -> Tensor:
+    """(B, H, W) complex -> (2 B, 1, H, W): all real parts, then all imaginary ones."""
+    return torch.cat([image.real, image.imag]).unsqueeze(1)
+
+
+def _image(parts: Tensor) -> Tensor:
+    """(2 B, K, H, W) -> (B, K, H, W) complex."""
+    return torch.complex(*parts.chunk(2))
+
+
+def _axes(low: Tensor) -> tuple[bool, bool]:
+    """Which axes are split."""
+    return low.shape[-2] >= SMALLEST, low.shape[-1] >= SMALLEST
+
+
+def _split(x: Tensor, axes: tuple[bool, bool]) -> Tensor:
+    """One level: (N, 1, H, W) -> (N, bands, h, w), the approximation first."""
+    for axis, split in zip((-2, -1), axes, strict=True):
+        if split:
+            x = x.index_select(axis, _mirrored(x.shape[axis]))
+    return F.conv2d(x, _kernels(axes, x), stride=_strides(axes))
+
+
+def _merge(bands: Tensor, axes: tuple[bool, bool], shape: Sequence[int]) -> Tensor:
+    """`_split` undone."""
+    padding = (TAPS - 2) * axes[0], (TAPS - 2) * axes[1]
+    whole = F.conv_transpose2d(bands, _kernels(axes, bands), stride=_strides(axes), padding=padding)
+    return whole[..., : shape[0], : shape[1]]
+
+
+def _mirrored(size: int) -> Tensor:
+    """The pixels of an axis and what lies beyond its ends, mirrored there."""
+    place = torch.arange(2 - TAPS, size + TAPS - 2 + size % 2)
+    place = torch.where(place < 0, -place - 1, place)
+    return torch.where(place >= size, 2 * size - 1 - place, place)
+
+
+def _kernels(axes: tuple[bool, bool], like: Tensor) -> Tensor:
+    rows, cols = (like.new_tensor([LOW[::-1], HIGH[::-1]] if split else [[1.0]]) for split in axes)
+    return (rows[:, None, :, None] * cols[None, :, None, :]).flatten(0, 1).unsqueeze(1)
+
+
+def _strides(axes: tuple[bool, bool]) -> tuple[int, int]:
+    return 1 + axes[0], 1 + axes[1]

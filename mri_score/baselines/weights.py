@@ -1,0 +1,102 @@
+"""The weight of a penalty: by a rule that sees no truth, and the best one, which only studies can know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mri_score.baselines.problem import Array
+from mri_score.errors import InputError
+
+Transform = Callable[[Tensor], Tensor]
+
+
+def weight_by_rule(image: Tensor, transform: Transform, noise_std: float | Tensor) -> float:
+    """The weight noise_std^2 / b, where b is the most likely scale of a density exp(-|T x|_1 / b) for this image.
+
+    With N complex pixels b = |T x|_1 / (2 N). The image is that of CG-SENSE: no truth, and nothing to tune.
+    Reference: Pereyra, Bioucas-Dias and Figueiredo, Maximum-a-posteriori estimation with unknown regularisation
+    parameters, EUSIPCO 2015.
+    """
+    variance = float(noise_std) ** 2
+    scale = float(transform(image).abs().sum(dtype=torch.float64)) / (2 * image.numel())
+    return variance / max(scale, variance)  # at most 1, which leaves nothing of an image: for empty slices
+
+
+def find_weight(
+    weight: float | str, image: Callable[[], Tensor], transform: Transform, noise_std: float | Tensor
+) -> float:
+    """A weight as it was given, or for "rule" that of `weight_by_rule` from the CG-SENSE image that `image` makes.
+
+    Errors: InputError for another word, a number that is not positive and finite, and "rule" without noise.
+    """
+    if weight == "rule":
+        if not float(noise_std) > 0:
+            raise InputError(f"noise_std is {float(noise_std)}, not positive: measure it, or pass a weight")
+        return weight_by_rule(image(), transform, noise_std)
+    if isinstance(weight, str) or not 0 < weight < float("inf"):
+        raise InputError(f'the weight of a baseline is {weight!r}; pass "rule" or a positive number')
+    return float(weight)
+
+
+class Tuned(NamedTuple):
+    """What `tune_weight` found, and the curve that it saw."""
+
+    weight: float
+    psnr: float
+    weights: list[float]
+    psnrs: list[float]
+
+    @property
+    def between(self) -> float:
+        """The top of the parabola through the best weight and its neighbours, which lies between tried weights."""
+        best = self.weights.index(self.weight)  # never at an end
+        near = slice(best - 1, best + 2)
+        curvature, slope, _ = np.polyfit(np.log(self.weights[near]), self.psnrs[near], 2)
+        return float(np.exp(-slope / (2 * curvature))) if curvature < 0 else self.weight
+
+
+def tune_weight(
+    method: Callable[..., Tensor],
+    kspace: Array,
+    maps: Array,
+    mask: Array,
+    noise_std: float | Tensor,
+    *,
+    truth: Array,
+    foreground: Array | None = None,
+    iterations: int = 100,
+    widenings: int = 20,
+) -> Tuned:
+    """The oracle, for studies only: the weight of `method` with the best PSNR of magnitude inside the foreground.
+
+    Ten weights from 0.01 to 5 times noise_std, evenly spaced in the logarithm, then more on either side until the
+    optimum lies inside. The foreground is where |truth| exceeds 0.15 of its 99th percentile, unless given.
+    Errors: InputError where the optimum has not come inside after `widenings` more weights.
+    """
+    target = np.abs(np.asarray(truth))
+    inside = target > 0.15 * np.percentile(target, 99) if foreground is None else np.asarray(foreground, dtype=bool)
+
+    def quality(weight: float) -> float:
+        image = method(kspace, maps, mask, noise_std, weight=weight, iterations=max(100, iterations)).abs().numpy()
+        return float(10 * np.log10(target[inside].max() ** 2 / np.mean((image - target)[inside] ** 2)))
+
+    weights = [float(weight) for weight in float(noise_std) * np.geomspace(0.01, 5, 10)]
+    psnrs = [quality(weight) for weight in weights]
+    ratio = weights[1] / weights[0]
+    for _ in range(widenings):
+        best = int(np.argmax(psnrs))
+        if 0 < best < len(weights) - 1:
+            return Tuned(weights[best], psnrs[best], weights, psnrs)
+        end, new = (0, weights[0] / ratio) if best == 0 else (len(weights), weights[-1] * ratio)
+        weights.insert(end, new)
+        psnrs.insert(end, quality(new))
+    name = getattr(method, "__name__", "the method")
+    raise InputError(
+        f"the best weight of {name} is at the edge of {weights[0]:.1e} ... {weights[-1]:.1e} even after"
+        f" {widenings} more weights; check that the truth has the scale of kspace and that noise_std is right"
+    )
