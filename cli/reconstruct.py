@@ -45,10 +45,11 @@ class Walks(click.IntRange):
 @click.option("--coils", type=click.IntRange(1), metavar="N", help="Compress to N virtual coils.")
 @click.option(
     "--baselines",
-    default="zero-filled,cg-sense,l1-wavelet",
+    default="zero-filled,cg-sense,l1-wavelet,tv",
     show_default=True,
-    help="Classical methods for comparison: also tv, or none. Along a --trajectory gridding takes the place of"
-    " zero-filled, and l1-wavelet and tv are not offered.",
+    help="Classical methods for comparison: also pnp-bm3d (minutes; needs the package bm3d), bart-l1-wavelet and"
+    " bart-tv (need BART), or none. Along a --trajectory gridding takes the place of zero-filled, and l1-wavelet, tv"
+    " and the others are not offered.",
 )
 @click.option(
     "--operator", default="torch", show_default=True, help="torch, or sigpy: the same job through SigPy's linop."

@@ -23,8 +23,8 @@ from denoising_errors import held_out
 from pages import check, fill
 from results_page import cell
 
-from mri_score.benchmark.comparison import REFERENCE
 from mri_score.benchmark.ledger import read_rows
+from mri_score.benchmark.yardstick import CANDIDATES, best_classical
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.models.network import find_precision
@@ -69,13 +69,13 @@ def rows(run: Path, every: int, cells: Sequence[Row], images: Sequence[Acquisiti
 
 
 def gains(mine: Sequence[Row], cells: Sequence[Row]) -> list[str]:
-    """Mean PSNR at each acceleration, with what it gains over L1-wavelet."""
+    """Mean PSNR at each acceleration, with what it gains over the best classical method, tuned on the truth."""
     found = []
     for factor in factors(cells):
-        tuned = {cell(row): row for row in cells if row["method"] == REFERENCE and row["nominal"] == factor}
+        tuned = {cell(row): row for row in best_classical(cells) if row["nominal"] == factor}
         pairs = [(row, tuned[cell(row)]) for row in mine if cell(row) in tuned]
         if not pairs:
-            raise InputError(f"no reconstruction at R = {factor:g} beside {REFERENCE}; run this again")
+            raise InputError(f"no reconstruction at R = {factor:g} beside {' and '.join(CANDIDATES)}; run this again")
         ours, theirs = (mean(pair[side]["mvue_foreground_psnr"] for pair in pairs) for side in (0, 1))
         found.append(f"{ours:.2f} ({ours - theirs:+.2f})")
     return found
@@ -104,7 +104,7 @@ def main(
     torch.set_num_threads(threads)
     for path in (path for run in runs for path in kept(run, every)):
         command = [
-            "compare", *scans, "--prior", path, "--out", out, "--baselines", REFERENCE, "--samples", DRAWS,
+            "compare", *scans, "--prior", path, "--out", out, "--baselines", ",".join(CANDIDATES), "--samples", DRAWS,
             "--mask-seeds", 0, "--precision", "bfloat16", "--threads", threads,
         ]  # fmt: skip
         subprocess.run([sys.executable, "-m", "mri_score", *map(str, command)], check=True, stdout=subprocess.DEVNULL)

@@ -64,9 +64,7 @@ def test_l1_wavelet_is_barts(subjects, name, accel, weight):
 def test_a_fixed_wavelet_is_barts_too(subjects):
     subject = subjects["brain_flash_16ch", 4]
     theirs = bart_l1_wavelet(*subject.problem, weight=0.003, iterations=ITERATIONS, spin=False)
-    ours = l1_wavelet(
-        *subject.problem, weight=0.003, iterations=ITERATIONS, shifts=[(0, 0)] * ITERATIONS, averaged=0
-    )
+    ours = l1_wavelet(*subject.problem, weight=0.003, iterations=ITERATIONS, shifts=[(0, 0)] * ITERATIONS, averaged=0)
     assert torch.linalg.vector_norm(ours - theirs) < 1e-4 * torch.linalg.vector_norm(theirs)
 
 

@@ -184,26 +184,74 @@ def test_gains_are_paired():
     (section,) = summarise([*quality(base), *quality(better, method="cg-sense", title="CG-SENSE")], "tv")
     line = section.lines[1]
     assert line.title == "CG-SENSE"
-    assert line.gain.mean == pytest.approx(1.0)
-    assert 0.8 - 1e-9 <= line.gain.low < line.gain.high <= 1.2 + 1e-9
+    gain = line.gain["mvue_foreground_psnr"]
+    assert gain.mean == pytest.approx(1.0)
+    assert 0.8 - 1e-9 <= gain.low < gain.high <= 1.2 + 1e-9
     assert line.estimates["mvue_foreground_psnr"].high - line.estimates["mvue_foreground_psnr"].low > 15
-    assert min(line.gains.values()) == pytest.approx(0.8)
+    assert min(line.gains["mvue_foreground_psnr"].values()) == pytest.approx(0.8)
+    assert line.gain["rss_whole_ssim"].mean == 0
 
 
 def test_a_method_that_lacks_cells_is_named_and_gains_over_what_it_has():
     given = [*quality([20.0, 30.0, 40.0, 35.0, 25.0]), *quality([21.0, 33.0], method="cg-sense", title="CG-SENSE")]
     (section,) = summarise(given, "tv")
-    assert section.lines[1].gain.mean == pytest.approx(2.0)
+    assert section.lines[1].gain["mvue_foreground_psnr"].mean == pytest.approx(2.0)
     assert "Fewer than all 5 cells" in plain(section) and "CG-SENSE" in plain(section)
 
 
-def test_sampler_draws_are_in_order_and_the_reference_counts_with_the_most():
-    sampler = {"method": "langevin", "title": "langevin, 300 levels", "steps": 300, "prior": "0" * 12}
-    given = [row(mvue_foreground_psnr=10.0 + draws, draws=draws, **sampler) for draws in (4, 1, 2)]
-    (section,) = summarise([*given, row(mvue_foreground_psnr=20.0)], "langevin")
-    assert [line.draws for line in section.lines] == [1, 1, 2, 4]
-    assert section.reference == "langevin, 300 levels, mean of 4"
-    assert [line.gain.mean for line in section.lines] == [6, -3, -2, 0]
+def sampled(method, draws, psnr):
+    about = {"method": method, "title": f"{method}, 300 levels", "steps": 300, "prior": "0" * 12, "draws": draws}
+    return row(mvue_foreground_psnr=psnr, **about)
+
+
+def test_draws_are_compared_with_draws_and_means_with_means():
+    """Over a sampler each line gains over its own number of draws; over one image every line gains over that."""
+    given = [
+        *(sampled("langevin", draws, 10.0 + draws) for draws in (4, 1, 2)),
+        *(sampled("daps", draws, 20.0 + draws) for draws in (1, 2, 8)),
+        row(mvue_foreground_psnr=20.0),
+    ]
+
+    def gains(reference):
+        (section,) = summarise(given, reference)
+        return {
+            (line.method, line.draws): line.gain["mvue_foreground_psnr"].mean for line in section.lines if line.gain
+        }
+
+    langevin = {("langevin", 1): 0, ("langevin", 2): 0, ("langevin", 4): 0}
+    assert gains("langevin") == {("tv", 1): 9, **langevin, ("daps", 1): 10, ("daps", 2): 10}
+    assert gains("tv")["daps", 8] == 8 and gains("tv")["langevin", 4] == -6
+    (section,) = summarise(given, "langevin")
+    assert [line.draws for line in section.lines if line.method == "langevin"] == [1, 2, 4]
+    assert section.reference == "langevin, 300 levels, draws over draws and means of P over means of P"
+
+
+def test_the_yardstick_is_the_better_classical_method_in_each_number_and_cell():
+    def tuned(method, seed, psnr, ssim, nmse):
+        scores = {"mvue_foreground_psnr": psnr, "mvue_foreground_ssim": ssim, "mvue_foreground_nmse": nmse}
+        return row(method=method, title=method, mask_seed=seed, **scores)
+
+    given = [
+        tuned("l1-wavelet-tuned", 0, 30.0, 0.95, 0.02), tuned("tv-tuned", 0, 31.0, 0.90, 0.01),
+        tuned("l1-wavelet-tuned", 1, 28.0, 0.85, 0.03), tuned("tv-tuned", 1, 27.0, 0.80, 0.04),
+        tuned("l1-wavelet-tuned", 2, 50.0, 1.00, 0.00),
+        *(row(method="cg-sense", title="CG-SENSE", mask_seed=seed, mvue_foreground_psnr=29.0) for seed in range(3)),
+    ]  # fmt: skip
+    (section,) = summarise(given)
+    assert section.reference == "best classical, tuned on the truth"
+    best = next(line for line in section.lines if line.method == "best-classical")
+    found = {key[2]: rows[0] for key, rows in best.cells.items()}  # the third mask lacks one of the two
+    assert {seed: one["mvue_foreground_psnr"] for seed, one in found.items()} == {0: 31.0, 1: 28.0}
+    assert {seed: one["mvue_foreground_ssim"] for seed, one in found.items()} == {0: 0.95, 1: 0.85}
+    assert {seed: one["mvue_foreground_nmse"] for seed, one in found.items()} == {0: 0.01, 1: 0.03}
+    assert "seconds" not in best.estimates
+    cg = next(line for line in section.lines if line.method == "cg-sense")
+    assert sorted(cg.gains["mvue_foreground_psnr"].values()) == [-2, 1]
+    assert all(
+        max(line.gains["mvue_foreground_ssim"].values()) <= 0 for line in section.lines if "tuned" in line.method
+    )
+    with pytest.raises(InputError, match="needs cells of l1-wavelet-tuned and tv-tuned"):
+        summarise([row()], "best-classical")
 
 
 def test_two_priors_are_two_lines():
@@ -322,10 +370,10 @@ def test_the_summary_is_made_again_without_running(compared, tmp_path):
 
 
 def test_what_fails_is_reported_skipped_and_ends_with_code_2(tmp_path, scans, monkeypatch):
-    def fails(*problem):
+    def fails(*problem, key):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setitem(comparison.BASELINES, "cg-sense", ("CG-SENSE", fails))
+    monkeypatch.setitem(comparison.BASELINES, "cg-sense", comparison.BASELINES["cg-sense"]._replace(solve=fails))
     output = mri_score(
         "compare",
         scans[0],
@@ -352,7 +400,7 @@ def test_a_scan_without_truth_is_no_subject(tmp_path):
     ("arguments", "says"),
     [
         (["--methods", "adaptive-drawn"], "known names: adaptive-draw"),
-        (["--baselines", "tvv"], "known names: cg-sense"),
+        (["--baselines", "tvv"], "known names: bart-l1-wavelet"),
         (["--mask", "randm"], "equispaced"),
         (["--precision", "float8"], "bfloat16"),
         (["--steps", "langevin"], "METHOD=N"),

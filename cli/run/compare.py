@@ -107,9 +107,6 @@ def _failed(message: str) -> str:
 
 def summarise(folder: Path, reference: str | None) -> None:
     """Write the summary of a folder, and print it."""
-    rows = read_rows(folder / "cells.jsonl")
-    if reference is None and any(row["method"] == REFERENCE for row in rows):
-        reference = REFERENCE
     for section in write_summary(folder, reference):
         click.echo(f"\n{plain(section)}")
     click.echo(f"\nTables  {folder / 'summary.md'}\nNumbers {folder / 'summary.csv'}\nPlot    {folder / 'quality.png'}")
@@ -132,7 +129,7 @@ def _plan(given: dict[str, Any]) -> Plan:
 
 
 def _check_reference(name: str | None, plan: Plan, out: Path) -> None:
-    known = {*plan.methods, *plan.baselines, *(row["method"] for row in read_rows(out / "cells.jsonl"))}
+    known = {REFERENCE, *plan.methods, *plan.baselines, *(row["method"] for row in read_rows(out / "cells.jsonl"))}
     if name is not None and name not in known:
         raise unknown_name("the reference", name, known)
 

@@ -7,11 +7,15 @@ Units are the scaled ones: the 99th percentile of the image's magnitude is about
 
 from mri_score.baselines.linear import cg_sense, supervised, zero_filled
 from mri_score.baselines.plug_and_play import pnp_bm3d
+from mri_score.baselines.table import BASELINES, DEFAULT_BASELINES, Baseline
 from mri_score.baselines.variation import total_variation
 from mri_score.baselines.wavelets import l1_wavelet
 from mri_score.baselines.weights import Tuned, tune_weight, weight_by_rule
 
 __all__ = [
+    "BASELINES",
+    "DEFAULT_BASELINES",
+    "Baseline",
     "Tuned",
     "cg_sense",
     "l1_wavelet",

@@ -11,7 +11,7 @@ from torch import Tensor
 from mri_score.baselines.problem import Array, pose
 from mri_score.errors import InputError
 
-STEPS = 8
+STEPS = 16
 SIGMA_START = 0.1
 """The first denoiser's noise level, in scaled units."""
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mri_score import baselines
+from mri_score.baselines import BASELINES, DEFAULT_BASELINES, supervised
 from mri_score.benchmark.ledger import Ledger, identity
 from mri_score.benchmark.subject import Subject, Subjects
+from mri_score.benchmark.yardstick import BEST
 from mri_score.data.masks import MASK_LAWS
 from mri_score.data.scan import Sampling
 from mri_score.errors import InputError, unknown_name
@@ -23,19 +24,19 @@ from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
 from mri_score.methods import METHODS
 from mri_score.models.network import PRECISIONS, NetworkPrior
-from mri_score.pipeline.baselines import BASELINES
 from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 
-TUNED = {"l1-wavelet-tuned": "l1-wavelet", "tv-tuned": "tv"}
+TUNED = {f"{name}-tuned": name for name, baseline in BASELINES.items() if baseline.tunable}
 """Of which baseline the weight is tuned on the truth, by name."""
-REFERENCE, SUPERVISED = "l1-wavelet-tuned", "supervised"
-TITLES = {name: title for name, (title, _) in BASELINES.items()} | {
-    **{name: f"{BASELINES[method][0]}, weight tuned on the truth" for name, method in TUNED.items()},
+REFERENCE, SUPERVISED = BEST, "supervised"
+TITLES = {name: baseline.title for name, baseline in BASELINES.items()} | {
+    **{name: f"{BASELINES[method].title}, weight tuned on the truth" for name, method in TUNED.items()},
     SUPERVISED: "supervised network",
 }
 """Of what is not a sampler, by name."""
-DEFAULT_BASELINES = tuple(name for name in TITLES if name != SUPERVISED)
+COMPARED = (*DEFAULT_BASELINES, *(f"{name}-tuned" for name in DEFAULT_BASELINES if BASELINES[name].tunable))
+"""The baselines of a comparison, unless others are asked for."""
 BASELINE_WORK = 20
 """Network evaluations that a baseline counts as, for the expected end of a run."""
 
@@ -45,7 +46,7 @@ class Plan:
     """What is compared; the same for all scans."""
 
     methods: Sequence[str] = ("adaptive-draw",)
-    baselines: Sequence[str] = DEFAULT_BASELINES
+    baselines: Sequence[str] = COMPARED
     accelerations: Sequence[float] = (4.0, 8.0)
     laws: Sequence[str] = ("variable-density",)
     mask_seeds: Sequence[int] = (0, 1, 2)
@@ -221,14 +222,13 @@ class Comparison:
     def _solver(self, name: str, subject: Subject) -> tuple[Callable[..., Tensor], torch.device]:
         """What makes an image of k-space, maps, mask and noise_std, and where it runs."""
         cpu = torch.device("cpu")
-        if name in TUNED:
-            solve: Callable[..., Tensor] = BASELINES[TUNED[name]][1]
-            weight = subject.tuned_weight(solve)  # found before the time is taken: the search is not the method's
-            return partial(solve, weight=weight), cpu
         if name == SUPERVISED:
             assert self.supervised is not None
-            return partial(baselines.supervised, network=self.supervised.network), cpu
-        return BASELINES[name][1], cpu
+            return partial(supervised, network=self.supervised.network), cpu
+        solve = partial(BASELINES[TUNED.get(name, name)].solve, key=subject.key)
+        if name in TUNED:  # the weight is found before the time is taken: the search is not the method's
+            solve = partial(solve, weight=subject.tuned_weight(solve))
+        return solve, cpu
 
     def _sampled(self, cell: Cell, subject: Subject, progress: Progress | None) -> tuple[list[Scored], dict[str, Any]]:
         if self.device.type == "cuda" and cell.method not in self._warm:

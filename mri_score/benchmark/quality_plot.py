@@ -43,7 +43,7 @@ def _sampled(line: Line) -> bool:
 
 def _panel(figure: Figure, axes: Axes, section: Section, colours: dict) -> None:
     ends: list[tuple[float, float, str, object]] = []
-    for title in dict.fromkeys(line.title for line in section.lines):
+    for title in dict.fromkeys(line.title for line in section.lines if "seconds" in line.estimates):
         lines = [line for line in section.lines if line.title == title]
         seconds = [line.estimates["seconds"].mean for line in lines]
         quality = [line.estimates[QUALITY] for line in lines]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mri_score.benchmark.statistics import Estimate, Row, Unit
 
 QUALITY = "mvue_foreground_psnr"
-"""What gains are differences of, and what the plot shows."""
+"""What the plot shows."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Line:
     cells: Mapping[tuple, Sequence[Row]]
     """The rows of each scan, slice and mask: more than one where draws have several seeds."""
     estimates: Mapping[str, Estimate]
-    gains: Mapping[tuple, float]
-    """PSNR above the reference, of each cell that both have."""
-    gain: Estimate | None
+    gains: Mapping[str, Mapping[tuple, float]]
+    """Each headline number less the reference's, of each cell that both have; none without a reference."""
+    gain: Mapping[str, Estimate]
+    """Its mean over these cells."""
 
     @property
     def name(self) -> str:

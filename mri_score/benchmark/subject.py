@@ -29,7 +29,7 @@ class Subject:
     """
 
     def __init__(self, scan: Scan, number: int, truth: tuple[Tensor, Tensor]) -> None:
-        self.scan, self.acquisition = scan, scan.acquisition(number)
+        self.scan, self.number, self.acquisition = scan, number, scan.acquisition(number)
         self.truth, coil_images = truth
         self.rss = coil_images.abs().square().sum(0).sqrt()
         mixing = self.acquisition.whitening
@@ -65,6 +65,11 @@ class Subject:
     def inside(self) -> np.ndarray:
         """(1, h, w) bool: the foreground."""
         return foreground(self._written(self.rss))
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """What the random numbers of a classical method depend on: seed 0, the file's name and the slice."""
+        return 0, self.scan.file.name, self.number
 
     def tuned_weight(self, method: Callable[..., Tensor]) -> float:
         """The one that no user can know: the best PSNR against the truth, between tried weights too."""

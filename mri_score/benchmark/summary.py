@@ -13,6 +13,7 @@ import numpy as np
 from mri_score.benchmark.ledger import read_rows
 from mri_score.benchmark.sections import QUALITY, Line, Section
 from mri_score.benchmark.statistics import Estimate, Row, Unit, cell_key, mean_interval, resampling_unit
+from mri_score.benchmark.yardstick import BEST, CANDIDATES, HEADLINE, TITLE, best_classical
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import write_text
 
@@ -43,8 +44,10 @@ QUANTITIES = (
     "complex_nrmse", "spread_skill", *COVERAGES, *COSTS,
 )  # fmt: skip
 """Columns of a row that have a mean and an interval."""
-TERMINAL = ("method", "P", "PSNR (dB)", "gain (dB)", "spread / skill", "network calls", "seconds")
-"""Columns that a terminal has room for."""
+SIGNED: dict[str, Form] = {"psnr": "{:+.2f}".format, "ssim": "{:+.3f}".format}
+"""How a difference of a metric is written."""
+TERMINAL = ("PSNR (dB)", "SSIM", "spread / skill", "network calls", "seconds")
+"""Columns of the main table that a terminal has room for."""
 LEAST_MVUE = 0.9
 """Median of |MVUE| / RSS in the foreground: less means that the truth's maps failed."""
 MOST_SCANS = 6
@@ -54,12 +57,19 @@ MOST_SCANS = 6
 def summarise(rows: Sequence[Row], reference: str | None = None) -> list[Section]:
     """A section for each law and acceleration; gains are paired, cell by cell, over the method `reference`.
 
-    A reference with several numbers of draws counts with the most; one that a section lacks gives it no gains.
+    `BEST` stands for the better of the tuned classical methods, and is the default where a cell has both. A reference
+    with draws compares draws with draws and means of P with means of P; a section without it has no gains.
     Errors: InputError for no rows, and for a reference that no row has.
     """
     if not rows:
         raise InputError("there are no finished cells to summarise; run: mri-score compare SCANS --out FOLDER")
-    if reference is not None and reference not in (known := {row["method"] for row in rows}):
+    rows = [*rows, *best_classical(rows)]
+    known = {row["method"] for row in rows}
+    if reference is None and BEST in known:
+        reference = BEST
+    if reference is not None and reference not in known:
+        if reference == BEST:
+            raise InputError(f"the reference {BEST} needs cells of {' and '.join(CANDIDATES)}; run these baselines")
         raise unknown_name("the reference", reference, known)
     grouped = _grouped(rows, lambda row: (row["law"], row["nominal"]))
     return [_section(law, nominal, part, reference) for (law, nominal), part in sorted(grouped.items())]
@@ -72,8 +82,9 @@ def _section(law: str, nominal: float, rows: Sequence[Row], reference: str | Non
         priors.setdefault(row["method"], set()).add(row["prior"] or "")
     lines = _grouped(rows, lambda row: (_title(row, len(priors[row["method"]]) > 1), row["method"], row["draws"]))
     found = {key: _grouped(part, cell_key) for key, part in lines.items()}
-    best = max((key for key in found if key[1] == reference), key=lambda key: key[2], default=None)
-    base = None if best is None else _quality(found[best])
+    bases = {key[2]: cells for key, cells in found.items() if key[1] == reference}
+    name = next((key[0] for key in found if key[1] == reference), None)
+    sampled = any(row["steps"] is not None for row in rows if row["method"] == reference)
     titles = list(dict.fromkeys(title for title, _, _ in found))
 
     def place(key: tuple[str, str, int]) -> tuple:
@@ -85,8 +96,8 @@ def _section(law: str, nominal: float, rows: Sequence[Row], reference: str | Non
         nominal,
         float(np.mean([row["true"] for row in rows])),
         unit,
-        [_line(key, found[key], base, unit) for key in sorted(found, key=place)],
-        None if best is None else best[0] if best[2] == 1 else f"{best[0]}, mean of {best[2]}",
+        [_line(key, found[key], bases.get(key[2] if sampled else 1), unit) for key in sorted(found, key=place)],
+        f"{name}, draws over draws and means of P over means of P" if sampled else name,
     )
 
 
@@ -95,21 +106,30 @@ def _title(row: Row, name_prior: bool) -> str:
 
 
 def _line(
-    key: tuple[str, str, int], cells: Mapping[tuple, Sequence[Row]], base: Mapping[tuple, float] | None, unit: Unit
+    key: tuple[str, str, int],
+    cells: Mapping[tuple, Sequence[Row]],
+    base: Mapping[tuple, Sequence[Row]] | None,
+    unit: Unit,
 ) -> Line:
     estimates = {}
     for quantity in QUANTITIES:
         found = [(row[quantity], cell) for cell, rows in cells.items() for row in rows if row.get(quantity) is not None]
         if found:
             estimates[quantity] = mean_interval([value for value, _ in found], [unit.groups[cell] for _, cell in found])
-    quality = _quality(cells)
-    gains = {} if base is None else {cell: value - base[cell] for cell, value in quality.items() if cell in base}
-    gain = mean_interval(list(gains.values()), [unit.groups[cell] for cell in gains]) if gains else None
+    gains: dict[str, dict[tuple, float]] = {}
+    if base is not None and (shared := [cell for cell in cells if cell in base]):
+        for quantity in HEADLINE:
+            ours, theirs = _values(cells, quantity), _values(base, quantity)
+            gains[quantity] = {cell: ours[cell] - theirs[cell] for cell in shared}
+    gain = {
+        quantity: mean_interval(list(found.values()), [unit.groups[cell] for cell in found])
+        for quantity, found in gains.items()
+    }
     return Line(*key, cells, estimates, gains, gain)
 
 
-def _quality(cells: Mapping[tuple, Sequence[Row]]) -> dict[tuple, float]:
-    return {key: float(np.mean([row[QUALITY] for row in rows])) for key, rows in cells.items()}
+def _values(cells: Mapping[tuple, Sequence[Row]], quantity: str) -> dict[tuple, float]:
+    return {key: float(np.mean([row[quantity] for row in rows])) for key, rows in cells.items()}
 
 
 def _grouped(rows: Sequence[Row], key: Any) -> dict[Any, list[Row]]:
@@ -126,17 +146,12 @@ Columns = list[tuple[str, list[str]]]
 
 
 def main_table(section: Section) -> Columns:
-    """Quality against |MVUE| inside the foreground, gain, calibration and cost, without columns that stay empty."""
+    """The four headline numbers, calibration and cost, without columns that stay empty."""
     lines = section.lines
-    psnr, ssim, nmse = METRICS.values()
     shares = [[line.estimates[one].mean for one in COVERAGES if one in line.estimates] for line in lines]
     columns = [
         *_names(section),
-        (psnr[0], _column(section, QUALITY, psnr[1], interval=True)),
-        ("gain (dB)", [_show(line.gain, "{:+.2f}".format, interval=True) for line in lines]),
-        ("lowest gain", [f"{min(line.gains.values()):+.2f}" if line.gains else "" for line in lines]),
-        (ssim[0], _column(section, "mvue_foreground_ssim", ssim[1], interval=True)),
-        (nmse[0], _column(section, "mvue_foreground_nmse", nmse[1])),
+        *((_heading(one), _column(section, one, _form(one), interval=one == QUALITY)) for one in HEADLINE),
         ("complex NRMSE", _column(section, "complex_nrmse", "{:.4f}".format)),
         ("spread / skill", _column(section, "spread_skill", "{:.2f}".format)),
         ("coverage of 50, 80, 95 %", [", ".join(f"{100 * share:.0f}" for share in one) for one in shares]),
@@ -146,30 +161,58 @@ def main_table(section: Section) -> Columns:
     return [(name, column) for name, column in columns if any(column)]
 
 
+def gain_table(section: Section) -> Columns:
+    """What each method gains over the reference in the four headline numbers: mean with interval, and lowest cell."""
+    lines = [line for line in section.lines if line.gains and line.method != BEST]
+    columns = [
+        ("method", [line.title for line in lines]),
+        ("P", [str(line.draws) for line in lines]),
+        ("cells", [str(len(line.gains[QUALITY])) for line in lines]),
+    ]
+    for quantity in HEADLINE:
+        form = SIGNED[_metric(quantity)]
+        columns.append((_heading(quantity), [line.gain[quantity].text(form) for line in lines]))
+        columns.append(("lowest", [form(min(line.gains[quantity].values())) for line in lines]))
+    return columns if lines else []
+
+
 def other_table(section: Section) -> Columns:
-    """The other target and the other region."""
+    """The other targets, regions and metrics."""
     columns = _names(section)
     for target, label in TARGETS.items():
         for region in REGIONS:
-            if f"{target}_{region}_psnr" != QUALITY:
-                for metric, (name, form) in METRICS.items():
-                    columns.append(
-                        (f"{label}, {region}: {name}", _column(section, f"{target}_{region}_{metric}", form))
-                    )
+            for metric, (name, form) in METRICS.items():
+                if (quantity := f"{target}_{region}_{metric}") not in HEADLINE:
+                    columns.append((f"{label}, {region}: {name}", _column(section, quantity, form)))
     return columns
 
 
 def scan_table(section: Section) -> Columns:
-    """PSNR, its gain and SSIM, scan by scan."""
+    """The headline numbers scan by scan, those of |MVUE| with their gains."""
     columns = _names(section)
     for scan in section.scans:
-        gains = [[gain for key, gain in line.gains.items() if key[0] == scan] for line in section.lines]
-        columns += [
-            (f"{scan}: PSNR (dB)", [_mean(line.values(QUALITY, scan), METRICS["psnr"][1]) for line in section.lines]),
-            ("gain (dB)", [_mean(one, "{:+.2f}".format) for one in gains]),
-            ("SSIM", [_mean(line.values("mvue_foreground_ssim", scan), METRICS["ssim"][1]) for line in section.lines]),
-        ]
+        for quantity in HEADLINE:
+            values = [_mean(line.values(quantity, scan), _form(quantity)) for line in section.lines]
+            columns.append((f"{scan}: {_heading(quantity)}", values))
+            if quantity.startswith("mvue"):
+                found = [line.gains.get(quantity, {}) for line in section.lines]
+                gains = [[gain for key, gain in one.items() if key[0] == scan] for one in found]
+                columns.append(("gain", [_mean(one, SIGNED[_metric(quantity)]) for one in gains]))
     return [(name, column) for name, column in columns if any(column)]
+
+
+def _heading(quantity: str) -> str:
+    """A headline number in a table's head; those of |MVUE| in the foreground say so in the page's first words."""
+    name = METRICS[_metric(quantity)][0]
+    return name if quantity.startswith("mvue") else f"RSS, whole: {name}"
+
+
+def _metric(quantity: str) -> str:
+    return quantity.rpartition("_")[2]
+
+
+def _form(quantity: str) -> Form:
+    return METRICS[_metric(quantity)][1]
 
 
 def _names(section: Section) -> Columns:
@@ -202,6 +245,9 @@ def markdown(sections: Sequence[Section], rows: Sequence[Row]) -> str:
         " come from the sampled calibration lines. PSNR, SSIM and NMSE are of magnitudes, slice by slice with the"
         " slice's own maximum as range, against |MVUE| (maps from full k-space) inside the foreground where a column"
         " says nothing else."
+        f' The line "{TITLE}" is the yardstick: L1-wavelet with cycle spinning and total variation, each with the'
+        " weight that has the best PSNR of |MVUE| in the foreground, and in each number the better of the two, cell by"
+        " cell."
         " P draws are averaged as complex images; adaptive-draw, exact-draw and daps average their walks' conditional"
         " means instead, at P = 1 too. Network calls, VJPs and CG iterations are those of all P draws; systems that are"
         " solved directly, as line masks allow, make no iterations.",
@@ -218,19 +264,20 @@ def markdown(sections: Sequence[Section], rows: Sequence[Row]) -> str:
     parts.append("![quality against seconds](quality.png)")
     for section in sections:
         parts += [f"## {section.title}", _sentence(section), _markdown(main_table(section))]
+        if gains := gain_table(section):
+            parts += [f"Gains over {section.reference}, cell by cell:", _markdown(gains)]
         if 1 < len(section.scans) <= MOST_SCANS:
             parts += ["Scan by scan:", _markdown(scan_table(section))]
-        parts += ["Other targets and regions:", _markdown(other_table(section))]
+        parts += ["Other targets, regions and metrics:", _markdown(other_table(section))]
     return "\n\n".join(parts) + "\n"
 
 
 def _sentence(section: Section) -> str:
     """What the brackets and the gains are, and which methods lack cells."""
     full = len(section.unit.groups)
-    gains = f" Gains over {section.reference}, cell by cell." if section.reference else ""
     lacking = [line.name for line in section.lines if len(line.cells) < full]
     note = f" Fewer than all {full} cells, so that only gains compare: {'; '.join(lacking)}." if lacking else ""
-    return f"Intervals: {section.unit}.{gains}{note}"
+    return f"Intervals: {section.unit}.{note}"
 
 
 def _markdown(columns: Columns) -> str:
@@ -240,15 +287,21 @@ def _markdown(columns: Columns) -> str:
 
 
 def plain(section: Section) -> str:
-    """A short table for a terminal."""
-    columns = [column for column in main_table(section) if column[0] in TERMINAL]
+    """Short tables for a terminal: scores and costs, then gains."""
+    table = [column for column in main_table(section) if column[0] in ("method", "P", *TERMINAL)]
+    parts = [section.title, _sentence(section), *_aligned(table)]
+    if gains := gain_table(section):
+        parts += [f"Gains over {section.reference}, cell by cell:", *_aligned(gains)]
+    return "\n".join(parts)
+
+
+def _aligned(columns: Columns) -> list[str]:
     widths = [max(map(len, [name, *column])) for name, column in columns]
     lines = [[name for name, _ in columns], *zip(*(column for _, column in columns), strict=True)]
-    texts = [
+    return [
         "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(cells))
         for cells in (list(zip(line, widths, strict=True)) for line in lines)
     ]
-    return "\n".join([section.title, _sentence(section), *texts])
 
 
 # ---- As numbers.
@@ -258,12 +311,12 @@ COLUMNS = ("law", "acceleration", "true_acceleration", "method", "draws", "quant
 
 
 def summary_rows(sections: Sequence[Section]) -> Iterable[dict[str, Any]]:
-    """A row a section, method, number of draws and quantity; the gain in PSNR is one of them."""
+    """A row a section, method, number of draws and quantity; the gains in the headline numbers are among them."""
     for section in sections:
         for line in section.lines:
-            found = dict(line.estimates) | ({} if line.gain is None else {"gain": line.gain})
+            found = dict(line.estimates) | {f"gain_{quantity}": one for quantity, one in line.gain.items()}
             for quantity, one in found.items():
-                cells = line.gains if quantity == "gain" else line.cells
+                cells = line.gains[QUALITY] if quantity.startswith("gain_") else line.cells
                 yield dict(
                     zip(
                         COLUMNS,

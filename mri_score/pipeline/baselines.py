@@ -7,34 +7,26 @@ from functools import partial
 
 from torch import Tensor
 
-from mri_score import baselines
+from mri_score.baselines import BASELINES
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.noncartesian import gridding
 from mri_score.data.trajectories import Trajectory
 from mri_score.errors import InputError
 
-Baseline = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-BASELINES: dict[str, tuple[str, Baseline]] = {
-    "zero-filled": ("zero-filled", lambda y, maps, mask, noise_std: baselines.zero_filled(y, maps, mask)),
-    "cg-sense": ("CG-SENSE", lambda y, maps, mask, noise_std: baselines.cg_sense(y, maps, mask)),
-    "l1-wavelet": ("L1-wavelet", baselines.l1_wavelet),
-    "tv": ("total variation", baselines.total_variation),
-}
 TrajectoryBaseline = Callable[[Acquisition, Trajectory], Tensor]
 TRAJECTORY_BASELINES: dict[str, tuple[str, TrajectoryBaseline]] = {
     "zero-filled": ("gridding", gridding),
     "cg-sense": ("CG-SENSE", lambda scan, trajectory: scan.operator().cg_sense(scan.kspace)),  # type: ignore[arg-type]
 }
 """Those of `BASELINES` that are offered for non-Cartesian scans, and what they are there."""
-Classical = Callable[[Acquisition], Tensor]
-"""From one slice to its image (H, W), in its scale."""
-DEFAULT_BASELINES = ("zero-filled", "cg-sense", "l1-wavelet")
+Classical = Callable[[Acquisition, int], Tensor]
+"""From one slice and its number to its image (H, W), in its scale."""
 
 
-def classical_methods(names: Sequence[str], trajectory: Trajectory | None) -> dict[str, Classical]:
-    """The classical methods of these names, by title."""
+def classical_methods(names: Sequence[str], trajectory: Trajectory | None, seed: int = 0) -> dict[str, Classical]:
+    """The classical methods of these names, by title; random numbers depend on the seed, the file and the slice."""
     if trajectory is None:
-        return {BASELINES[name][0]: partial(_on_grid, BASELINES[name][1]) for name in names}
+        return {BASELINES[name].title: partial(_on_grid, name, seed) for name in names}
     for name in names:
         if name not in TRAJECTORY_BASELINES:
             raise InputError(
@@ -45,12 +37,13 @@ def classical_methods(names: Sequence[str], trajectory: Trajectory | None) -> di
     return {title: partial(_along, method, trajectory) for title, method in chosen}
 
 
-def _on_grid(method: Baseline, acquisition: Acquisition) -> Tensor:
+def _on_grid(name: str, seed: int, acquisition: Acquisition, number: int) -> Tensor:
     assert acquisition.kspace is not None and acquisition.maps is not None
     assert acquisition.mask is not None and acquisition.noise_std is not None
-    kspace, maps, mask = acquisition.kspace, acquisition.maps, acquisition.mask
-    return method(kspace[0], maps[0], mask[0], float(acquisition.noise_std))
+    kspace, maps, mask = acquisition.kspace[0], acquisition.maps[0], acquisition.mask[0]
+    key = (seed, acquisition.name, number)
+    return BASELINES[name].solve(kspace, maps, mask, float(acquisition.noise_std), key=key)
 
 
-def _along(method: TrajectoryBaseline, trajectory: Trajectory, acquisition: Acquisition) -> Tensor:
+def _along(method: TrajectoryBaseline, trajectory: Trajectory, acquisition: Acquisition, number: int) -> Tensor:
     return method(acquisition, trajectory)[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mri_score.baselines import BASELINES, DEFAULT_BASELINES
 from mri_score.errors import unknown_name
 from mri_score.evaluation.intervals import Intervals
 from mri_score.methods import METHODS
@@ -14,7 +15,6 @@ from mri_score.models.network import find_precision
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.operators.sigpy import sigpy_sense
-from mri_score.pipeline.baselines import BASELINES, DEFAULT_BASELINES
 from mri_score.reconstruction import WalkOptions
 
 OPERATORS: dict[str, Callable[[Tensor, Tensor], LinearOperator]] = {"torch": Sense, "sigpy": sigpy_sense}

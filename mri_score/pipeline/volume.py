@@ -54,7 +54,7 @@ def reconstruct_volume(
         volume.trajectory = trajectory.coordinates
     gain = 1.0 if trajectory is None else find_gain(trajectory.coordinates, trajectory.shape)
     held = None if options.check_lines is None else held_out_of(scan, options.check_lines)
-    classical = classical_methods(options.baselines, trajectory)
+    classical = classical_methods(options.baselines, trajectory, options.seed)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     if isinstance(prior, NetworkPrior):
         prior.precision = find_precision(options.precision)
@@ -139,7 +139,7 @@ def _prepare_one(
     images, seconds = {}, {}
     for title, method in classical.items():
         started = time.perf_counter()
-        images[title] = method(acquisition)
+        images[title] = method(acquisition, number)
         seconds[title] = time.perf_counter() - started
     kept = None
     if held is not None:
@@ -153,7 +153,7 @@ def _prepare_one(
         images,
         seconds,
         kept,
-        {} if kept is None else {title: method(kept) for title, method in classical.items()},
+        {} if kept is None else {title: method(kept, number) for title, method in classical.items()},
         scan.truth(number) if scan.has_truth else None,
     )
 
