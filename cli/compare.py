@@ -13,12 +13,16 @@ from .options import ANY_PATH, FOLDER, precision_option
 @click.command("compare")
 @click.argument("scans", nargs=-1, type=ANY_PATH)
 @click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Where results go.")
-@click.option("--methods", default="adaptive-draw", show_default=True, metavar="LIST", help="Samplers, or none.")
+@click.option(
+    "--methods", default="adaptive-draw", show_default=True, metavar="LIST",
+    help="Samplers, or none. Also deepinv-pigdm, deepinv-mmps, deepinv-dps and deepinv-diffpir: deepinv's, with the"
+    " same prior (need the package deepinv).",
+)  # fmt: skip
 @click.option(
     "--baselines", metavar="LIST", show_default=True,
     default="zero-filled,cg-sense,l1-wavelet,tv,l1-wavelet-tuned,tv-tuned",
     help="Classical methods, or none; the tuned ones have their weight tuned on the truth. Also pnp-bm3d (minutes;"
-    " needs the package bm3d).",
+    " needs the package bm3d), bart-l1-wavelet and bart-tv (need BART), and these -tuned.",
 )  # fmt: skip
 @click.option("--supervised", metavar="WEIGHTS", help="A supervised network's run folder or .safetensors.")
 @click.option("--accel", default="4,8", show_default=True, metavar="LIST", help="Accelerations.")
@@ -52,6 +56,7 @@ def command(scans: tuple[Path, ...], **options: Any) -> None:
     Examples:
       mri-score compare scans/ --out comparison
       mri-score compare scans/ --methods adaptive-draw,langevin --steps langevin=100 --accel 4
+      mri-score compare scans/ --methods adaptive-draw,deepinv-mmps --baselines tv-tuned,l1-wavelet-tuned,bart-tv-tuned
       mri-score compare --summary comparison
     """
     from .run.compare import compare, summarise

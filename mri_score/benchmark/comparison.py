@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mri_score.baselines import BASELINES, DEFAULT_BASELINES, supervised
+from mri_score.benchmark.deepinv import RIVALS, Rival, sample_deepinv
 from mri_score.benchmark.ledger import Ledger, identity
 from mri_score.benchmark.subject import Subject, Subjects
 from mri_score.benchmark.yardstick import BEST
@@ -22,10 +23,10 @@ from mri_score.data.scan import Sampling
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
-from mri_score.methods import METHODS
+from mri_score.methods import METHODS, Method
 from mri_score.models.network import PRECISIONS, NetworkPrior
 from mri_score.readers.fastmri import FastMRI
-from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
+from mri_score.reconstruction import Progress, Reconstruction, Work, find_device, sample_posterior
 
 TUNED = {f"{name}-tuned": name for name, baseline in BASELINES.items() if baseline.tunable}
 """Of which baseline the weight is tuned on the truth, by name."""
@@ -35,6 +36,8 @@ TITLES = {name: baseline.title for name, baseline in BASELINES.items()} | {
     SUPERVISED: "supervised network",
 }
 """Of what is not a sampler, by name."""
+SAMPLERS: dict[str, Method | Rival] = {**METHODS, **RIVALS}
+"""Everything that needs a prior, by name."""
 COMPARED = (*DEFAULT_BASELINES, *(f"{name}-tuned" for name in DEFAULT_BASELINES if BASELINES[name].tunable))
 """The baselines of a comparison, unless others are asked for."""
 BASELINE_WORK = 20
@@ -61,7 +64,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for place, names, known in (
-            ("the sampler", [*self.methods, *self.steps], METHODS),
+            ("the sampler", [*self.methods, *self.steps], SAMPLERS),
             ("the baseline", self.baselines, TITLES),
             ("the mask law", self.laws, MASK_LAWS),
             ("the precision", [self.precision], PRECISIONS),
@@ -101,7 +104,8 @@ class Cell:
     def title(self) -> str:
         if self.steps is None:
             return TITLES[self.method]
-        return f"{self.method}, {self.steps} levels" + (", bfloat16" if self.precision == "bfloat16" else "")
+        name = RIVALS[self.method].title if self.method in RIVALS else self.method
+        return f"{name}, {self.steps} levels" + (", bfloat16" if self.precision == "bfloat16" else "")
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Comparison:
         samplers: list[dict[str, Any]] = [
             {
                 "method": name,
-                "steps": plan.steps.get(name, METHODS[name].steps),
+                "steps": plan.steps.get(name, SAMPLERS[name].steps),
                 "prior": self.prior.digest[:12],
                 "precision": plan.precision,
                 "seed": plan.seed,
@@ -171,7 +175,7 @@ class Comparison:
         """Network evaluations of a cell, or what stands for them."""
         if cell.steps is None:
             return BASELINE_WORK
-        return self.plan.samples * cell.steps * METHODS[cell.method].calls
+        return self.plan.samples * cell.steps * SAMPLERS[cell.method].calls
 
     def run(self, file: FastMRI, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
         """The outcome of each cell of a file, in order; a cell that fails stops no other."""
@@ -199,7 +203,7 @@ class Comparison:
         return [{**asdict(cell), "draws": count} for count in ([1] if cell.steps is None else self.plan.draws)]
 
     def _rows(self, cell: Cell, subject: Subject, progress: Progress | None) -> list[dict[str, Any]]:
-        make = self._baseline if cell.steps is None else self._sampled
+        make = self._baseline if cell.steps is None else self._rival if cell.method in RIVALS else self._sampled
         found, about = make(cell, subject, progress)
         return [
             {
@@ -242,6 +246,21 @@ class Comparison:
             if count > 1 and METHODS[cell.method].draws:
                 more |= subject.calibration(part.samples[:, 0])
             found.append((part.image[0], count / self.plan.samples, more))
+        return found, cost
+
+    def _rival(self, cell: Cell, subject: Subject, progress: Progress | None) -> tuple[list[Scored], dict[str, Any]]:
+        rival, plan = RIVALS[cell.method], self.plan
+        sample = partial(
+            sample_deepinv, rival, self.prior.network, subject.acquisition, cell.slice,
+            steps=cell.steps or rival.steps, samples=plan.samples, seed=plan.seed,
+        )  # fmt: skip
+        (images, works), cost = _measured(torch.device("cpu"), sample)
+        found: list[Scored] = []
+        for count in plan.draws:
+            more: dict[str, Any] = asdict(sum(works[:count], start=Work()))
+            if count > 1 and rival.draws:
+                more |= subject.calibration(images[:count])
+            found.append((images[:count].mean(0), count / plan.samples, more))
         return found, cost
 
     def _walk(
