@@ -69,7 +69,7 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
     from mri_score.methods import METHODS
     from mri_score.pipeline.facts import counted
     from mri_score.priors.store import find_prior, load_prior
-    from mri_score.readers.fastmri import fastmri_files
+    from mri_score.readers import scan_files
 
     if given["threads"]:
         torch.set_num_threads(given["threads"])
@@ -78,7 +78,7 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
     options = make_options(given, baselines=())
     path = find_prior(given["prior"])
     prior = load_prior(path)
-    files, found = fastmri_files(folder), []
+    files, found = scan_files(folder), []
     require_units(len(files) if unit == "volume" else sum(_slices(file, given["slices"]) for file in files), level)
 
     def measure(file: Path) -> None:
@@ -115,10 +115,10 @@ def command(folder: Path, out: Path, accel: str, level: float, unit: str, **give
 def _slices(path: Path, chosen: str | None) -> int:
     """How many slices of a file count; none of one that cannot be read, which is reported when its turn comes."""
     from mri_score.errors import InputError
-    from mri_score.readers.fastmri import FastMRI
+    from mri_score.readers import open_scan
 
     try:
-        return len(read_slices(chosen, FastMRI(path).slices))
+        return len(read_slices(chosen, open_scan(path).slices))
     except InputError:
         return 0
 
@@ -139,9 +139,9 @@ def _errors(path: Path, acceleration: float, prior: ScoreModel, options: Options
     from mri_score.errors import InputError
     from mri_score.evaluation.intervals import TARGETS
     from mri_score.pipeline.volume import reconstruct_volume
-    from mri_score.readers.fastmri import FastMRI
+    from mri_score.readers import open_scan
 
-    scan = Scan(FastMRI(path), Sampling(acceleration, given["law"], seed=given["mask_seed"]))
+    scan = Scan(open_scan(path), Sampling(acceleration, given["law"], seed=given["mask_seed"]))
     if not scan.has_truth:
         raise InputError(f"{path} was acquired undersampled: intervals need full scans, with their truth")
     volume = reconstruct_volume(scan, prior, options, read_slices(given["slices"], scan.file.slices))

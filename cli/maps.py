@@ -28,13 +28,13 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
     import torch
 
     from mri_score.data.scan import Scan
-    from mri_score.readers.fastmri import FastMRI, fastmri_files
+    from mri_score.readers import open_scan, scan_files
     from mri_score.readers.maps import cache_key, finished_maps, write_maps
 
     sampling = make_sampling(given)
 
     def make(path: Path) -> None:
-        view, target = Scan(FastMRI(path), sampling), out / path.name
+        view, target = Scan(open_scan(path), sampling), out / path.name
         identity = cache_key(path, view.mask, calibration_lines=sampling.calibration_lines)
         if not again and finished_maps(target, identity):
             click.echo(f"{target}: finished before (--again redoes it)")
@@ -46,4 +46,4 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
         write_maps(target, maps, eigenvalue, attributes)
         click.echo(f"{target}: {source}")
 
-    each_file(take_shard(fastmri_files(scan), shard), make)
+    each_file(take_shard(scan_files(scan), shard), make)

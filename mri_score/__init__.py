@@ -21,6 +21,7 @@ _HOMES = {
     "FastMRI": "mri_score.readers.fastmri",
     "InputError": "mri_score.errors",
     "load_prior": "mri_score.priors.store",
+    "open_scan": "mri_score.readers",
     "phantom": "mri_score.simulation.phantom",
     "reconstruct": "mri_score.reconstruction",
     "undersample": "mri_score.data.masks",

@@ -52,13 +52,23 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 """Old module -> the modules that hold its names today, within the package."""
 
+RENAMED = {
+    "data.fastmri.Sampling": "readers.fastmri.StoredSampling",
+    "data.fastmri.fastmri_files": "readers.scan_files",
+}
+"""Names that were changed on the way."""
+
 
 class _Moved(ModuleType):
     """A module whose names are looked up where they are today."""
 
     def __getattr__(self, name: str) -> Any:
+        old = self.__name__.removeprefix("mri_score.")
+        if (renamed := RENAMED.get(f"{old}.{name}")) is not None:
+            home, _, present = renamed.rpartition(".")
+            return getattr(import_module(f"mri_score.{home}"), present)
         if not name.startswith("__"):
-            for home in MOVED[self.__name__.removeprefix("mri_score.")]:
+            for home in MOVED[old]:
                 module = import_module(f"mri_score.{home}")
                 if hasattr(module, name):
                     return getattr(module, name)

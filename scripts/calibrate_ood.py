@@ -17,7 +17,8 @@ from mri_score.errors import InputError
 from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.priors.store import add_to_record, find_prior, load_prior
-from mri_score.readers.fastmri import FastMRI, fastmri_files
+from mri_score.readers import scan_files
+from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import sample_posterior
 
 
@@ -57,7 +58,7 @@ def main(
     prior.precision = find_precision(precision)
     found: dict[float, list[float]] = {}
     print("| scan | R | slices | median | largest |\n|---|---|---|---|---|")
-    files = [file for given in scans for file in fastmri_files(given)]
+    files = [file for given in scans for file in scan_files(given)]
     for file in files:
         for factor in accel:
             some = ratios(file, factor, prior, slices, steps)

@@ -15,7 +15,8 @@ import torch
 
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image
-from mri_score.readers.fastmri import FastMRI, fastmri_files, write_fastmri
+from mri_score.readers import scan_files
+from mri_score.readers.fastmri import FastMRI, write_fastmri
 from mri_score.readers.ismrmrd_header import LARGEST_HEADER, build_header, parse_header
 
 
@@ -51,8 +52,8 @@ def test_what_a_file_holds_is_told_without_torch(path, undersampled):
     mask = np.arange(9) % 3 != 0
     write_fastmri(path, white(2, 3, 12, 9) * torch.from_numpy(mask if undersampled else mask | True), recon=(6, 9))
     code = (
-        "import sys; from mri_score.cli.info import _stored; from mri_score.readers.fastmri import FastMRI;"
-        "file = FastMRI(sys.argv[1]); print(file.full, file.crop, _stored(file)); sys.exit('torch' in sys.modules)"
+        "import sys; from mri_score.readers.fastmri import FastMRI;"
+        "file = FastMRI(sys.argv[1]); print(file.full, file.crop, file.about()); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -97,14 +98,14 @@ def test_a_folder_of_mixed_sizes(tmp_path):
     for name, shape in {"b.h5": (1, 3, 8, 6), "a.h5": (2, 2, 7, 9)}.items():
         write_fastmri(tmp_path / name, white(*shape))
     (tmp_path / "._a.h5").write_bytes(b"resource fork")
-    files = fastmri_files(tmp_path)
+    files = scan_files(tmp_path)
     assert [file.name for file in files] == ["a.h5", "b.h5"]
     assert [tuple(FastMRI(file).kspace(0).shape) for file in files] == [(2, 7, 9), (3, 8, 6)]
-    assert fastmri_files(files[0]) == files[:1]
+    assert scan_files(files[0]) == files[:1]
     (tmp_path / "empty").mkdir()
     for bad in ("empty", "absent"):
         with pytest.raises(InputError, match=bad):
-            fastmri_files(tmp_path / bad)
+            scan_files(tmp_path / bad)
 
 
 # ---- Readout oversampling.

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from mri_score._moved import MOVED
+from mri_score._moved import MOVED, RENAMED
 
 NAMES = {
     "comparison": "Plan Cell Outcome Weights Comparison REFERENCE SUPERVISED TITLES",
     "data.anatomy": "Head",
     "data.borrowed": "simulate_like Loan",
     "data.combined": "Combined CachedImages cached_images CENTRE",
-    "data.fastmri": "FastMRI fastmri_files write_fastmri",
+    "data.fastmri": "FastMRI find_sampling write_fastmri",
     "data.hdf5": "open_hdf5 new_hdf5 plain_dataset plain_datasets reading write_arrays",
     "data.header": "Header build_header parse_header",
     "data.held_out": "Misfit hold_out misfit",
@@ -63,6 +63,13 @@ def test_old_names_are_the_present_ones(old):
     homes = [importlib.import_module(f"mri_score.{home}") for home in MOVED[old]]
     for name in NAMES[old].split():
         assert getattr(module, name) is next(getattr(home, name) for home in homes if hasattr(home, name))
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_names_that_changed_on_the_way_are_found(old):
+    (module, _, name), (home, _, present) = old.rpartition("."), RENAMED[old].rpartition(".")
+    found = getattr(importlib.import_module(f"mri_score.{module}"), name)
+    assert found is getattr(importlib.import_module(f"mri_score.{home}"), present)
 
 
 def test_a_name_that_never_was_is_refused():

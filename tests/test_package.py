@@ -195,5 +195,14 @@ def test_nothing_but_main_imports_the_command_line():
     assert {module for module, _, below in crossings() if below == "cli"} == {"__main__"}
 
 
+def test_scans_are_opened_through_one_door():
+    """A new format is a file of `readers` and a row of its table: no other room names the class of a reader."""
+    from mri_score.readers import READERS
+
+    names = {f"{reader.__module__.removeprefix('mri_score.')}.{reader.__name__}" for reader in READERS.values()}
+    found = [module for module, path in modules() if room(module) != "readers" and names & set(imports(path, module))]
+    assert names and not found
+
+
 def test_evaluation_needs_no_mri():
     assert {below for _, own, below in crossings() if own == "evaluation"} <= {"numerics", "errors", "files"}

@@ -19,7 +19,8 @@ from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
 from mri_score.priors.store import find_prior, load_prior, load_supervised
-from mri_score.readers.fastmri import FastMRI, fastmri_files
+from mri_score.readers import open_scan, scan_files
+from mri_score.readers.base import Reader
 
 from ..options import read_names, read_numbers, read_slices
 
@@ -36,11 +37,11 @@ def compare(scans: tuple[Path, ...], **given: Any) -> None:
     comparison = Comparison(plan, Ledger(out), _weights(given["prior"]), supervised, maps=out / "maps")
 
     failures: list[str] = []
-    work: list[tuple[FastMRI, list[Cell]]] = []
+    work: list[tuple[Reader, list[Cell]]] = []
     total = 0
     for path in files:
         try:
-            file = FastMRI(path)
+            file = open_scan(path)
             cells = comparison.cells(file, read_slices(given["slices"], file.slices))
         except InputError as error:
             failures.append(_failed(f"{path.name}: {error}"))
@@ -57,7 +58,7 @@ def compare(scans: tuple[Path, ...], **given: Any) -> None:
         raise InputError(f"{len(failures)} failures, the first of them: {failures[0]}")
 
 
-def _run(comparison: Comparison, work: list[tuple[FastMRI, list[Cell]]], todo: list[Cell]) -> list[str]:
+def _run(comparison: Comparison, work: list[tuple[Reader, list[Cell]]], todo: list[Cell]) -> list[str]:
     """Run the cells with a bar of network evaluations, which knows when it will end; what failed."""
     failures = []
     ends = [0]
@@ -142,7 +143,7 @@ def _steps(text: str) -> tuple[str, int]:
 
 
 def _files(scans: tuple[Path, ...]) -> list[Path]:
-    files = list(dict.fromkeys(path for scan in scans for path in fastmri_files(scan)))
+    files = list(dict.fromkeys(path for scan in scans for path in scan_files(scan)))
     if not files:
         raise InputError("compare needs fully sampled scans: files or a folder; mri-score simulate makes some")
     repeated = [name for name, count in Counter(path.stem for path in files).items() if count > 1]

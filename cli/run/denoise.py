@@ -19,7 +19,7 @@ from mri_score.numerics.fourier import resize_image
 from mri_score.pipeline.denoise import Denoised, check_full, denoise_slice
 from mri_score.pipeline.facts import counted
 from mri_score.priors.store import find_prior, load_prior, read_record
-from mri_score.readers.fastmri import FastMRI, fastmri_files
+from mri_score.readers import open_scan, scan_files
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.reconstruction import find_device
 
@@ -43,7 +43,7 @@ def denoise_all(scan: Path, **given: Any) -> None:
     asked = {key: given[key] for key in ("noise_std", "probes", "seed")}
 
     def work(file: Path) -> None:
-        view = Scan(FastMRI(file), maps=given["maps"], cache=out / "maps", coils=given["coils"])
+        view = Scan(open_scan(file), maps=given["maps"], cache=out / "maps", coils=given["coils"])
         check_full(view)
         slices = read_slices(given["slices"], view.file.slices)
         total = len(slices) * given["probes"]
@@ -57,7 +57,7 @@ def denoise_all(scan: Path, **given: Any) -> None:
             click.secho(f"  note: {note}", fg="yellow")
         click.echo(f"  denoised  {written}\n  pictures  {_draw(out / 'denoised', view, slices, found)}")
 
-    each_file(take_shard(fastmri_files(scan), given["shard"]), work)
+    each_file(take_shard(scan_files(scan), given["shard"]), work)
 
 
 def _levels(found: Sequence[Denoised]) -> list[str]:

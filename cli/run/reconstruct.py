@@ -32,7 +32,8 @@ from mri_score.pipeline.output import finished, read_scores, score_rows, write_p
 from mri_score.pipeline.result import MVUE, Volume
 from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_together
 from mri_score.priors.store import find_prior, load_prior
-from mri_score.readers.fastmri import FastMRI, fastmri_files
+from mri_score.readers import open_scan, scan_files
+from mri_score.readers.base import Reader
 from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
 
@@ -81,7 +82,7 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         click.echo("No scan was given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
-        files = fastmri_files(scan)
+        files = scan_files(scan)
     settings = sorted((name, str(value)) for name, value in given.items() if name not in NO_INFLUENCE)
     settings.append(("intervals", str(intervals)))
 
@@ -91,7 +92,7 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         if not given["again"] and finished(out, path.name, identity):
             click.echo(f"{path.name}: finished before (--again redoes it)")
             return None
-        file = FastMRI(path)
+        file = open_scan(path)
         slices = read_slices(given["slices"], file.slices)
         view = _scan(file, sampling, given)
         fitted = replace(options, batch_size=_fitting(view, slices, prior, options)) if automatic else options
@@ -244,7 +245,7 @@ def _memory(needed: Callable[[int], int] | None, walks: int, device: torch.devic
     return footprint.peak_text(work) if device.type == "cpu" else f"{work / 2**20:,.0f} MiB of {device}, at its peak"
 
 
-def _scan(file: FastMRI, sampling: Sampling, given: dict[str, Any]) -> Scan:
+def _scan(file: Reader, sampling: Sampling, given: dict[str, Any]) -> Scan:
     """The file under its mask, or along its trajectory."""
     if given["trajectory"] is not None:
         assert sampling.acceleration is not None

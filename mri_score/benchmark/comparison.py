@@ -25,7 +25,7 @@ from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
 from mri_score.methods import METHODS, Method
 from mri_score.models.network import PRECISIONS, NetworkPrior
-from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.base import Reader
 from mri_score.reconstruction import Progress, Reconstruction, Work, find_device, sample_posterior
 
 TUNED = {f"{name}-tuned": name for name, baseline in BASELINES.items() if baseline.tunable}
@@ -141,7 +141,7 @@ class Comparison:
         prior.network.precision = PRECISIONS[plan.precision]
         self._warm: set[str] = set()
 
-    def cells(self, file: FastMRI, slices: Sequence[int]) -> list[Cell]:
+    def cells(self, file: Reader, slices: Sequence[int]) -> list[Cell]:
         """All cells of a file, slice by slice and mask by mask; baselines first."""
         plan, digest = self.plan, sha256(file.path)[:12]
         baselines: list[dict[str, Any]] = [{"method": name} for name in plan.baselines if name != SUPERVISED]
@@ -177,7 +177,7 @@ class Comparison:
             return BASELINE_WORK
         return self.plan.samples * cell.steps * SAMPLERS[cell.method].calls
 
-    def run(self, file: FastMRI, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
+    def run(self, file: Reader, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
         """The outcome of each cell of a file, in order; a cell that fails stops no other."""
         subjects = Subjects(file, self.maps)
         for cell in cells:

@@ -18,7 +18,7 @@ from mri_score.errors import InputError
 from mri_score.evaluation.metrics import complex_nrmse, foreground, volume_scores
 from mri_score.evaluation.uncertainty import calibration
 from mri_score.numerics.fourier import resize_image
-from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.base import Reader
 
 
 class Subject:
@@ -110,7 +110,7 @@ class Subject:
 class Subjects:
     """The subjects of one file, prepared when they are asked for; its scans, the last truth and subject are kept."""
 
-    def __init__(self, file: FastMRI, maps: Path | None = None) -> None:
+    def __init__(self, file: Reader, maps: Path | None = None) -> None:
         self.file, self.maps = file, maps
         self._scans: dict[Sampling, Scan] = {}
         self._truths: dict[int, tuple[Tensor, Tensor]] = {}

@@ -17,7 +17,7 @@ from mri_score.data.trajectories import Trajectory
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.operators.noncartesian import NonCartesian
-from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.base import Reader
 
 LEAST_CENTRE = 10.0
 """Radius of the centre of k-space that coil maps are made from, at least: smaller ones do not tell coils apart."""
@@ -29,7 +29,7 @@ class NonCartesianScan(Scan):
     Errors: InputError for an undersampled file, or one of another matrix than the trajectory's.
     """
 
-    def __init__(self, file: FastMRI, trajectory: Trajectory, **options: Any) -> None:
+    def __init__(self, file: Reader, trajectory: Trajectory, **options: Any) -> None:
         super().__init__(file, **options)
         self.trajectory = trajectory
         if file.mask is not None:

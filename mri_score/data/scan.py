@@ -19,7 +19,7 @@ from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
 from mri_score.operators.sense import Sense
-from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.base import Reader
 from mri_score.readers.maps import cache_key, cached_maps, normalise_maps, read_maps
 
 LEAST_NOISE = 1e-3
@@ -149,7 +149,7 @@ class Scan:
 
     def __init__(
         self,
-        file: FastMRI,
+        file: Reader,
         sampling: Sampling | None = None,
         maps: str | Path | None = None,      # a file of given maps
         cache: str | Path | None = None,     # a folder that keeps maps

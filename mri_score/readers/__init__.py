@@ -1,1 +1,37 @@
-"""Files that hold scans, coil maps and images."""
+"""Files that hold scans, coil maps and images. A new format of scans is one file here and one row of `READERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mri_score.errors import InputError
+from mri_score.readers.base import Reader
+from mri_score.readers.fastmri import FastMRI
+
+READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI}
+"""By the suffix of the file; a file with another suffix is taken for fastMRI's."""
+
+
+def open_scan(path: str | Path) -> Reader:
+    """The volume of k-space in a file. Errors: InputError, with the file's name, for what is none."""
+    path = Path(path)
+    return READERS.get(path.suffix.lower(), FastMRI)(path)
+
+
+def scan_files(path: str | Path) -> list[Path]:
+    """The file itself, or the scans of a folder, sorted. Errors: InputError where there is none."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist; give a fastMRI file or a folder of them")
+    files = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix in READERS and file.is_file() and not file.name.startswith(".")
+    )
+    if not files:
+        kinds = " or ".join(f"*{suffix}" for suffix in READERS)
+        raise InputError(f"{path} has no {kinds} files; give a fastMRI file or a folder of them")
+    return files

@@ -13,17 +13,15 @@ import h5py
 import numpy as np
 
 from mri_score.errors import InputError
+from mri_score.readers.base import Shape
 from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.ismrmrd_header import Header, build_header, parse_header
 
 if TYPE_CHECKING:  # torch takes a second: it is loaded where samples are asked for, not to tell what a file holds
     from torch import Tensor
 
-Shape = tuple[int, int]
-
-
 @dataclass(frozen=True)
-class Sampling:
+class StoredSampling:
     """Which columns were acquired, which points of them were sampled (None: all), and what was odd about it."""
 
     padding: Shape
@@ -157,6 +155,18 @@ class FastMRI:
             rows = cols = self.cols
         return min(rows, self.image_shape[0]), cols
 
+    def about(self) -> dict[str, str]:
+        """What the file says, in words; found without torch, at once."""
+        encoded, recon = self.encoded, self.recon
+        return {
+            "acquisition": self.acquisition,
+            "k-space": f"{self.slices} slices, {self.coils} coils, {self.rows} rows x {self.cols} columns",
+            "matrix": "no header" if encoded is None else f"encoded {_by(encoded)}, reconstructed {_by(recon)}",
+            "oversampling": f"readout {self.rows} -> {self.image_shape[0]} rows" if self.oversampled else "none",
+            "padding": "none" if self.padding == (0, self.cols) else f"columns outside {self.padding} are not data",
+            "truth": "reconstruction in the file" if self.has_target else ("full k-space" if self.full else "none"),
+        }
+
     def empty(self, slice: int) -> bool:
         """Whether nothing but zeros is stored of a slice, which `kspace` would refuse."""
         return not self._read("kspace", slice).any()
@@ -226,7 +236,7 @@ class FastMRI:
         return None
 
     @cached_property
-    def _sampling(self) -> Sampling:
+    def _sampling(self) -> StoredSampling:
         middle = self.slices // 2
         y = self._read("kspace", middle).reshape(self.coils, self.rows, self.cols)
         if not y.any():
@@ -246,7 +256,7 @@ class FastMRI:
                 )
 
 
-def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape | None) -> Sampling:
+def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape | None) -> StoredSampling:
     """Padding and mask from what is nonzero, the file's mask and the header's padding; the samples have the last word.
 
     In a file without a mask zero columns at the edges are padding, and zeros anywhere else mean undersampling: points
@@ -273,7 +283,7 @@ def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape
     if declared is not None and declared != padding:
         notes.append(f"the header says columns {declared[0]} to {declared[1]} were acquired, the samples say {padding}")
     if mask is None:
-        return Sampling(padding, None, notes)
+        return StoredSampling(padding, None, notes)
     if len(mask) > 1 and (mask == mask[:1]).all():
         mask = mask[:1]
     measured = points if len(mask) > 1 else columns[None]
@@ -282,20 +292,7 @@ def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape
     if (mask & ~measured).any():
         notes.append(f"the mask has {int((mask & ~measured).sum())} places where kspace is zero: taken as unsampled")
     sampled = mask & measured
-    return Sampling(padding, sampled[0] if len(sampled) == 1 else sampled, notes)
-
-
-def fastmri_files(path: str | Path) -> list[Path]:
-    """The file itself, or the *.h5 files of a folder, sorted."""
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"{path} does not exist; give a fastMRI file or a folder of them")
-    files = sorted(file for file in path.glob("*.h5") if file.is_file() and not file.name.startswith("."))
-    if not files:
-        raise InputError(f"{path} has no *.h5 files; give a fastMRI file or a folder of them")
-    return files
+    return StoredSampling(padding, sampled[0] if len(sampled) == 1 else sampled, notes)
 
 
 def write_fastmri(
@@ -380,3 +377,7 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _by(shape: Shape | None) -> str:
+    return "unknown" if shape is None else f"{shape[0]} x {shape[1]}"

@@ -17,7 +17,7 @@ from mri_score.data.scale import percentile
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.readers.fastmri import FastMRI
+from mri_score.readers import open_scan
 from mri_score.readers.image_stack import read_stack
 from mri_score.readers.maps import normalise_maps
 from mri_score.simulation import phantom
@@ -106,7 +106,7 @@ def borrow(like: str | Path) -> Loan:
     Maps are ESPIRiT's from full k-space, taken in and around the object where its eigenvalue trusts them; phase is that
     of the image, taken where it has signal. Both are smoothed and extended from there.
     """
-    file = FastMRI(like)
+    file = open_scan(like)
     if file.mask is not None:
         raise InputError(f"{like} is undersampled; phase and coils are lent by fully sampled scans: name another")
     kspace = file.kspace(file.slices // 2)[None]

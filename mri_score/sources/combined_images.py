@@ -14,7 +14,7 @@ from mri_score.data.noise_level import noise_level
 from mri_score.data.noise_rings import evenly_spaced, whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_kspace
-from mri_score.readers.fastmri import FastMRI
+from mri_score.readers import open_scan
 from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.maps import cache_key
 
@@ -39,7 +39,7 @@ class Combined:
     """
 
     def __init__(self, path: str | Path, skip_empty: bool = True) -> None:
-        self.file = FastMRI(path)
+        self.file = open_scan(path)
         self.name = self.file.name
         acceleration = true_acceleration(self.file.sampled, self.file.padding)
         if acceleration > 1:

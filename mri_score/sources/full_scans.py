@@ -17,7 +17,7 @@ from mri_score.data.scan import LEAST_NOISE
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_image
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.readers.fastmri import fastmri_files
+from mri_score.readers import scan_files
 from mri_score.sources import augmentation
 from mri_score.sources.combined_images import CachedImages, Combined, cached_images
 
@@ -151,7 +151,7 @@ class Slices:
 
 def _files(path: str | Path) -> list[Path]:
     try:
-        return fastmri_files(path)
+        return scan_files(path)
     except InputError as error:
         raise InputError(
             f"{error}. To get some: mri-score simulate --out DIR, or fastMRI's, which need the agreement at"

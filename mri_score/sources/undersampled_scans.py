@@ -19,7 +19,7 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.readers.fastmri import FastMRI, fastmri_files
+from mri_score.readers import open_scan, scan_files
 from mri_score.readers.maps import cache_key, cached_maps
 from mri_score.sources import augmentation
 from mri_score.sources.combined_images import CENTRE, LEAST_POWER, LEAST_SIGNAL
@@ -61,7 +61,7 @@ class UndersampledScans:
         sampling = Sampling(acceleration, law, calibration_lines, mask_seed, axis)
         self.notes: list[str] = []
         self.places: list[tuple[Scan, int]] = []
-        files = list(dict.fromkeys(file for path in paths for file in fastmri_files(path)))
+        files = list(dict.fromkeys(file for path in paths for file in scan_files(path)))
 
         def opened(path: Path) -> tuple[Scan, list[int]]:
             scan = self._open(path, sampling)
@@ -106,7 +106,7 @@ class UndersampledScans:
         return item
 
     def _open(self, path: Path, sampling: Sampling) -> Scan:
-        file = FastMRI(path)
+        file = open_scan(path)
         shape = file.image_shape
         size = self.size or shape
         if size[0] > shape[0] or size[1] > shape[1]:

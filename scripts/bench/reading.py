@@ -12,7 +12,7 @@ import torch
 from harness import Row, Spread, compare, timed
 from torch.utils.data import DataLoader, Dataset
 
-from mri_score.readers.fastmri import fastmri_files
+from mri_score.readers import scan_files
 from mri_score.simulation.simulate import simulate
 from mri_score.sources.full_scans import Slices
 from mri_score.training.batches import Batches
@@ -30,7 +30,7 @@ class VolumeSlices(Dataset):
 
     def __init__(self, folder: Path) -> None:
         self.examples = []
-        for path in fastmri_files(folder):
+        for path in scan_files(folder):
             with h5py.File(path) as file:
                 self.examples += [(path, slice) for slice in range(len(file["kspace"]))]
 
