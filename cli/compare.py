@@ -15,7 +15,7 @@ from .options import ANY_PATH, FOLDER, precision_option
 @click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Where results go.")
 @click.option(
     "--methods", default="adaptive-draw", show_default=True, metavar="LIST",
-    help="Samplers, or none. Also deepinv-pigdm, deepinv-mmps, deepinv-dps and deepinv-diffpir: deepinv's, with the"
+    help="Methods, or none. Also deepinv-pigdm, deepinv-mmps, deepinv-dps and deepinv-diffpir: deepinv's, with the"
     " same prior (need the package deepinv).",
 )  # fmt: skip
 @click.option(
@@ -29,8 +29,8 @@ from .options import ANY_PATH, FOLDER, precision_option
 @click.option("--mask", "laws", default="variable-density", show_default=True, metavar="LIST", help="Mask laws.")
 @click.option("--mask-seeds", default="0,1,2", show_default=True, metavar="LIST", help="A mask each.")
 @click.option("--slices", default="middle", show_default=True, metavar="LIST", help="Such as 3, 2:5, 0,4,9 or middle.")
-@click.option("--samples", "-n", type=click.IntRange(1), default=8, show_default=True, help="Draws of a sampler.")
-@click.option("--steps", multiple=True, metavar="METHOD=N", help="Noise levels of one sampler; repeatable.")
+@click.option("--samples", "-n", type=click.IntRange(1), default=8, show_default=True, help="Draws of a method.")
+@click.option("--steps", multiple=True, metavar="METHOD=N", help="Noise levels of one method; repeatable.")
 @click.option(
     "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
 )
@@ -59,9 +59,10 @@ def command(scans: tuple[Path, ...], **options: Any) -> None:
       mri-score compare scans/ --methods adaptive-draw,deepinv-mmps --baselines tv-tuned,l1-wavelet-tuned,bart-tv-tuned
       mri-score compare --summary comparison
     """
-    from .run.compare import compare, summarise
+    from .run.compare import CompareOptions, compare, summarise
 
-    if options["summary"] is not None:
-        summarise(options["summary"], options["reference"])
+    given = CompareOptions(**options)
+    if given.summary is not None:
+        summarise(given.summary, given.reference)
     else:
-        compare(scans, **options)
+        compare(scans, given)

@@ -44,6 +44,6 @@ def command(scan: Path, **options: Any) -> None:
       mri-score denoise scan.h5
       mri-score denoise noisy/ --prior runs/brain_noisy_sure --slices middle
     """
-    from .run.denoise import denoise_all
+    from .run.denoise import DenoiseOptions, denoise_all
 
-    denoise_all(scan, **options)
+    denoise_all(scan, DenoiseOptions(**options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,30 @@ import click
 from tqdm import tqdm
 
 from .options import ANY_PATH, FOLDER, base_line, base_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidOptions:
+    """The options of the command, as click names and types them."""
+
+    prior: str | None
+    run: Path | None
+    samples: Path | None
+    against: tuple[Path, ...]
+    training: tuple[Path, ...]
+    features: str
+    base: str | None
+    border: float | None
+    count: int
+    most: int | None
+    size: int | None
+    method: str | None
+    steps: int | None
+    seed: int
+    batch_size: int
+    device: str
+    threads: int | None
+    out: Path
 
 
 @click.command("fid")
@@ -37,14 +62,14 @@ from .options import ANY_PATH, FOLDER, base_line, base_options
     "--size", type=click.IntRange(8), metavar="N",
     help="Sample N x N pixels, and crop real images to that.  [default: the size of the images]",
 )  # fmt: skip
-@click.option("--sampler", metavar="NAME", help="As for mri-score sample.")
+@click.option("--method", "--sampler", metavar="NAME", help="As for mri-score sample.")
 @click.option("--steps", type=click.IntRange(2), help="As for mri-score sample.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same for all checkpoints.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--out", "-o", type=FOLDER, default=Path("quality"), show_default=True)
-def command(**given: Any) -> None:
+def command(**options: Any) -> None:
     """Judge samples: their Fréchet distance to real images, and whether they are copies of training images.
 
     By default the features are those of the project's own network, and the distance is no FID and compares with none.
@@ -70,21 +95,22 @@ def command(**given: Any) -> None:
     from mri_score.sample_quality.features import extract, load_extractor
     from mri_score.sample_quality.images import RealImages, prepare
 
-    sources = [f"--{name}" for name in ("prior", "run", "samples") if given[name] is not None]
+    given = FidOptions(**options)
+    sources = [f"--{name}" for name in ("prior", "run", "samples") if options[name] is not None]
     if len(sources) != 1:
         raise InputError(f"give one of --prior, --run and --samples; got {' and '.join(sources) or 'none'}")
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    device, size = find_device(given["device"]), given["size"]
-    extractor = load_extractor(given["features"], device)
-    real = RealImages(given["against"], (size, size) if size else None, given["most"])
-    reference = extract(extractor, real, given["batch_size"], device)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    device, size = find_device(given.device), given.size
+    extractor = load_extractor(given.features, device)
+    real = RealImages(given.against, (size, size) if size else None, given.most)
+    reference = extract(extractor, real, given.batch_size, device)
     click.echo(f"features   {extractor.about}\nreference  {len(real)} images of {' x '.join(map(str, real.shape))}")
 
     distances: dict[str, frechet.Distance] = {}
     for name, samples in _samples(given, real.shape):
         images = torch.stack([prepare(sample, real.shape) for sample in samples])
-        distance = frechet.measure(extract(extractor, images, given["batch_size"], device), reference)
+        distance = frechet.measure(extract(extractor, images, given.batch_size, device), reference)
         distances[name] = distance
         click.echo(
             f"{name:<10} {extractor.title} {distance.value:.4g}, extrapolated {distance.extrapolated:.4g} +/-"
@@ -92,50 +118,51 @@ def command(**given: Any) -> None:
         )
     if distance.caution:
         click.secho(f"note: {distance.caution}", fg="yellow", err=True)
-    frechet.write_table(given["out"] / "frechet.csv", distances)
-    click.echo(given["out"] / "frechet.csv")
-    if given["run"] is not None:
+    frechet.write_table(given.out / "frechet.csv", distances)
+    click.echo(given.out / "frechet.csv")
+    if given.run is not None:
         steps = {int(name.removeprefix("step ")): one for name, one in distances.items()}
-        frechet.write_plot(given["out"] / "frechet.png", steps, extractor.title)
+        frechet.write_plot(given.out / "frechet.png", steps, extractor.title)
         click.secho(f"best       {frechet.best(distances)}", bold=True)
-        click.echo(given["out"] / "frechet.png")
-    if given["training"]:
+        click.echo(given.out / "frechet.png")
+    if given.training:
         _neighbours(given, real, images)
 
 
-def _samples(given: dict[str, Any], shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+def _samples(given: FidOptions, shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """Name and samples (N, H, W) of the file, the prior or each checkpoint."""
     from mri_score import generation
     from mri_score.sample_quality.checkpoints import checkpoints, draw
     from mri_score.sample_quality.images import read_samples
 
-    if given["samples"] is not None:
-        yield given["samples"].name, read_samples(given["samples"])
+    if given.samples is not None:
+        yield given.samples.name, read_samples(given.samples)
         return
-    walk = {name: given[name] for name in ("sampler", "steps") if given[name] is not None}
-    walk |= {name: given[name] for name in ("seed", "batch_size", "device")}
-    place = given["run"] or given["prior"]
-    if given["run"] is not None:
-        priors = checkpoints(place)
+    walk = generation.GenerationOptions(
+        given.method, given.steps, seed=given.seed, batch_size=given.batch_size, device=given.device
+    )
+    place: str | Path = given.run or given.prior or ""
+    if given.run is not None:
+        priors = checkpoints(given.run)
     else:
-        bare, told = generation.bare_prior(place, given["base"], given["border"])
+        bare, told = generation.bare_prior(place, given.base, given.border)
         if told:
             click.echo(base_line(told, place))
         priors = iter([(str(place), bare)])
     for name, prior in priors:
         with tqdm(desc=name, unit="call", leave=False, dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
-            samples = draw(place, prior, given["count"], shape, progress=bar.update, **walk)
+            samples = draw(place, prior, given.count, shape, walk, bar.update)
         yield name, samples
 
 
-def _neighbours(given: dict[str, Any], real: Any, samples: Any) -> None:
+def _neighbours(given: FidOptions, real: Any, samples: Any) -> None:
     """Table, figure and summary of the (last) samples' nearest training images."""
     import torch
 
     from mri_score.sample_quality import neighbours
     from mri_score.sample_quality.images import RealImages
 
-    training = RealImages(given["training"], real.shape)
+    training = RealImages(given.training, real.shape)
     found = neighbours.compare(samples, training, torch.stack(list(real)))
     ratios = found.ratios
     click.echo(
@@ -143,7 +170,7 @@ def _neighbours(given: dict[str, Any], real: Any, samples: Any) -> None:
         f" {float(ratios.median()):.2f} times that, the nearest at {float(ratios.min()):.2f}; {found.suspicious} of"
         f" {len(samples)} samples are nearer than every held-out image"
     )
-    neighbours.write_table(given["out"] / "neighbours.csv", found, training.name)
-    neighbours.write_figure(given["out"] / "neighbours.png", samples, found, training.__getitem__)
+    neighbours.write_table(given.out / "neighbours.csv", found, training.name)
+    neighbours.write_figure(given.out / "neighbours.png", samples, found, training.__getitem__)
     for name in ("neighbours.csv", "neighbours.png"):
-        click.echo(given["out"] / name)
+        click.echo(given.out / name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, each_file, make_sampling, sampling_options, shard_option, take_shard
+from .options import ANY_PATH, FOLDER, MaskOptions, each_file, make_sampling, sampling_options, shard_option, take_shard
 
 
 @click.command("maps")
@@ -31,7 +31,7 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
     from mri_score.readers import open_scan, scan_files
     from mri_score.readers.maps import cache_key, finished_maps, write_maps
 
-    sampling = make_sampling(given)
+    sampling = make_sampling(MaskOptions(**given))
 
     def make(path: Path) -> None:
         view, target = Scan(open_scan(path), sampling), out / path.name

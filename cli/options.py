@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from mri_score.errors import InputError
-from mri_score.methods import METHODS
+from mri_score.methods import DEFAULT_METHOD, METHODS
+
+if TYPE_CHECKING:
+    from mri_score.data.scan import Undersampling
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
@@ -22,7 +25,11 @@ DRAWS = [name for name, method in METHODS.items() if method.draws]
 ESTIMATES = [name for name, method in METHODS.items() if not method.draws]
 TRAJECTORIES = ("radial", "spiral")
 """Written out here, because --help does not load the table that has these names."""
-SAMPLERS = f"Draws of the posterior: {', '.join(DRAWS)}. Estimates, whose spread says nothing: {', '.join(ESTIMATES)}."
+
+method_option = click.option(
+    "--method", "--sampler", default=DEFAULT_METHOD, show_default=True,
+    help=f"Draws of the posterior: {', '.join(DRAWS)}. Estimates, whose spread says nothing: {', '.join(ESTIMATES)}.",
+)  # fmt: skip
 
 precision_option = click.option(
     "--precision", default="float32", show_default=True, help="float32 or bfloat16: of the prior's network."
@@ -111,26 +118,27 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def make_sampling(given: dict[str, Any]) -> Any:
-    """The Sampling that these options describe; a mask from a file needs no --accel, a law does."""
-    from mri_score.data.scan import Sampling
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """What `sampling_options` gives."""
 
-    sampling = Sampling(
-        given["accel"], given["law"], given["calibration_lines"], given["mask_seed"], int(given["axis"])
-    )
-    if given["accel"] is None and sampling.from_file:
+    accel: float | None
+    law: str
+    calibration_lines: int | None
+    mask_seed: int | None
+    axis: str
+
+
+def make_sampling(given: MaskOptions) -> Undersampling:
+    """How these options undersample a scan; a mask from a file needs no --accel, a law does."""
+    from mri_score.data.scan import Undersampling
+
+    sampling = Undersampling(given.accel, given.law, given.calibration_lines, given.mask_seed, int(given.axis))
+    if given.accel is None and sampling.from_file:
         return replace(sampling, acceleration=1.0)
-    if given["accel"] is None and chosen("law"):
-        raise InputError(f"--mask {given['law']} needs --accel, the acceleration that it is drawn for")
+    if given.accel is None and chosen("law"):
+        raise InputError(f"--mask {given.law} needs --accel, the acceleration that it is drawn for")
     return sampling
-
-
-def make_options(given: dict[str, Any], **more: Any) -> Any:
-    """The Options of the walks that --sampler and what belongs to it describe."""
-    from mri_score.pipeline.options import Options
-
-    shared = ("steps", "samples", "seed", "batch_size", "device", "precision")
-    return Options(method=given["sampler"], **{name: given[name] for name in shared}, **more)
 
 
 def chosen(*names: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, SAMPLERS, TRAJECTORIES, precision_option, sampling_options, shard_option
+from .options import ANY_PATH, FOLDER, TRAJECTORIES, method_option, precision_option, sampling_options, shard_option
 
 
 class Walks(click.IntRange):
@@ -28,9 +28,9 @@ class Walks(click.IntRange):
     type=click.Choice(TRAJECTORIES),
     help="Simulate a scan along spokes or spirals from a full one, in place of a mask.",
 )
-@click.option("--sampler", default="adaptive-draw", show_default=True, help=SAMPLERS)
+@method_option
 @click.option("--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Posterior draws a slice.")
-@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
+@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the method's own]")
 @click.option(
     "--warm-start",
     type=float,
@@ -98,6 +98,6 @@ def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
       mri-score reconstruct scan.h5 --accel 4 --samples 8 --intervals intervals.json
       mri-score reconstruct scan.h5 --accel 4 --trajectory radial
     """
-    from .run.reconstruct import reconstruct_all
+    from .run.reconstruct import ReconstructOptions, reconstruct_all
 
-    reconstruct_all(scan, **options)
+    reconstruct_all(scan, ReconstructOptions(**options))

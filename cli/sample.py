@@ -20,12 +20,12 @@ from .options import ANY_PATH, FOLDER, base_options, precision_option
 @click.option("--number", "-n", type=click.IntRange(1), default=16, show_default=True, help="How many samples.")
 @click.option("--size", default="256", show_default=True, metavar="N|ROWSxCOLS", help="Of the image, in pixels.")
 @click.option(
-    "--sampler",
+    "--method", "--sampler",
     help=f"Of bare priors: {', '.join(WALKS)}; with --inpaint: {', '.join(INPAINTING)}."
     f"  [default: {DEFAULT_WALK}; with --interpolate {DEFAULT_FLOW}, with --inpaint {DEFAULT_INPAINTING}]",
 )
-@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the sampler's own]")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an option of the sampler.")
+@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the method's own]")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an option of the method.")
 @click.option("--mean", type=float, help="Of the data, which walks start about.  [default: what the prior knows of it]")
 @click.option("--inpaint", "image", type=ANY_PATH, metavar="IMAGE", help="Sample what --keep hides of this image.")
 @click.option("--keep", type=ANY_PATH, metavar="MASK", help="With --inpaint: known pixels are those not 0.")
@@ -42,7 +42,7 @@ from .options import ANY_PATH, FOLDER, base_options, precision_option
     "--interpolate",
     type=click.IntRange(2),
     metavar="N",
-    help="N images on the way from sample 0 of --sampler heun to its sample 1.",
+    help="N images on the way from sample 0 of --method heun to its sample 1.",
 )
 @precision_option
 @click.option("--seed", default=0, show_default=True, help="Sample i follows from seed and i alone.")
@@ -61,10 +61,10 @@ def command(**options: Any) -> None:
     \b
     Examples:
       mri-score sample --prior brain -n 16
-      mri-score sample -n 4 --sampler ancestral --steps 300
+      mri-score sample -n 4 --method ancestral --steps 300
       mri-score sample -n 4 --inpaint head.png --keep mask.png
       mri-score sample --interpolate 8 --seed 3
     """
-    from .run.sample import sample
+    from .run.sample import SampleOptions, sample
 
-    sample(**options)
+    sample(SampleOptions(**options))

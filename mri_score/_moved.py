@@ -55,6 +55,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 RENAMED = {
     "data.fastmri.Sampling": "readers.fastmri.StoredSampling",
     "data.fastmri.fastmri_files": "readers.scan_files",
+    "data.phantom.noise_level": "simulation.phantom.noise_std_of_snr",
 }
 """Names that were changed on the way."""
 

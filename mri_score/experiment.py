@@ -172,14 +172,24 @@ SCHEDULES = {
     "uniform": Uniform,
     "vp": VP,
 }
-SOURCES = {"fastmri": Slices, "images": ImageStacks, "scans": UndersampledScans, "undersampled": UndersampledImages}
+SOURCES = {
+    "fastmri": Slices,
+    "images": ImageStacks,
+    "simulated_scans": UndersampledImages,
+    "undersampled_scans": UndersampledScans,
+}
+FORMER_SOURCES = {"scans": "undersampled_scans", "undersampled": "simulated_scans"}
+"""Names that configs of earlier runs have."""
 CALIBRATION_IMAGES = 1000
 VALIDATION_IMAGES = 64
 
 
 def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
     """The images of a config's section `data` or `validation`."""
-    return build(section, config.get(section), SOURCES)
+    values = dict(config.get(section) or {})
+    if (former := values.get("name")) in FORMER_SOURCES:
+        values["name"] = FORMER_SOURCES[former]
+    return build(section, values, SOURCES)
 
 
 def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATION_IMAGES) -> Parameters:

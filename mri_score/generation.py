@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
 from mri_score.priors.store import find_prior, join_experts, load_prior, read_record
 from mri_score.reconstruction import Progress, accepted, check_options, find_device, sampler_of
-from mri_score.samplers import Ancestral, Ddim, Heun, RungeKutta45
+from mri_score.samplers import DDIM, Ancestral, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
 
 NOISE_STD = 0.01
@@ -58,68 +59,85 @@ def bare_prior(
     return join_experts(path, base, border)[0], {"base": str(base), "base_sha256": digest, "border": border}
 
 
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How a prior is walked without k-space.
+
+    method: of `WALKS`, or of `INPAINTING` where pixels are known; None: the default of either. steps: noise levels;
+    None: the method's own. options: more arguments of its sampler and posterior. mean: of the data: walks start about
+    it. batch_size: walks at a time. device: auto, cpu, cuda, ...
+    """
+
+    method: str | None = None
+    steps: int | None = None
+    options: Mapping[str, Any] | None = None
+    seed: int = 0
+    mean: float = 0.0
+    batch_size: int = 8
+    device: str = "auto"
+
+    def changed(self, changes: Mapping[str, Any]) -> GenerationOptions:
+        """With other values; `sampler` is the former name of `method`."""
+        return replace(self, **{"method" if name == "sampler" else name: value for name, value in changes.items()})
+
+
+DEFAULTS = GenerationOptions()
+
+
 def sample_prior(
     prior: ScoreModel,
     n: int,
     shape: Sequence[int],
+    settings: GenerationOptions = DEFAULTS,
     *,
-    sampler: str = DEFAULT_WALK,
-    steps: int | None = None,
-    options: Mapping[str, Any] | None = None,    # more arguments of the sampler
-    seed: int = 0,
-    mean: float = 0.0,                           # of the data: walks start about it
     dtype: torch.dtype = torch.complex64,
-    batch_size: int = 8,
-    device: str = "auto",
     progress: Progress | None = None,
-) -> Tensor:  # fmt: skip
-    """`n` images of the prior: (n, *shape), on the CPU, in the prior's scale.
+    **changes: Any,
+) -> Tensor:
+    """`n` images of the prior: (n, *shape), on the CPU, in the prior's scale. `changes` are fields of the settings.
 
     Image i follows from (seed, i) alone, whatever shares its batch. Walks span the prior's range of noise levels; a
     prior without one is walked from 100 to 0.01 times its sd.
     Errors: InputError for unknown names, and for an image that is not finite any more.
     """
-    walk = make_walk(WALKS, sampler, prior, steps, options)
-    start = torch.full((n, *shape), mean, dtype=dtype)
-    return _images(walk, prior, start, sample_streams(seed, range(n)), batch_size, device, progress)
+    settings = settings.changed(changes)
+    walk = make_walk(WALKS, settings.method or DEFAULT_WALK, prior, settings.steps, settings.options)
+    start = torch.full((n, *shape), settings.mean, dtype=dtype)
+    return _images(walk, prior, start, sample_streams(settings.seed, range(n)), settings, progress)
 
 
 def interpolate(
     prior: ScoreModel,
     n: int,
     shape: Sequence[int],
+    settings: GenerationOptions = DEFAULTS,
     *,
     between: tuple[int, int] = (0, 1),
-    sampler: str = DEFAULT_FLOW,
-    steps: int | None = None,
-    options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    mean: float = 0.0,
     dtype: torch.dtype = torch.complex64,
-    batch_size: int = 8,
-    device: str = "auto",
     progress: Progress | None = None,
+    **changes: Any,
 ) -> Tensor:
-    """`n` images on the way between two samples of `sample_prior` by this sampler: (n, *shape), both included.
+    """`n` images on the way between two samples of `sample_prior` by this method: (n, *shape), both included.
 
     Walks start from cos(t) n1 + sin(t) n2, t even in [0, pi / 2], which is normal noise for every t; n1 and n2 are the
-    first noise of the two samples. The walk must draw no more: heun, euler, rk45.
-    Errors: InputError for fewer than 2 images, and for a sampler that draws noise on its way.
+    first noise of the two samples. The walk must draw no more: heun, euler, rk45. `changes` are fields of the settings.
+    Errors: InputError for fewer than 2 images, and for a method that draws noise on its way.
     """
+    settings = settings.changed(changes)
+    name = settings.method or DEFAULT_FLOW
     if n < 2:
         raise InputError(f"an interpolation of {n} images has no two ends; take 2 or more")
-    walk = make_walk(WALKS, sampler, prior, steps, options)
+    walk = make_walk(WALKS, name, prior, settings.steps, settings.options)
     if draws_noise(walk):
         raise InputError(
-            f"{sampler} draws noise on its way, so that its first noise does not decide the image; interpolate with"
+            f"{name} draws noise on its way, so that its first noise does not decide the image; interpolate with"
             " heun, euler or rk45, or set the share of new noise to 0 (zeta=0, eta=0, churn=0)"
         )
-    first, second = noise_like(torch.zeros(2, *shape, dtype=dtype), sample_streams(seed, between))
+    first, second = noise_like(torch.zeros(2, *shape, dtype=dtype), sample_streams(settings.seed, between))
     t = torch.linspace(0, math.pi / 2, n).reshape(-1, *[1] * len(shape))
     # Each walk draws n1 again and adds it to its start.
-    start = mean + float(walk.sigmas[0]) * ((t.cos() - 1) * first + t.sin() * second)
-    random = sample_streams(seed, [between[0]] * n)
-    return _images(walk, prior, start, random, batch_size, device, progress)
+    start = settings.mean + float(walk.sigmas[0]) * ((t.cos() - 1) * first + t.sin() * second)
+    return _images(walk, prior, start, sample_streams(settings.seed, [between[0]] * n), settings, progress)
 
 
 def inpaint(
@@ -127,23 +145,20 @@ def inpaint(
     image: Tensor,
     keep: Tensor,
     n: int,
+    settings: GenerationOptions = DEFAULTS,
     *,
     noise_std: float = NOISE_STD,
-    sampler: str = DEFAULT_INPAINTING,
-    steps: int | None = None,
-    options: Mapping[str, Any] | None = None,    # more arguments of sampler and posterior
-    seed: int = 0,
-    mean: float = 0.0,
-    batch_size: int = 8,
-    device: str = "auto",
     progress: Progress | None = None,
-) -> Tensor:  # fmt: skip
+    **changes: Any,
+) -> Tensor:
     """`n` draws of an image (*shape) given those of its pixels where `keep` (*shape) is true: (n, *shape), on the CPU.
 
     The image is in the prior's scale, its 99th percentile near 1; `noise_std` is that of each real component of a
-    known pixel. Draw i follows from (seed, i) alone.
+    known pixel. Draw i follows from (seed, i) alone. `changes` are fields of the settings.
     Errors: InputError for a mask that does not fit, or hides all; otherwise as `sample_prior`.
     """
+    settings = settings.changed(changes)
+    name = settings.method or DEFAULT_INPAINTING
     if keep.shape != image.shape or not bool((keep != 0).any()):
         raise InputError(
             f"the mask has shape {tuple(keep.shape)} and {int((keep != 0).sum())} known pixels, the image has shape"
@@ -151,18 +166,18 @@ def inpaint(
         )
     if not noise_std > 0:
         raise InputError(f"the noise of known pixels is {noise_std}; it must be above 0, e.g. {NOISE_STD}")
-    walk = make_walk(INPAINTING, sampler, prior, steps, options)
-    kind = POSTERIORS[INPAINTING[sampler].posterior or ""]
-    chosen = accepted(kind, options or {})
-    place = find_device(device)
+    walk = make_walk(INPAINTING, name, prior, settings.steps, settings.options)
+    kind = POSTERIORS[INPAINTING[name].posterior or ""]
+    chosen = accepted(kind, settings.options or {})
+    place = find_device(settings.device)
     operator = Pixels((keep != 0)[None].to(place))
     known = operator(image[None].to(place))
 
     def given(bare: ScoreModel, count: int) -> ScoreModel:
         return kind(bare, operator, known.expand(count, *image.shape), torch.tensor(noise_std), **chosen)
 
-    start = torch.full((n, *image.shape), mean, dtype=image.dtype)
-    return _images(walk, prior, start, sample_streams(seed, range(n)), batch_size, device, progress, given)
+    start = torch.full((n, *image.shape), settings.mean, dtype=image.dtype)
+    return _images(walk, prior, start, sample_streams(settings.seed, range(n)), settings, progress, given)
 
 
 def sample_streams(seed: int, numbers: Sequence[int]) -> list[Generator]:
@@ -179,14 +194,14 @@ def make_walk(
 ) -> Sampler:
     """The walk `name` of WALKS or INPAINTING over all noise levels of the prior."""
     if name not in known:
-        raise unknown_name("the sampler", name, known)
+        raise unknown_name("the method", name, known)
     check_options(name, known[name], options)
     return sampler_of(known[name], noise_range(prior), steps, options)
 
 
 def draws_noise(walk: Sampler) -> bool:
     """Whether a walk draws more noise than that of its first iterate."""
-    shares = {Ancestral: "eta", Ddim: "zeta", Heun: "rise"}
+    shares = {Ancestral: "eta", DDIM: "zeta", Heun: "rise"}
     return not isinstance(walk, RungeKutta45) and bool(getattr(walk, shares.get(type(walk), ""), 1))
 
 
@@ -206,15 +221,15 @@ def _images(
     prior: ScoreModel,
     start: Tensor,
     random: Sequence[Generator],
-    batch_size: int,
-    device: str,
+    settings: GenerationOptions,
     progress: Progress | None,
     make: Callable[[ScoreModel, int], ScoreModel] = _bare,
 ) -> Tensor:
     """One walk about each image of `start`, at most `batch_size` at a time, over what `make` makes of the prior."""
+    batch_size = settings.batch_size
     if not len(start) or batch_size < 1:
         raise InputError(f"samples and batch size must be at least 1; got {len(start)} and {batch_size}")
-    place = find_device(device)
+    place = find_device(settings.device)
     prior, images = prior.to(place), torch.empty_like(start)
     for first in range(0, len(start), batch_size):
         batch = slice(first, first + batch_size)
@@ -232,7 +247,7 @@ def _images(
         except Diverged as error:
             raise InputError(
                 f"sample {first + error.item}: not finite any more at {error.where} of {type(walk).__name__};"
-                " take more --steps, or another --sampler"
+                " take more --steps, or another --method"
             ) from error
     return images
 

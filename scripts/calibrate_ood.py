@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.network import NetworkPrior, find_precision
@@ -25,7 +25,7 @@ from mri_score.reconstruction import sample_posterior
 def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, steps: int | None) -> list[float]:
     """The misfit ratio of some slices of a full scan, undersampled, one walk each."""
     file = FastMRI(path)
-    scan = Scan(file, Sampling(acceleration))
+    scan = Scan(file, Undersampling(acceleration))
     found = []
     for number in np.linspace(0, file.slices - 1, min(slices, file.slices)).round().astype(int).tolist():
         walk = sample_posterior(scan.acquisition(number), prior, steps=steps, samples=1, slices=[number])
@@ -74,7 +74,8 @@ def main(
     if not dry_run:
         basis = {
             "scans": [file.name for file in files], "slices": len(next(iter(found.values()))),
-            "law": Sampling(accel[0]).law, "draws": 1, "precision": precision, "quantile": quantile, "margin": margin,
+            "law": Undersampling(accel[0]).law, "draws": 1, "precision": precision,
+            "quantile": quantile, "margin": margin,
         }  # fmt: skip
         add_to_record(path, ood_thresholds=thresholds, ood_basis=basis)
         print(f"written to {path.with_suffix('.json')}")

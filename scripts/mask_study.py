@@ -12,7 +12,7 @@ import numpy as np
 
 from mri_score import baselines
 from mri_score.data.coils import coil_maps
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.evaluation.metrics import foreground, psnr
 from mri_score.readers.fastmri import FastMRI
 
@@ -35,7 +35,7 @@ def main(path: Path, seeds: int, laws: str) -> None:
         for law in laws.split(","):
             scores, gaps, true = [], [], []
             for seed in range(seeds):
-                scan = Scan(file, Sampling(acceleration, law, seed=seed))
+                scan = Scan(file, Undersampling(acceleration, law, seed=seed))
                 image = baselines.cg_sense(scan.kspace(slice), maps, scan.mask[0])
                 scores.append(psnr(truth[None], image[None], inside))
                 gaps.append(np.diff(np.flatnonzero(scan.mask.flatten().numpy())).max())

@@ -12,7 +12,7 @@ import click
 from mri_score.data.coils import coil_maps
 from mri_score.data.noise_level import unexplained_noise
 from mri_score.data.noise_rings import measure_noise
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, psnr, ssim
 from mri_score.numerics.fourier import ifft
@@ -49,7 +49,7 @@ def main(paths: tuple[Path, ...]) -> None:
         slice = file.slices // 2
         truth = null_space_noise(file, slice)
         for acceleration in (2.0, 4.0, 8.0):
-            scan = Scan(file, Sampling(acceleration))
+            scan = Scan(file, Undersampling(acceleration))
             kspace = scan.kspace(slice)[None]
             try:
                 maps = coil_maps(kspace, scan.mask)[0]

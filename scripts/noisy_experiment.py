@@ -52,7 +52,7 @@ from mri_score.benchmark.subject import Subject, Subjects
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
 from mri_score.data.scale import percentile
-from mri_score.data.scan import Sampling, Scan, scaled
+from mri_score.data.scan import Scan, Undersampling, scaled
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.files import whole_file, write_text
@@ -69,7 +69,7 @@ from mri_score.priors.store import build_prior, load_prior, save_prior
 from mri_score.readers.fastmri import FastMRI
 from mri_score.readers.image_stack import read_stack
 from mri_score.reconstruction import find_device, sample_posterior
-from mri_score.simulation.phantom import noise_level
+from mri_score.simulation.phantom import noise_std_of_snr
 from mri_score.sources.augmentation import SCALES, global_phase, log_between, smooth_phase
 from mri_score.sources.magnitude_images import ImageStacks
 from mri_score.sources.simulated_scans import random_maps
@@ -90,7 +90,7 @@ class TrainingScans:
         self.settings, self.cache, self.change = settings, out / "cache", CHANGES[case.change]
         after = METHODS[case.method].after
         self.earlier = None if after is None else out / "cases" / str(replace(case, method=after))
-        self.noise_std = noise_level(case.snr)
+        self.noise_std = noise_std_of_snr(case.snr)
         self.told = self.noise_std * self.change.told
         self.stacks = ImageStacks(paths, exclude=_other_patients(paths, self.change.patients))
 
@@ -333,7 +333,7 @@ class Tests:
     @cached_property
     def acquisitions(self) -> dict[tuple[int, int], Acquisition]:
         """Of (acceleration, image): simulated with coils, noise and masks."""
-        found, noise_std = {}, noise_level(self.settings.scan_snr)
+        found, noise_std = {}, noise_std_of_snr(self.settings.scan_snr)
         shape = (self.settings.size, self.settings.size)
         for acceleration in ACCELERATIONS:
             for number, image in enumerate(self.images):
@@ -354,7 +354,7 @@ class Tests:
             subjects, middle = Subjects(file, self.cache), Scan(file).middle
             for acceleration in ACCELERATIONS:
                 for mask in range(self.settings.masks):
-                    subject = subjects.find(middle, Sampling(acceleration, seed=mask))
+                    subject = subjects.find(middle, Undersampling(acceleration, seed=mask))
                     found.append((file.name, acceleration, mask, subject))
         return found
 

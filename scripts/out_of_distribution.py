@@ -29,7 +29,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import coil_maps, compress_coils
 from mri_score.data.masks import make_mask
 from mri_score.data.scale import percentile
-from mri_score.data.scan import Sampling, Scan, coil_weight, from_arrays
+from mri_score.data.scan import Scan, Undersampling, coil_weight, from_arrays
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, magnitude_psnr
 from mri_score.evaluation.out_of_distribution import threshold_at
@@ -225,7 +225,7 @@ def main(
         file = FastMRI(path)
         for factor in accel:
             try:
-                subject = Subjects(file).find(Scan(file).middle, Sampling(factor, seed=0))
+                subject = Subjects(file).find(Scan(file).middle, Undersampling(factor, seed=0))
             except InputError as error:  # such as too few lines for this acceleration
                 click.echo(f"left out: {file.name}, R = {factor:g}: {error}")
                 continue

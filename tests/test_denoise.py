@@ -23,7 +23,7 @@ from mri_score.operators.sense import Sense
 from mri_score.pipeline.denoise import PROBES, denoise, denoise_slice, nearest_level
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
 from mri_score.readers.fastmri import FastMRI, write_fastmri
-from mri_score.simulation.phantom import noise_level, phantom
+from mri_score.simulation.phantom import noise_std_of_snr, phantom
 
 SNR = 14.0
 NETWORK = {"name": "unet", "widths": [4, 6], "blocks": 1, "embedding": 8}
@@ -106,7 +106,7 @@ class Idle(ScoreModel):
 def test_the_bundled_prior_gains_more_than_3_db_and_knows_its_error(scan):
     """PSNR in the foreground; the spread against the root mean square error there."""
     prior = load_prior()
-    noise_std = noise_level(SNR)
+    noise_std = noise_std_of_snr(SNR)
     noisy = Sense(scan.maps, torch.ones(1, 1, 1, 1, dtype=torch.bool)).adjoint(scan.kspace)[0]
     image, std = denoise(prior, noisy, noise_std)
     truth, inside = scan.image[0], torch.from_numpy(foreground(scan.image.abs())[0])
@@ -128,7 +128,7 @@ def test_a_slice_is_combined_with_white_noise_of_the_measured_level(scan, path):
     assert float(difference.norm() / ideal[inside].norm()) < 0.03  # whitened, so that coils count a little differently
     outside = torch.view_as_real(found.noisy[:, :4]).std().item()
     assert outside == pytest.approx(found.noise_std, rel=0.15)
-    assert found.noise_std == pytest.approx(3e-4 * noise_level(SNR), rel=0.1) and found.told == 1
+    assert found.noise_std == pytest.approx(3e-4 * noise_std_of_snr(SNR), rel=0.1) and found.told == 1
 
 
 def test_columns_of_padding_do_not_darken_the_noise(scan, tmp_path):

@@ -111,7 +111,7 @@ def test_an_image_that_is_not_finite_is_named():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sampler": "hoin"}, "the sampler is 'hoin'; known names: ancestral, ddim"),
+        ({"sampler": "hoin"}, "the method is 'hoin'; known names: ancestral, ddim"),
         ({"options": {"chrun": 1}}, "the option of heun-churn is 'chrun'; known names: churn"),
         ({"batch_size": 0}, "at least 1; got 2 and 0"),
         ({"steps": 1}, "at least 2 noise levels"),
@@ -172,7 +172,7 @@ def test_hidden_pixels_of_the_image_do_not_matter():
         ({"keep": torch.ones(1, 32)}, r"mask has shape \(1, 32\) and 32 known pixels, the image has shape \(1, 33\)"),
         ({"keep": torch.zeros(1, 33)}, "at least one known pixel"),
         ({"noise_std": 0.0}, "the noise of known pixels is 0.0; it must be above 0"),
-        ({"sampler": "heun"}, "the sampler is 'heun'; known names: adaptive-draw"),
+        ({"sampler": "heun"}, "the method is 'heun'; known names: adaptive-draw"),
         ({"options": {"zeta": 1}}, "the option of exact-draw is 'zeta'"),
     ],
 )

@@ -20,13 +20,13 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.descent import levels_below, lower_noise, probability_flow, reverse_diffusion
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.posteriors.daps import Daps
-from mri_score.posteriors.dds import Dds
-from mri_score.posteriors.diffpir import DiffPir
+from mri_score.posteriors.daps import DAPS
+from mri_score.posteriors.dds import DDS
+from mri_score.posteriors.diffpir import DiffPIR
 from mri_score.posteriors.exact_draw import Proximal
 from mri_score.posteriors.split_gibbs import SplitGibbs
 from mri_score.samplers.base import Sampler
-from mri_score.samplers.ddim import Ddim
+from mri_score.samplers.ddim import DDIM
 from mri_score.samplers.renoise import Renoise
 
 N = 33
@@ -139,7 +139,7 @@ def test_daps_draws_about_the_end_of_the_flow_with_a_spread_of_sigma(sigma):
     matrix = dense(of.operator)
     covariance = torch.linalg.inv(matrix.mH @ matrix / of.noise_std**2 + torch.eye(N) / sigma**2)
     mean = covariance @ (matrix.mH @ of.kspace.flatten() / of.noise_std**2 + v / sigma**2)
-    model = model_of(Daps, of)
+    model = model_of(DAPS, of)
     assert_close(model.denoise(x, sigma).flatten(), mean, 2e-3)
     draws = model.draw(x.expand(MANY, 1, N), sigma, generators(5, draws=MANY)).flatten(1)
     assert_law(draws, mean, covariance)
@@ -170,7 +170,7 @@ def test_diffpir_finds_the_proximal_point(weight):
     matrix, w = dense(of.operator), weight * of.noise_std**2 / sigma**2
     v = of.prior.denoise(x, sigma).flatten()
     expected = torch.linalg.solve(matrix.mH @ matrix + w * torch.eye(N), matrix.mH @ of.kspace.flatten() + w * v)
-    found = model_of(DiffPir, of, weight=weight).denoise(x, sigma).flatten()
+    found = model_of(DiffPIR, of, weight=weight).denoise(x, sigma).flatten()
     assert_close(found, expected, 5e-4)  # the solver stops at a residual of 1e-5
 
 
@@ -182,16 +182,16 @@ def test_dds_takes_so_many_iterations_of_conjugate_gradient(iterations):
     system = ScipyOperator((N, N), lambda z: z + gamma * matrix.conj().T @ (matrix @ z), dtype=complex)
     b = v + gamma * matrix.conj().T @ of.kspace.flatten().numpy()
     expected, _ = cg(system, b, x0=v, rtol=0.0, maxiter=iterations)
-    found = model_of(Dds, of, gamma=gamma, iterations=iterations).denoise(x, 0.3).flatten()
+    found = model_of(DDS, of, gamma=gamma, iterations=iterations).denoise(x, 0.3).flatten()
     assert_close(found, torch.from_numpy(expected), 1e-9)
     assert np.linalg.norm(system.matvec(found.numpy()) - b) > 1e-4 * np.linalg.norm(b)
 
 
 @pytest.mark.parametrize(("kind", "options", "message"), [
-    (Dds, {"gamma": 0.0}, "DDS needs a positive gamma and at least 1 iteration; got 0.0 and 5"),
-    (Dds, {"iterations": 0}, "DDS needs a positive gamma and at least 1 iteration; got 5.0 and 0"),
-    (DiffPir, {"weight": -1.0}, "the weight of DiffPIR is -1.0; it must be positive"),
-    (Daps, {"inner_steps": 0}, "at least 1 inner step; got 0"),
+    (DDS, {"gamma": 0.0}, "DDS needs a positive gamma and at least 1 iteration; got 0.0 and 5"),
+    (DDS, {"iterations": 0}, "DDS needs a positive gamma and at least 1 iteration; got 5.0 and 0"),
+    (DiffPIR, {"weight": -1.0}, "the weight of DiffPIR is -1.0; it must be positive"),
+    (DAPS, {"inner_steps": 0}, "at least 1 inner step; got 0"),
     (SplitGibbs, {"inner_steps": 0}, "at least 1 inner step; got 0"),
 ])  # fmt: skip
 def test_refuses_weights_and_counts_that_mean_nothing(kind, options, message):
@@ -207,29 +207,29 @@ def test_ddim_without_new_noise_is_the_flow_and_with_nothing_else_it_is_renoise(
     like, random = of.mean.expand(2, 1, N), generators(8, draws=2)
     start = 5.0 * noise_like(like, generators(8, draws=2))
     flow = probability_flow(of.prior.denoise, start, [*levels, torch.tensor(0.0)])
-    assert_close(Ddim(levels, 0.0)(of.prior, like, random), flow, 1e-12)
+    assert_close(DDIM(levels, 0.0)(of.prior, like, random), flow, 1e-12)
     model = model_of(Proximal, of)
     renoised = Renoise(levels)(model, like, generators(9, draws=2))
-    assert_close(Ddim(levels, 1.0)(model, like, generators(9, draws=2)), renoised, 1e-12)
+    assert_close(DDIM(levels, 1.0)(model, like, generators(9, draws=2)), renoised, 1e-12)
 
 
 @pytest.mark.parametrize("zeta", [-0.1, 1.5, math.nan])
 def test_ddim_refuses_what_is_no_share(zeta):
     with pytest.raises(InputError, match=f"zeta is {zeta}; it is a share of new noise"):
-        Ddim(torch.tensor([1.0, 0.5]), zeta)
+        DDIM(torch.tensor([1.0, 0.5]), zeta)
 
 
 # Whole walks. The biases are part of the methods, and their docstrings state them.
 
 KARRAS, GEOMETRIC = Karras(0.01, 5.0), Geometric(0.01, 5.0)
 WALKS: dict[str, tuple[type, dict[str, object], Sampler]] = {
-    "daps": (Daps, {}, Renoise(KARRAS.levels(200))),
-    "daps, 20 levels": (Daps, {}, Renoise(KARRAS.levels(20))),
+    "daps": (DAPS, {}, Renoise(KARRAS.levels(200))),
+    "daps, 20 levels": (DAPS, {}, Renoise(KARRAS.levels(20))),
     "split-gibbs": (SplitGibbs, {}, Renoise(GEOMETRIC.levels(100))),
-    "diffpir": (DiffPir, {}, Ddim(KARRAS.levels(100), 0.3)),
-    "diffpir, weight 1": (DiffPir, {"weight": 1.0}, Ddim(KARRAS.levels(100), 0.3)),
-    "dds": (Dds, {}, Ddim(KARRAS.levels(50), 0.85**2)),
-    "dds, gamma 1": (Dds, {"gamma": 1.0}, Ddim(KARRAS.levels(50), 0.85**2)),
+    "diffpir": (DiffPIR, {}, DDIM(KARRAS.levels(100), 0.3)),
+    "diffpir, weight 1": (DiffPIR, {"weight": 1.0}, DDIM(KARRAS.levels(100), 0.3)),
+    "dds": (DDS, {}, DDIM(KARRAS.levels(50), 0.85**2)),
+    "dds, gamma 1": (DDS, {"gamma": 1.0}, DDIM(KARRAS.levels(50), 0.85**2)),
 }
 
 
@@ -280,7 +280,7 @@ def test_split_gibbs_is_calibrated_where_the_prior_draws_exactly():
 
 # One item, whatever its company.
 
-POSTERIORS = {"daps": Daps, "split-gibbs": SplitGibbs, "diffpir": DiffPir, "dds": Dds}
+POSTERIORS = {"daps": DAPS, "split-gibbs": SplitGibbs, "diffpir": DiffPIR, "dds": DDS}
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
@@ -291,7 +291,7 @@ def test_any_split_of_a_batch_gives_the_same_images(name):
     operator = Sense(of.operator.maps.to(single), of.operator.mask)
     model = POSTERIORS[name](prior, operator, of.kspace.to(single), of.noise_std)
     levels = GEOMETRIC.levels(12)
-    sampler = Renoise(levels) if isinstance(model, (Daps, SplitGibbs)) else Ddim(levels)
+    sampler = Renoise(levels) if isinstance(model, (DAPS, SplitGibbs)) else DDIM(levels)
     like = torch.zeros(4, 1, N, dtype=single)
     whole = sampler(model, like, generators(1, "scan", draws=4))
     for split in ([1, 3], [1] * 4):
@@ -304,7 +304,7 @@ def test_any_split_of_a_batch_gives_the_same_images(name):
 def faces(model, x: Tensor, sigma: Tensor | float, draws: list[int]) -> dict[str, Tensor]:
     random = generators(7, draws=draws)
     found = {"denoise": model.denoise(x, sigma), "project": model.project(x, sigma, random)}
-    if not isinstance(model, Dds):
+    if not isinstance(model, DDS):
         found["draw"] = model.draw(x, sigma, random)
     return found
 

@@ -17,7 +17,7 @@ from mri_score.noise.schedules import Geometric, Karras
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.numerics.runge_kutta import adaptive, heun
-from mri_score.samplers import Ddim, Heun, RungeKutta45
+from mri_score.samplers import DDIM, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
 
 TOP, END, BATCH = 20.0, 0.02, 30
@@ -62,7 +62,7 @@ def error(sampler: Sampler, model: ScoreModel) -> float:
 
 
 def euler(levels: Tensor) -> Sampler:
-    return Ddim(levels, zeta=0.0)
+    return DDIM(levels, zeta=0.0)
 
 
 def uncontrolled(levels: Tensor) -> Sampler:

@@ -23,7 +23,7 @@ from mri_score.evaluation.report import (
     score_table,
     write_report,
 )
-from mri_score.evaluation.uncertainty import Calibration
+from mri_score.evaluation.uncertainty import EnsembleCalibration
 
 RAMP = np.linspace(0, 1, 35 * 28).reshape(35, 28)
 
@@ -141,7 +141,7 @@ def page(tmp_path):
         facts={"Sampler": "Renoise & Karras", "True R": "3.87", "patient_id": "DOE-JANE"},
         notes=["maps <b>from</b> full k-space"],
         tables=[score_table("|MVUE| from full k-space", METHODS), score_table("RSS", METHODS)],
-        calibration=Calibration(draws=8, spread_skill=0.934, coverage={0.5: 0.487, 0.95: 0.931}),
+        calibration=EnsembleCalibration(draws=8, spread_skill=0.934, coverage={0.5: 0.487, 0.95: 0.931}),
         promise=Promise(0.9, {"magnitude": 1.83}, {"magnitude": 0.897}, "88 slices of 1 volume"),
         held_out=Table("5 lines left out", ["Method", "Misfit"], [["CG-SENSE", "4.64"]]),
         slices=[SliceFigures("slice 3", picture(RAMP), [picture(RAMP), picture(1 - RAMP)], [picture(RAMP[:9])] * 2)],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.noise_rings import whiten
-from mri_score.data.scan import Sampling, Scan, _fingerprint, coil_weight, from_arrays, scaled
+from mri_score.data.scan import Scan, Undersampling, _fingerprint, coil_weight, from_arrays, scaled
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image
 from mri_score.numerics.noise import generators, noise_like
@@ -20,7 +20,7 @@ from mri_score.readers.maps import normalise_maps, write_maps
 from mri_score.simulation.phantom import phantom
 
 SHAPE = (96, 81)
-FAST = Sampling(acceleration=4)
+FAST = Undersampling(acceleration=4)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from mri_score import experiment
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.scale import percentile
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.experiment import calibrate, find_config, read_config
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
@@ -86,7 +86,7 @@ def test_a_full_file_is_undersampled_by_one_mask(full):
     masks = [source.item(number).mask for number in range(4)]
     assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
     for (scan, _), mask in zip(source.places, masks, strict=True):
-        assert torch.equal(mask, Scan(FastMRI(scan.file.path), Sampling(R, calibration_lines=12, seed=5)).mask)
+        assert torch.equal(mask, Scan(FastMRI(scan.file.path), Undersampling(R, calibration_lines=12, seed=5)).mask)
         assert mask.shape == (1, 1, 1, SIZE) and int(mask.sum()) == round(SIZE / R)
     assert not (source.item(0).kspace * ~masks[0]).any()
 

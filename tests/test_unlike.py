@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.evaluation.out_of_distribution import expected_error, misfit_ratio, threshold_at
 from mri_score.files import sha256
@@ -192,7 +192,7 @@ def prior_file(folder: Path, **about) -> Path:
 
 def volume(scan: Path, prior: Path, method: str = "adaptive-draw"):
     options = Options(method=method, steps=8, samples=2, baselines=(), device="cpu")
-    return options, reconstruct_volume(Scan(FastMRI(scan), Sampling(3.0)), load_prior(prior), options)
+    return options, reconstruct_volume(Scan(FastMRI(scan), Undersampling(3.0)), load_prior(prior), options)
 
 
 @pytest.mark.parametrize(

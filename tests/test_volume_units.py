@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.evaluation.intervals import Factor, Intervals
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
@@ -39,7 +39,7 @@ def intervals() -> Intervals:
 
 
 def reconstructed(path, acceleration: float | None = ACCELERATION, **options):
-    scan = Scan(FastMRI(path), Sampling(acceleration))
+    scan = Scan(FastMRI(path), Undersampling(acceleration))
     settings = {"steps": 4, "samples": 2, "baselines": (), "device": "cpu", **options}
     return scan, reconstruct_volume(scan, White(), Options(**settings))
 

@@ -12,7 +12,7 @@ import torch
 from command import mri_score, refused
 
 from mri_score.cli.run import reconstruct as reconstructing
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
@@ -61,7 +61,7 @@ def gpu(monkeypatch):
 
 def reconstruct(path, prior, **options):
     settings = {"steps": 6, "samples": 2, "batch_size": 4, "baselines": ("cg-sense",), "device": "cpu", **options}
-    return reconstruct_volume(Scan(FastMRI(path), Sampling(3.0)), prior, Options(**settings))
+    return reconstruct_volume(Scan(FastMRI(path), Undersampling(3.0)), prior, Options(**settings))
 
 
 def difference(found, expected):
@@ -106,14 +106,14 @@ def test_each_item_of_a_batch_ends_where_its_noise_says(path, gpu):
             return super().denoise(x, sigma)
 
     found = reconstruct(path, Watching(), samples=1, batch_size=SLICES)
-    scan = Scan(FastMRI(path), Sampling(3.0))
+    scan = Scan(FastMRI(path), Undersampling(3.0))
     ends = [walk_end(White(), float(scan.acquisition(number).noise_std)) for number in range(SLICES)]
     assert len(set(ends)) == SLICES == len(found.images)
     assert seen[-1].tolist() == pytest.approx(ends, rel=1e-5) and seen[0].tolist() == [5.0] * SLICES
 
 
 def test_a_walk_that_breaks_in_a_batch_names_its_slice(path, gpu):
-    scan = Scan(FastMRI(path), Sampling(3.0))
+    scan = Scan(FastMRI(path), Undersampling(3.0))
     ends = [walk_end(White(), float(scan.acquisition(number).noise_std)) for number in range(SLICES)]
     lowest = int(np.argmin(ends))
     between = sum(sorted(ends)[:2]) / 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -25,16 +25,40 @@ from mri_score.readers.base import Reader
 from ..options import read_names, read_numbers, read_slices
 
 
-def compare(scans: tuple[Path, ...], **given: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The options of the command, as click names and types them."""
+
+    out: Path
+    methods: str
+    baselines: str
+    supervised: str | None
+    accel: str
+    laws: str
+    mask_seeds: str
+    slices: str
+    samples: int
+    steps: tuple[str, ...]
+    prior: str
+    precision: str
+    reference: str | None
+    seed: int
+    batch_size: int
+    device: str
+    threads: int | None
+    summary: Path | None
+
+
+def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
     """Run what is missing, then write the summary; fail at the end if a scan or a cell failed."""
     plan = _plan(given)
     files = _files(scans)
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    _check_reference(given["reference"], plan, given["out"])
-    supervised = None if given["supervised"] is None else _weights(given["supervised"], load_supervised)
-    out: Path = given["out"]
-    comparison = Comparison(plan, Ledger(out), _weights(given["prior"]), supervised, maps=out / "maps")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    _check_reference(given.reference, plan, given.out)
+    supervised = None if given.supervised is None else _weights(given.supervised, load_supervised)
+    out = given.out
+    comparison = Comparison(plan, Ledger(out), _weights(given.prior), supervised, maps=out / "maps")
 
     failures: list[str] = []
     work: list[tuple[Reader, list[Cell]]] = []
@@ -42,7 +66,7 @@ def compare(scans: tuple[Path, ...], **given: Any) -> None:
     for path in files:
         try:
             file = open_scan(path)
-            cells = comparison.cells(file, read_slices(given["slices"], file.slices))
+            cells = comparison.cells(file, read_slices(given.slices, file.slices))
         except InputError as error:
             failures.append(_failed(f"{path.name}: {error}"))
             continue
@@ -53,7 +77,7 @@ def compare(scans: tuple[Path, ...], **given: Any) -> None:
     failures += _run(comparison, work, todo)
     if not read_rows(out / "cells.jsonl"):
         raise InputError(f"no cell was finished: {failures[0]}" if failures else "no cell was finished")
-    summarise(out, given["reference"])
+    summarise(out, given.reference)
     if failures:
         raise InputError(f"{len(failures)} failures, the first of them: {failures[0]}")
 
@@ -113,19 +137,19 @@ def summarise(folder: Path, reference: str | None) -> None:
     click.echo(f"\nTables  {folder / 'summary.md'}\nNumbers {folder / 'summary.csv'}\nPlot    {folder / 'quality.png'}")
 
 
-def _plan(given: dict[str, Any]) -> Plan:
+def _plan(given: CompareOptions) -> Plan:
     return Plan(
-        methods=read_names(given["methods"]),
-        baselines=[*read_names(given["baselines"]), *([SUPERVISED] if given["supervised"] else [])],
-        accelerations=read_numbers(float, "--accel", given["accel"]),
-        laws=read_names(given["laws"]),
-        mask_seeds=read_numbers(int, "--mask-seeds", given["mask_seeds"]),
-        samples=given["samples"],
-        steps=dict(_steps(one) for one in given["steps"]),
-        precision=given["precision"],
-        seed=given["seed"],
-        batch_size=given["batch_size"],
-        device=given["device"],
+        methods=read_names(given.methods),
+        baselines=[*read_names(given.baselines), *([SUPERVISED] if given.supervised else [])],
+        accelerations=read_numbers(float, "--accel", given.accel),
+        laws=read_names(given.laws),
+        mask_seeds=read_numbers(int, "--mask-seeds", given.mask_seeds),
+        samples=given.samples,
+        steps=dict(_steps(one) for one in given.steps),
+        precision=given.precision,
+        seed=given.seed,
+        batch_size=given.batch_size,
+        device=given.device,
     )
 
 

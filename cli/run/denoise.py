@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +30,45 @@ FAR = 0.02
 """A level that differs by more than this part from what the prior was told is worth a note."""
 
 
-def denoise_all(scan: Path, **given: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class DenoiseOptions:
+    """The options of the command, as click names and types them."""
+
+    prior: str
+    noise_std: float | None
+    probes: int
+    slices: str | None
+    maps: Path | None
+    coils: int | None
+    precision: str
+    seed: int
+    device: str
+    threads: int | None
+    shard: str | None
+    out: Path
+
+
+def denoise_all(scan: Path, given: DenoiseOptions) -> None:
     """Denoise every file; print where results are; fail at the end if any file failed."""
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    precision = find_precision(given["precision"])
-    device = find_device(given["device"])
-    out: Path = given["out"]
-    path = find_prior(given["prior"])
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    precision = find_precision(given.precision)
+    device = find_device(given.device)
+    out = given.out
+    path = find_prior(given.prior)
     prior, digest = load_prior(path), read_record(path)["sha256"]
     prior.precision = precision
     make_folder(out)
-    asked = {key: given[key] for key in ("noise_std", "probes", "seed")}
+    asked: dict[str, Any] = {"noise_std": given.noise_std, "probes": given.probes, "seed": given.seed}
 
     def work(file: Path) -> None:
-        view = Scan(open_scan(file), maps=given["maps"], cache=out / "maps", coils=given["coils"])
+        view = Scan(open_scan(file), maps=given.maps, cache=out / "maps", coils=given.coils)
         check_full(view)
-        slices = read_slices(given["slices"], view.file.slices)
-        total = len(slices) * given["probes"]
+        slices = read_slices(given.slices, view.file.slices)
+        total = len(slices) * given.probes
         with tqdm(total=total, unit="probe", desc=file.stem, leave=False, dynamic_ncols=True, disable=None) as bar:
             found = [denoise_slice(view, slice, prior, device=device, progress=bar.update, **asked) for slice in slices]
-        attributes = {"prior": str(given["prior"]), "prior_sha256": digest, **asked}
+        attributes = {"prior": str(given.prior), "prior_sha256": digest, **asked}
         written = _write(out / "denoised" / file.name, view, slices, found, attributes)
         count = counted(len(slices), "slice")
         click.secho(f"{file.name}: {count}, noise_std {found[0].noise_std:.4g} in the file's units", bold=True)
@@ -57,7 +76,7 @@ def denoise_all(scan: Path, **given: Any) -> None:
             click.secho(f"  note: {note}", fg="yellow")
         click.echo(f"  denoised  {written}\n  pictures  {_draw(out / 'denoised', view, slices, found)}")
 
-    each_file(take_shard(scan_files(scan), given["shard"]), work)
+    each_file(take_shard(scan_files(scan), given.shard), work)
 
 
 def _levels(found: Sequence[Denoised]) -> list[str]:

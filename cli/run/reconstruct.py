@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import torch
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mri_score import __version__
 from mri_score.data.noncartesian import NonCartesianScan
-from mri_score.data.scan import Sampling, Scan
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.data.trajectories import TRAJECTORIES
 from mri_score.errors import InputError
 from mri_score.evaluation.intervals import read_intervals
@@ -37,7 +37,7 @@ from mri_score.readers.base import Reader
 from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
 
-from ..options import Rest, chosen, each_file, make_options, make_sampling, read_slices, take_shard
+from ..options import MaskOptions, Rest, chosen, each_file, make_sampling, read_slices, take_shard
 
 NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run")
 """Options that do not change a result, so that a finished file stays finished."""
@@ -48,27 +48,68 @@ CARTESIAN = (
 """Options that know masks only."""
 
 
-def reconstruct_all(scan: Path | None, **given: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions(MaskOptions):
+    """The options of the command, as click names and types them."""
+
+    prior: str
+    trajectory: str | None
+    method: str
+    samples: int
+    steps: int | None
+    warm_start: float | None
+    precision: str
+    seed: int
+    slices: str | None
+    maps: Path | None
+    full_maps: bool
+    coils: int | None
+    baselines: str
+    operator: str
+    check_lines: str | None
+    intervals: Path | None
+    batch_size: int | Literal["auto"]
+    keep_samples: bool
+    device: str
+    threads: int | None
+    shard: str | None
+    out: Path
+    again: bool
+    dry_run: bool
+
+    def identity(self) -> list[tuple[str, str]]:
+        """What a result follows from, by name; `method` by its former one, so that finished files stay finished."""
+        former = {"method": "sampler"}
+        given = {former.get(name, name): value for name, value in vars(self).items() if name not in NO_INFLUENCE}
+        return sorted((name, str(value)) for name, value in given.items())
+
+
+def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
     """Reconstruct every file; print scores and where results are; fail at the end if any file failed."""
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    out: Path = given["out"]
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    out = given.out
     _check_combinations(scan, given)
-    intervals = None if given["intervals"] is None else read_intervals(given["intervals"])
-    automatic = given["batch_size"] == "auto"
-    options = make_options(
-        given | {"batch_size": 1 if automatic else given["batch_size"]},
-        operator=given["operator"],
-        warm_start=given["warm_start"],
+    intervals = None if given.intervals is None else read_intervals(given.intervals)
+    options = Options(
+        method=given.method,
+        steps=given.steps,
+        samples=given.samples,
+        seed=given.seed,
+        batch_size=1 if given.batch_size == "auto" else given.batch_size,
+        device=given.device,
+        precision=given.precision,
+        operator=given.operator,
+        warm_start=given.warm_start,
         baselines=_baselines(given),
-        keep_samples=given["keep_samples"],
-        check_lines=_amount(given["check_lines"]),
+        keep_samples=given.keep_samples,
+        check_lines=_amount(given.check_lines),
         intervals=intervals,
     )
-    find_device(given["device"])
-    if not given["dry_run"]:
+    find_device(given.device)
+    if not given.dry_run:
         make_folder(out)
-    prior_path = find_prior(given["prior"])
+    prior_path = find_prior(given.prior)
     prior = load_prior(prior_path)
     digest = sha256(prior_path)
     if intervals is not None:
@@ -76,38 +117,39 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
         intervals.check(prior_sha256=digest, sampler=options.method, steps=steps, samples=options.samples)
     sampling = make_sampling(given)
     if scan is None:
-        if given["dry_run"]:
+        if given.dry_run:
             raise InputError("--dry-run needs a SCAN: without one a head is simulated, which --dry-run does not write")
         sampling = replace(sampling, acceleration=sampling.acceleration or 4.0)
         click.echo("No scan was given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
         files = scan_files(scan)
-    settings = sorted((name, str(value)) for name, value in given.items() if name not in NO_INFLUENCE)
-    settings.append(("intervals", str(intervals)))
+    settings = [*given.identity(), ("intervals", str(intervals))]
 
     def redo(path: Path) -> Rest | None:
         status = path.stat()
         identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
-        if not given["again"] and finished(out, path.name, identity):
+        if not given.again and finished(out, path.name, identity):
             click.echo(f"{path.name}: finished before (--again redoes it)")
             return None
         file = open_scan(path)
-        slices = read_slices(given["slices"], file.slices)
+        slices = read_slices(given.slices, file.slices)
         view = _scan(file, sampling, given)
-        fitted = replace(options, batch_size=_fitting(view, slices, prior, options)) if automatic else options
-        if given["dry_run"]:
+        fitted = options
+        if given.batch_size == "auto":
+            fitted = replace(options, batch_size=_fitting(view, slices, prior, options))
+        if given.dry_run:
             _tell(view, slices, prior, fitted, out)
             return None
         volume = _one(view, slices, prior, fitted)
         attributes: dict[str, Any] = {
-            "prior": str(given["prior"]),
+            "prior": str(given.prior),
             "prior_sha256": digest,
             "identity": str(identity),
         }
         if sampling.nominal is not None:
             attributes["acceleration"] = sampling.nominal
-        facts = {"Prior": f"{given['prior']} (SHA-256 {digest[:12]})"}
+        facts = {"Prior": f"{given.prior} (SHA-256 {digest[:12]})"}
         report = out / "report" if len(files) == 1 else out / "report" / path.stem
         rest = partial(_write, out, report, volume, options, attributes, facts)
         if on_gpu(options):
@@ -121,7 +163,7 @@ def reconstruct_all(scan: Path | None, **given: Any) -> None:
                 page = _summary(out, [path.name for path in files])
             click.echo(f"Report of all volumes: {page}")
 
-    each_file(take_shard(files, given["shard"]), redo, None if given["dry_run"] else summarise)
+    each_file(take_shard(files, given.shard), redo, None if given.dry_run else summarise)
 
 
 def _write(
@@ -137,24 +179,24 @@ def _write(
         click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
 
 
-def _check_combinations(scan: Path | None, given: dict[str, Any]) -> None:
+def _check_combinations(scan: Path | None, given: ReconstructOptions) -> None:
     """Refuse options that contradict each other."""
-    if given["warm_start"] is not None and given["intervals"] is not None:
+    if given.warm_start is not None and given.intervals is not None:
         raise InputError("--intervals were fitted on walks from noise; leave out --warm-start, or --intervals")
-    if (name := given["trajectory"]) is None:
+    if (name := given.trajectory) is None:
         return
     if others := chosen(*CARTESIAN):
         raise InputError(f"--trajectory {name} does not go with {', '.join(others)}: for masks only; leave out either")
-    if given["accel"] is None and scan is not None:
+    if given.accel is None and scan is not None:
         raise InputError(f"--trajectory {name} needs --accel, the acceleration that it is made for")
-    if given["accel"] is not None and not 1 <= given["accel"] < float("inf"):
-        raise InputError(f"--accel {given['accel']:g} should be a number of at least 1 for --trajectory {name}")
+    if given.accel is not None and not 1 <= given.accel < float("inf"):
+        raise InputError(f"--accel {given.accel:g} should be a number of at least 1 for --trajectory {name}")
 
 
-def _baselines(given: dict[str, Any]) -> list[str]:
+def _baselines(given: ReconstructOptions) -> list[str]:
     """The names of --baselines; unless they were asked for, without those that a trajectory does not have."""
-    names = [name.strip() for name in given["baselines"].split(",") if name.strip() not in ("", "none")]
-    if given["trajectory"] is None:
+    names = [name.strip() for name in given.baselines.split(",") if name.strip() not in ("", "none")]
+    if given.trajectory is None:
         return names
     if chosen("baselines") and (missing := [name for name in names if name not in TRAJECTORY_BASELINES]):
         known = ", ".join(TRAJECTORY_BASELINES)
@@ -245,19 +287,19 @@ def _memory(needed: Callable[[int], int] | None, walks: int, device: torch.devic
     return footprint.peak_text(work) if device.type == "cpu" else f"{work / 2**20:,.0f} MiB of {device}, at its peak"
 
 
-def _scan(file: Reader, sampling: Sampling, given: dict[str, Any]) -> Scan:
+def _scan(file: Reader, sampling: Undersampling, given: ReconstructOptions) -> Scan:
     """The file under its mask, or along its trajectory."""
-    if given["trajectory"] is not None:
+    if given.trajectory is not None:
         assert sampling.acceleration is not None
-        trajectory = TRAJECTORIES[given["trajectory"]](file.image_shape, sampling.acceleration)
-        return NonCartesianScan(file, trajectory, coils=given["coils"])
+        trajectory = TRAJECTORIES[given.trajectory](file.image_shape, sampling.acceleration)
+        return NonCartesianScan(file, trajectory, coils=given.coils)
     return Scan(
         file,
         sampling,
-        maps=given["maps"],
-        cache=given["out"] / "maps",
-        coils=given["coils"],
-        full_maps=given["full_maps"],
+        maps=given.maps,
+        cache=given.out / "maps",
+        coils=given.coils,
+        full_maps=given.full_maps,
     )
 
 

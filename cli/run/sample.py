@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mri_score.evaluation.contact_sheet import colour_sheet, magnitude_sheet, ph
 from mri_score.evaluation.panel import panel, save_png
 from mri_score.experiment import bind
 from mri_score.files import make_folder
+from mri_score.generation import GenerationOptions
 from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
 from mri_score.models.network import find_precision
 from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
@@ -35,57 +37,83 @@ SHOWN = 4
 """Draws of an inpainting that its picture shows."""
 
 
-def sample(**given: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """The options of the command, as click names and types them."""
+
+    prior: str
+    base: str | None
+    border: float | None
+    number: int
+    size: str
+    method: str | None
+    steps: int | None
+    changes: tuple[str, ...]
+    mean: float | None
+    image: Path | None
+    keep: Path | None
+    number_of_slice: int
+    noise_std: float | None
+    interpolate: int | None
+    precision: str
+    seed: int
+    batch_size: int
+    device: str
+    threads: int | None
+    out: Path
+
+
+def sample(given: SampleOptions) -> None:
     """Sample, inpaint or interpolate as the options say; write and name what came out."""
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
+    if given.threads:
+        torch.set_num_threads(given.threads)
     _check_combinations(given)
-    precision = find_precision(given["precision"])
-    find_device(given["device"])
-    out: Path = given["out"]
-    path = find_prior(given["prior"])
+    precision = find_precision(given.precision)
+    find_device(given.device)
+    out = given.out
+    path = find_prior(given.prior)
     record = read_record(path)
-    if given["image"] is None:
-        prior, told = generation.bare_prior(path, given["base"], given["border"])
+    if given.image is None:
+        prior, told = generation.bare_prior(path, given.base, given.border)
     else:
         prior, told = load_prior(path), {}
     prior.precision = precision
     channels = image_channels(record["network"])
-    if channels > 2 and (channels != 3 or given["image"] is not None):
-        task = "sample" if given["image"] is None else "--inpaint"
+    if channels > 2 and (channels != 3 or given.image is not None):
+        task = "sample" if given.image is None else "--inpaint"
         raise InputError(f"{path} is a prior of {channels} channels, which {task} does not know; complex images have 2")
     dtype = torch.complex64 if channels == 2 else torch.float32
-    mean = given["mean"] if given["mean"] is not None else generation.prior_mean(path, dtype.is_complex)
+    mean = given.mean if given.mean is not None else generation.prior_mean(path, dtype.is_complex)
 
-    table = INPAINTING if given["image"] else WALKS
-    default = DEFAULT_FLOW if given["interpolate"] else DEFAULT_WALK
-    name = given["sampler"] or (DEFAULT_INPAINTING if given["image"] else default)
+    table = INPAINTING if given.image else WALKS
+    default = DEFAULT_FLOW if given.interpolate else DEFAULT_WALK
+    name = given.method or (DEFAULT_INPAINTING if given.image else default)
     if name not in table:
-        raise unknown_name("the sampler", name, table)
+        raise unknown_name("the method", name, table)
     walk = table[name]
-    steps = given["steps"] or walk.steps
-    options = _read_settings(given["changes"], walk)
+    steps = given.steps or walk.steps
+    options = _read_settings(given.changes, walk)
     attributes = {
-        "prior": str(given["prior"]), "prior_sha256": record["sha256"], "sampler": name, "steps": steps, "mean": mean,
-        **told, "seed": given["seed"], "precision": given["precision"], "sampler_options": ",".join(given["changes"]),
+        "prior": str(given.prior), "prior_sha256": record["sha256"], "sampler": name, "steps": steps, "mean": mean,
+        **told, "seed": given.seed, "precision": given.precision, "sampler_options": ",".join(given.changes),
     }  # fmt: skip
     make_folder(out)
     if told:
-        click.echo(base_line(told, given["prior"]))
-    count = given["interpolate"] or given["number"]
+        click.echo(base_line(told, given.prior))
+    count = given.interpolate or given.number
     total = count * steps * walk.calls or None
     with tqdm(
         total=total, unit="call", desc=name, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
     ) as bar:
-        shared = {"sampler": name, "steps": steps, "options": options, "seed": given["seed"], "mean": mean}
-        shared |= {"batch_size": given["batch_size"], "device": given["device"], "progress": bar.update}
-        if given["image"] is not None:
-            written = _inpaint(given, partial(generation.inpaint, prior, n=count, **shared), dtype, attributes)
+        shared = GenerationOptions(name, steps, options, given.seed, mean, given.batch_size, given.device)
+        if given.image is not None:
+            draw = partial(generation.inpaint, prior, n=count, settings=shared, progress=bar.update)
+            written = _inpaint(given, draw, dtype, attributes)
         else:
-            make = generation.interpolate if given["interpolate"] else generation.sample_prior
-            shape = (3,) * (channels == 3) + _read_size(given["size"])
-            images = make(prior, count, shape, dtype=dtype, **shared)
-            written = _write(out, "interpolation" if given["interpolate"] else "samples", images, attributes)
+            make = generation.interpolate if given.interpolate else generation.sample_prior
+            shape = (3,) * (channels == 3) + _read_size(given.size)
+            images = make(prior, count, shape, shared, dtype=dtype, progress=bar.update)
+            written = _write(out, "interpolation" if given.interpolate else "samples", images, attributes)
     for file in written:
         click.echo(file)
 
@@ -102,20 +130,21 @@ def _write(out: Path, name: str, images: Tensor, attributes: Mapping[str, Any]) 
 
 
 def _inpaint(
-    given: Mapping[str, Any], draw: Callable[..., Tensor], dtype: torch.dtype, attributes: Mapping[str, Any]
+    given: SampleOptions, draw: Callable[..., Tensor], dtype: torch.dtype, attributes: Mapping[str, Any]
 ) -> list[Path]:
     """Scaled by the known pixels as scans are by their images, and written in the image's own units."""
-    image, keep = (_read_image(given[name], given["number_of_slice"]) for name in ("image", "keep"))
+    assert given.image is not None and given.keep is not None
+    image, keep = (_read_image(path, given.number_of_slice) for path in (given.image, given.keep))
     image, keep = image.to(dtype), keep.abs() > 0
     _check_mask(given, image, keep)
     scale = float(percentile(image[keep][None])) or 1.0
-    noise_std = generation.NOISE_STD if given["noise_std"] is None else given["noise_std"]
+    noise_std = generation.NOISE_STD if given.noise_std is None else given.noise_std
     draws = scale * draw(image=image / scale, keep=keep, noise_std=noise_std)
     mean, parts = draws.mean(0), torch.view_as_real(draws) if draws.is_complex() else draws[..., None]
     std = parts.var(0, correction=min(len(draws) - 1, 1)).mean(-1).sqrt()
     arrays = {"samples": draws, "mean": mean, "std": std, "image": image, "keep": keep}
-    facts = {**attributes, "noise_std": noise_std * scale, "scale": scale, "image_file": str(given["image"])}
-    written = write_arrays(given["out"] / "inpainting.h5", arrays, facts)
+    facts = {**attributes, "noise_std": noise_std * scale, "scale": scale, "image_file": str(given.image)}
+    written = write_arrays(given.out / "inpainting.h5", arrays, facts)
     shown = {f"sample {number}": one for number, one in enumerate(draws[:SHOWN])}
     columns = {"known": image * keep, **shown, f"mean of {len(draws)}": mean}
     save_png(written.with_suffix(".png"), panel(columns, truth=image, std=std, zoom=_around_hole(keep)))
@@ -135,28 +164,28 @@ def _around_hole(keep: Tensor) -> tuple[int, int, int] | None:
     return corner[0], corner[1], side
 
 
-def _check_combinations(given: Mapping[str, Any]) -> None:
+def _check_combinations(given: SampleOptions) -> None:
     """Refuse options that contradict each other."""
-    if (given["image"] is None) != (given["keep"] is None):
+    if (given.image is None) != (given.keep is None):
         raise InputError("--inpaint IMAGE and --keep MASK go together: name the image and its known pixels")
-    if given["image"] is not None and (others := chosen("interpolate", "size", "base", "border")):
+    if given.image is not None and (others := chosen("interpolate", "size", "base", "border")):
         raise InputError(f"--inpaint does not go with {', '.join(others)}: leave out either")
-    if given["image"] is None and (others := chosen("noise_std", "number_of_slice")):
+    if given.image is None and (others := chosen("noise_std", "number_of_slice")):
         raise InputError(f"{', '.join(others)} goes with --inpaint only; leave it out")
-    if given["interpolate"] is not None and (others := chosen("number")):
+    if given.interpolate is not None and (others := chosen("number")):
         raise InputError("--interpolate N says how many images there are; leave out --number")
 
 
-def _check_mask(given: Mapping[str, Any], image: Tensor, keep: Tensor) -> None:
+def _check_mask(given: SampleOptions, image: Tensor, keep: Tensor) -> None:
     if keep.shape != image.shape:
         raise InputError(
-            f"--keep {given['keep']} has shape {tuple(keep.shape)}, --inpaint {given['image']} has"
+            f"--keep {given.keep} has shape {tuple(keep.shape)}, --inpaint {given.image} has"
             f" {tuple(image.shape)}; the mask needs one value for each pixel of the image"
         )
     if not bool(keep.any()):
-        raise InputError(f"--keep {given['keep']} has 0 known pixels; those that are not 0 are known")
+        raise InputError(f"--keep {given.keep} has 0 known pixels; those that are not 0 are known")
     if not bool(torch.isfinite(image[keep].abs()).all()):
-        raise InputError(f"--inpaint {given['image']} has known pixels that are not finite; hide them with --keep")
+        raise InputError(f"--inpaint {given.image} has known pixels that are not finite; hide them with --keep")
     image[~keep] = image[~keep].nan_to_num(0.0)
 
 

@@ -19,7 +19,7 @@ from mri_score.benchmark.ledger import Ledger, identity
 from mri_score.benchmark.subject import Subject, Subjects
 from mri_score.benchmark.yardstick import BEST
 from mri_score.data.masks import MASK_LAWS
-from mri_score.data.scan import Sampling
+from mri_score.data.scan import Undersampling
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
@@ -186,7 +186,7 @@ class Comparison:
                     yield Outcome(cell)
                     continue
                 try:
-                    subject = subjects.find(cell.slice, Sampling(cell.nominal, cell.law, seed=cell.mask_seed))
+                    subject = subjects.find(cell.slice, Undersampling(cell.nominal, cell.law, seed=cell.mask_seed))
                     rows = self._rows(cell, subject, progress)
                 except Exception as error:  # a method under study may fail in any way, and the others go on
                     kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "

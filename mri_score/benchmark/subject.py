@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mri_score.baselines import tune_weight
 from mri_score.data.noise_rings import whiten
-from mri_score.data.scan import Sampling, Scan, coil_weight
+from mri_score.data.scan import Scan, Undersampling, coil_weight
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import complex_nrmse, foreground, volume_scores
 from mri_score.evaluation.uncertainty import calibration
@@ -112,11 +112,11 @@ class Subjects:
 
     def __init__(self, file: Reader, maps: Path | None = None) -> None:
         self.file, self.maps = file, maps
-        self._scans: dict[Sampling, Scan] = {}
+        self._scans: dict[Undersampling, Scan] = {}
         self._truths: dict[int, tuple[Tensor, Tensor]] = {}
-        self._subjects: dict[tuple[int, Sampling], Subject] = {}
+        self._subjects: dict[tuple[int, Undersampling], Subject] = {}
 
-    def find(self, number: int, sampling: Sampling) -> Subject:
+    def find(self, number: int, sampling: Undersampling) -> Subject:
         """Slice `number` as `sampling` leaves it. Errors: InputError for a scan that has no truth."""
         if (number, sampling) not in self._subjects:
             if self.file.mask is not None:

@@ -23,7 +23,7 @@ HELD_OUT = 0.05
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationRegion:
     """Where the maps of a batch came from: for each slice the region (rows, columns) and, if tried, its misfit."""
 
     source: str
@@ -36,6 +36,10 @@ class Calibration:
         return f"ESPIRiT maps from {self.source} ({regions})"
 
 
+Calibration = CalibrationRegion  # the former name
+
+
+
 def coil_maps(
     kspace: Tensor,
     mask: Tensor | None = None,
@@ -44,7 +48,7 @@ def coil_maps(
     rows: int = 64,
     kernel: int = 6,
     threshold: float = 0.02,
-) -> tuple[Tensor, Tensor, Calibration]:
+) -> tuple[Tensor, Tensor, CalibrationRegion]:
     """ESPIRiT maps and eigenvalue of each slice, from the calibration region that the mask offers.
 
     Without a mask, or with one that samples whole lines: the contiguous lines at the centre, at most
@@ -67,7 +71,7 @@ def coil_maps(
     maps, eigenvalue = espirit(kspace[..., region[0], region[1]], shape, kernel, threshold)
     source = "full k-space" if bool(sampled.all()) else "the calibration lines"
     extent = (region[0].stop - region[0].start, region[1].stop - region[1].start)
-    return maps, eigenvalue, Calibration(source, (extent,) * len(kspace))
+    return maps, eigenvalue, CalibrationRegion(source, (extent,) * len(kspace))
 
 
 def calibration_region(sampled: Tensor, lines: int = 32, rows: int = 64) -> tuple[slice, slice] | None:
@@ -101,7 +105,9 @@ def _centre(line: Tensor, at_most: int) -> slice:
     return slice(start, stop)
 
 
-def _best_square(kspace: Tensor, sampled: Tensor, kernel: int, threshold: float) -> tuple[Tensor, Tensor, Calibration]:
+def _best_square(
+    kspace: Tensor, sampled: Tensor, kernel: int, threshold: float
+) -> tuple[Tensor, Tensor, CalibrationRegion]:
     """For each slice the maps from that centre square which predicts the held-out samples best."""
     held_out = _held_out(sampled)
     best: tuple[Tensor, ...] | None = None
@@ -122,7 +128,7 @@ def _best_square(kspace: Tensor, sampled: Tensor, kernel: int, threshold: float)
         )
     misfit, sizes, maps, eigenvalue = best
     shapes = tuple((size, size) for size in sizes.tolist())
-    return maps, eigenvalue, Calibration("the centre square", shapes, tuple(misfit.tolist()))
+    return maps, eigenvalue, CalibrationRegion("the centre square", shapes, tuple(misfit.tolist()))
 
 
 def _held_out(sampled: Tensor) -> Tensor:
@@ -146,12 +152,12 @@ def _choose(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-def _join(each: Sequence[tuple[Tensor, Tensor, Calibration]]) -> tuple[Tensor, Tensor, Calibration]:
+def _join(each: Sequence[tuple[Tensor, Tensor, CalibrationRegion]]) -> tuple[Tensor, Tensor, CalibrationRegion]:
     """One batch from slices that have a mask each."""
     maps, eigenvalue, reports = zip(*each, strict=True)
     shapes = tuple(shape for report in reports for shape in report.shapes)
     misfit = tuple(value for report in reports for value in report.misfit or ())
-    return torch.cat(maps), torch.cat(eigenvalue), Calibration(reports[0].source, shapes, misfit or None)
+    return torch.cat(maps), torch.cat(eigenvalue), CalibrationRegion(reports[0].source, shapes, misfit or None)
 
 
 def truth_image(kspace: Tensor, maps: Tensor | None = None) -> Tensor:

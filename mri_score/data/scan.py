@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mri_score.data import masks
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.coils import Calibration, coil_maps, compress_coils, truth_image
+from mri_score.data.coils import CalibrationRegion, coil_maps, compress_coils, truth_image
 from mri_score.data.noise_level import noise_level
 from mri_score.data.noise_rings import NoiseLevel, evenly_spaced, whiten
 from mri_score.data.scale import percentile
@@ -121,7 +121,7 @@ def _fitting(maps: Tensor, kspace: Tensor, name: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Undersampling:
     """How a fully sampled scan is to be undersampled; the defaults are the project's."""
 
     acceleration: float | None = None
@@ -141,6 +141,10 @@ class Sampling:
         return None if self.from_file else self.acceleration
 
 
+Sampling = Undersampling  # the former name
+
+
+
 class Scan:
     """One file as the reconstruction sees it: undersampled, its noise known, coils white or as they are.
 
@@ -150,13 +154,13 @@ class Scan:
     def __init__(
         self,
         file: Reader,
-        sampling: Sampling | None = None,
+        sampling: Undersampling | None = None,
         maps: str | Path | None = None,      # a file of given maps
         cache: str | Path | None = None,     # a folder that keeps maps
         coils: int | None = None,            # compress to so many
         full_maps: bool = False,             # maps from full k-space: studies only, the report names it
     ) -> None:  # fmt: skip
-        self.file, self.sampling = file, sampling or Sampling()
+        self.file, self.sampling = file, sampling or Undersampling()
         self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
         self.notes = list(file.notes)
         if self.sampling.acceleration is not None and file.mask is not None:
@@ -256,7 +260,7 @@ class Scan:
             raise InputError(f"{self.file.path}: slice {slice} holds nothing but zeros; leave it out with --slices")
         return self.file.kspace(slice) * self.mask[0]
 
-    def make_maps(self, slice: int) -> tuple[Tensor, Tensor, Calibration]:
+    def make_maps(self, slice: int) -> tuple[Tensor, Tensor, CalibrationRegion]:
         """Coil maps and eigenvalue of one slice, batch size 1, and where they came from."""
         kspace, mask = (self.file.kspace(slice), None) if self.full_maps else (self.kspace(slice), self.mask)
         if self.mixing is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from mri_score.evaluation.uncertainty import Calibration
+from mri_score.evaluation.uncertainty import EnsembleCalibration
 from mri_score.files import write_text
 
 FORMATS = {"psnr": "{:.2f}", "ssim": "{:.4f}", "nmse": "{:.4f}"}
@@ -71,7 +71,7 @@ class Report:
     facts: Mapping[str, str]
     notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    calibration: Calibration | None = None
+    calibration: EnsembleCalibration | None = None
     promise: Promise | None = None
     held_out: Table | None = None
     slices: Sequence[SliceFigures] = ()

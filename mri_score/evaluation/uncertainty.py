@@ -16,7 +16,7 @@ LEVELS = (0.5, 0.8, 0.95)
 
 
 @dataclass(frozen=True)
-class Calibration:
+class EnsembleCalibration:
     """The two answers for one ensemble against one truth."""
 
     draws: int
@@ -26,10 +26,14 @@ class Calibration:
     """Nominal level -> share of the truth inside the intervals of that level."""
 
 
-def calibration(samples: Images, truth: Images, mask: Images | None = None) -> Calibration:
+Calibration = EnsembleCalibration  # the former name
+
+
+
+def calibration(samples: Images, truth: Images, mask: Images | None = None) -> EnsembleCalibration:
     """Spread to skill and coverage at 50, 80 and 95 % of draws (P, S, H, W) against a truth (S, H, W)."""
     covered = ensemble_coverage(samples, truth, mask=mask)
-    return Calibration(len(as_numpy(samples)), spread_skill(samples, truth, mask), covered)
+    return EnsembleCalibration(len(as_numpy(samples)), spread_skill(samples, truth, mask), covered)
 
 
 def pixel_std(samples: Images) -> NDArray[np.float64]:

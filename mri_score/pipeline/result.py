@@ -11,7 +11,7 @@ from torch import Tensor
 from mri_score.evaluation.intervals import TARGETS, Intervals, covered, predicted_std, relative_errors
 from mri_score.evaluation.metrics import foreground, volume_scores
 from mri_score.evaluation.report import MethodScores, Promise
-from mri_score.evaluation.uncertainty import Calibration, calibration
+from mri_score.evaluation.uncertainty import EnsembleCalibration, calibration
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.held_out import Misfit
 
@@ -145,7 +145,7 @@ class Volume:
             for target, truth in ((MVUE, torch.stack(self.truth).abs()), (RSS, torch.stack(self.truth_rss)))
         }
 
-    def calibration(self) -> Calibration | None:
+    def calibration(self) -> EnsembleCalibration | None:
         """Whether the draws spread as they err, inside the foreground."""
         if not self.projected or len(self.samples[0]) < 2:
             return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mri_score.posteriors.adaptive_draw import AdaptiveDraw
 from mri_score.posteriors.annealed import AnnealedLikelihood
-from mri_score.posteriors.daps import Daps
-from mri_score.posteriors.dds import Dds
-from mri_score.posteriors.diffpir import DiffPir
+from mri_score.posteriors.daps import DAPS
+from mri_score.posteriors.dds import DDS
+from mri_score.posteriors.diffpir import DiffPIR
 from mri_score.posteriors.dps import DPS
 from mri_score.posteriors.exact_draw import ExactDraw, Proximal
 from mri_score.posteriors.mmps import MMPS, MMPSDraw
@@ -16,13 +16,15 @@ from mri_score.posteriors.projected import CoilProjected, Projected
 from mri_score.posteriors.split_gibbs import SplitGibbs
 from mri_score.posteriors.unannealed import Unannealed
 
+Daps, Dds, DiffPir = DAPS, DDS, DiffPIR  # the former names
+
 POSTERIORS = {
     "adaptive-draw": AdaptiveDraw,
     "annealed": AnnealedLikelihood,
     "coil-projected": CoilProjected,
-    "daps": Daps,
-    "dds": Dds,
-    "diffpir": DiffPir,
+    "daps": DAPS,
+    "dds": DDS,
+    "diffpir": DiffPIR,
     "dps": DPS,
     "exact-draw": ExactDraw,
     "mmps": MMPS,

@@ -11,7 +11,7 @@ from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.exact_draw import ExactDraw
 
 
-class Daps(ExactDraw):
+class DAPS(ExactDraw):
     """One draw z ~ exp(-|y - A z|^2 / 2 noise_std^2 - |z - v|^2 / 2 sigma^2), v the prior's flow from x down to 0.
 
     The published chain of 100 Langevin steps for z is replaced by the draw that it approximates. Walked by `Renoise`.
@@ -39,3 +39,6 @@ class Daps(ExactDraw):
         v = probability_flow(self.prior.denoise, x, levels_below(sigma, self.inner_steps), self.heun)
         r = per_item(sigma, x)
         return v, r, per_item(self.noise_std, x) ** 2 / r**2
+
+
+Daps = DAPS  # the former name

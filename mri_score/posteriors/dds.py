@@ -11,10 +11,10 @@ from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
 
 
-class Dds(Posterior):
+class DDS(Posterior):
     """denoise(x) = `iterations` of conjugate gradient from v = D(x, sigma) on (1 + gamma A^H A) z = v + gamma A^H y.
 
-    Walked by `Ddim` with zeta = 0.85^2; sigma = sqrt(1 / abar - 1) and x / sqrt(abar) carry the published
+    Walked by `DDIM` with zeta = 0.85^2; sigma = sqrt(1 / abar - 1) and x / sqrt(abar) carry the published
     variance-preserving walk over to this one, step for step. There e is the prior's, here that of z: it matters little.
     Bias: no posterior; gamma knows no noise level, so that on a Gaussian problem the results spread with half of the
     posterior's variance, and with less than 1 % of it where samples see the image.
@@ -49,3 +49,6 @@ class Dds(Posterior):
         )
         self.operator.iterations += iterations * len(x)
         return z
+
+
+Dds = DDS  # the former name

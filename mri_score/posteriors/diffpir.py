@@ -11,10 +11,10 @@ from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.exact_draw import Proximal
 
 
-class DiffPir(Proximal):
+class DiffPIR(Proximal):
     """denoise(x) = argmin_z |y - A z|^2 + w |z - D(x, sigma)|^2,    w = weight noise_std^2 / sigma^2, solved exactly.
 
-    Walked by `Ddim` with zeta 0.3, both as the release has them for noisy deblurring.
+    Walked by `DDIM` with zeta 0.3, both as the release has them for noisy deblurring.
     Bias: no posterior; at 100 levels of a Gaussian problem the results spread with 1.35 of its variance, four times
     too much where samples see the image, as data of weight 1/7 leave noise there. With weight 1 it is 0.85 all over.
     weight: lambda of the paper.
@@ -37,3 +37,6 @@ class DiffPir(Proximal):
 
     def variance(self, v: Tensor, sigma: Tensor | float) -> Tensor:
         return per_item(sigma, v) ** 2 / self.weight
+
+
+DiffPir = DiffPIR  # the former name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
-from mri_score.generation import prior_mean, sample_prior
+from mri_score.generation import DEFAULTS, GenerationOptions, prior_mean, sample_prior
 from mri_score.models.network import NetworkPrior
 from mri_score.priors.store import build_prior, find_prior, image_channels, load_prior, read_record
+from mri_score.reconstruction import Progress
 from mri_score.training import checkpoint
 
 
@@ -41,11 +43,19 @@ def _averaged(path: Path, record: Mapping[str, Any]) -> NetworkPrior:
     return prior.eval().requires_grad_(False)
 
 
-def draw(name: str | Path, prior: NetworkPrior, count: int, shape: Sequence[int], **walk: Any) -> Tensor:
+def draw(
+    name: str | Path,
+    prior: NetworkPrior,
+    count: int,
+    shape: Sequence[int],
+    settings: GenerationOptions = DEFAULTS,
+    progress: Progress | None = None,
+) -> Tensor:
     """`sample_prior` with the mean and the kind of numbers, complex or real, of the prior's file: (count, *shape)."""
     path = find_prior(name)
     channels = image_channels(read_record(path)["network"])
     if channels > 2:
         raise InputError(f"{name} makes images of {channels} channels; samples are judged as complex or real images")
     dtype = torch.complex64 if channels == 2 else torch.float32
-    return sample_prior(prior, count, shape, mean=prior_mean(path, channels == 2), dtype=dtype, **walk)
+    settings = replace(settings, mean=prior_mean(path, channels == 2))
+    return sample_prior(prior, count, shape, settings, dtype=dtype, progress=progress)

@@ -12,7 +12,7 @@ from mri_score.numerics.descent import lower_noise
 from mri_score.samplers.base import Sampler
 
 
-class Ddim(Sampler):
+class DDIM(Sampler):
     """x <- z + sigma_next (sqrt(1 - zeta) e + sqrt(zeta) n),  z = D(x), e = (x - z) / sigma; the last z is the result.
 
     zeta: the share of new noise, in [0, 1]: 0 is Euler's method for the probability flow. DiffPIR takes 0.3 (release);
@@ -32,3 +32,6 @@ class Ddim(Sampler):
     ) -> Tensor:
         z = model.denoise(x, sigma)
         return lower_noise(z, x, sigma, sigma_next, self.zeta, random) if sigma_next else z
+
+
+Ddim = DDIM  # the former name

@@ -23,7 +23,7 @@ class Heun(Sampler):
         s = (1 + g) sigma,  x <- x + churn_noise sqrt(s^2 - sigma^2) n,    g = min(churn / levels, sqrt(2) - 1),
 
     where churn_min <= sigma <= churn_max. The last step is Euler's, which ends in D. Churn 0 adds no noise: the result
-    follows from the first iterate alone. Euler's method for the flow is `Ddim` with zeta = 0.
+    follows from the first iterate alone. Euler's method for the flow is `DDIM` with zeta = 0.
     Errors: InputError for a negative churn or churn_noise.
     Reference: Karras et al., Elucidating the design space of diffusion-based generative models, NeurIPS 2022,
     algorithm 2 (S_churn, S_tmin, S_tmax, S_noise; for CIFAR-10 30, 0.01, 1, 1.007).

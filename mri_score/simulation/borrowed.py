@@ -72,7 +72,7 @@ def simulate_like(
     out, images = check_folder(out), Path(images)
     stack, labels = read_stack(images)
     loan = borrow(like)
-    relative = loan.noise_std if noise is None else phantom.noise_level(noise)
+    relative = loan.noise_std if noise is None else phantom.noise_std_of_snr(noise)
     paths = []
     for values, members in _volumes(images, stack, labels, only or {}).items():
         chosen = [members[number] for number in slices(len(members))]

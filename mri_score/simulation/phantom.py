@@ -110,7 +110,7 @@ def phantom(
     image = image * shading[:, 0]
     image = image / percentile(image.flatten(0, 1))
     maps = profiles / shading
-    noise_std = torch.tensor(noise_level(noise_snr))
+    noise_std = torch.tensor(noise_std_of_snr(noise_snr))
     clean = fft(maps * image.unsqueeze(1))
     noise = torch.cat([noise_like(clean[:1], generators(seed, "phantom", slice)) for slice in range(slices)])
     return Acquisition("phantom", kspace=clean + noise_std * noise, maps=maps, noise_std=noise_std, image=image)
@@ -187,7 +187,7 @@ def scanner_points(shape: tuple[int, int], pixel: float, z: float) -> Tensor:
     return torch.stack([x, y, torch.full_like(x, z)])
 
 
-def noise_level(noise_snr: float | None) -> float:
+def noise_std_of_snr(noise_snr: float | None) -> float:
     """Standard deviation of each real component for an image whose 99th percentile is 1."""
     return 0.0 if noise_snr is None else 10 ** (-noise_snr / 20) / math.sqrt(2)
 

@@ -73,7 +73,7 @@ def scan(
     clean = torch.stack([_coil_kspace(shape, z, seed, coils, contrast, oversample) for z in heights])
     images = resize_image(ifft(clean), shape)
     scale = UNIT / percentile(_rss(images).flatten(0, 1))
-    noise_std = phantom.noise_level(noise) * UNIT
+    noise_std = phantom.noise_std_of_snr(noise) * UNIT
     white = [noise_like(clean[:1], generators(seed, "simulate", slice)) for slice in range(slices)]
     return scale * clean + noise_std * torch.cat(white), noise_std
 

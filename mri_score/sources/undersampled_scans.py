@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import coil_maps
 from mri_score.data.noise_rings import whiten
-from mri_score.data.scan import Sampling, Scan, scaled
+from mri_score.data.scan import Scan, Undersampling, scaled
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
@@ -43,7 +43,7 @@ class UndersampledScans:
         band: int | None = None,                    # lines along the axis that the mask leaves free; None: all
         coils: int | None = None,                   # compressed to so many; for fewer, blind ones are added
         acceleration: float | None = None,          # of full files; None: as they are
-        law: str = "variable-density",              # these four as `Sampling` has them
+        law: str = "variable-density",              # these four as `Undersampling` has them
         calibration_lines: int | None = None,
         mask_seed: int | None = None,
         axis: int = -1,
@@ -58,7 +58,7 @@ class UndersampledScans:
         self.band, self.coils, self.augment, self.cache, self.memory = band, coils, augment, cache, memory
         if coils is not None and coils < 1:
             raise InputError(f"data.coils is {coils}; give the number of coils that all scans are brought to, e.g. 8")
-        sampling = Sampling(acceleration, law, calibration_lines, mask_seed, axis)
+        sampling = Undersampling(acceleration, law, calibration_lines, mask_seed, axis)
         self.notes: list[str] = []
         self.places: list[tuple[Scan, int]] = []
         files = list(dict.fromkeys(file for path in paths for file in scan_files(path)))
@@ -105,7 +105,7 @@ class UndersampledScans:
                 del self._memory[next(iter(self._memory))]
         return item
 
-    def _open(self, path: Path, sampling: Sampling) -> Scan:
+    def _open(self, path: Path, sampling: Undersampling) -> Scan:
         file = open_scan(path)
         shape = file.image_shape
         size = self.size or shape
