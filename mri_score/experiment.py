@@ -39,7 +39,7 @@ from mri_score.sources.simulated_scans import UndersampledImages
 from mri_score.sources.undersampled_scans import UndersampledScans, filled_image
 from mri_score.training.batches import Batches, Source
 from mri_score.training.figures import Figures
-from mri_score.training.loop import train
+from mri_score.training.loop import TrainingOptions, train
 
 SECTIONS = ("seed", "dataset", "data", "validation", "network", "prior", "schedule", "loss", "training")
 _LARGEST_CONFIG = 1 << 20
@@ -295,22 +295,11 @@ def run(
     def save(averaged: NetworkPrior, about: dict[str, Any], name: str = "prior") -> None:
         save_prior(folder / f"{name}.safetensors", averaged, network, {"dataset": config["dataset"], **about})
 
-    start_training = bind(
-        "training",
-        train,
-        {"device": str(find_device(device)), "seed": int(config.get("seed", 0)), **(config.get("training") or {})},
-        prior=prior,
-        loss=loss,
-        source=source,
-        folder=folder,
-        save_prior=save,
-        validation=validation,
-        quiet=quiet,
-        watch=figures.watch,
-    )
+    settings = {"device": str(find_device(device)), "seed": int(config.get("seed", 0))}
+    options = call("training", TrainingOptions, settings | (config.get("training") or {}), quiet=quiet)
     _keep_config(config, folder)
     write_parameters(folder / "parameters.txt", parameters)
-    start_training()
+    train(prior, loss, source, folder, save, options, validation=validation, watch=figures.watch)
 
 
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:

@@ -195,6 +195,22 @@ def test_nothing_but_main_imports_the_command_line():
     assert {module for module, _, below in crossings() if below == "cli"} == {"__main__"}
 
 
+MANY = {"log_likelihood", "reconstruct", "simulate", "tune_weight", "write_fastmri"}
+"""Front doors whose further arguments are plain options, each by its name, as users write them."""
+
+
+def test_functions_take_at_most_eight_things():
+    """More belong into a class of typed options, whose constructor may have as many as there are."""
+    found = {}
+    for module, path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+                names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len(set(names) - {"self", "cls"}) > 8:
+                    found[node.name] = f"{module}.{node.name} takes {len(names)}"
+    assert set(found) == MANY, found
+
+
 def test_scans_are_opened_through_one_door():
     """A new format is a file of `readers` and a row of its table: no other room names the class of a reader."""
     from mri_score.readers import READERS

@@ -288,7 +288,7 @@ def test_memory_is_bounded_and_spares_work(noisy, monkeypatch):
     monkeypatch.setattr(combined, "truth_image", lambda kspace: made.append(1) or truth_image(kspace))
     for number in (0, 1, 0, 1, 2, 2, 0):
         source.image(number)
-    assert len(made) == 4 and len(source._memory) == 2
+    assert len(made) == 4 and len(source._images) == 2
 
 
 def test_no_file_stays_open(noisy):

@@ -64,7 +64,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for place, names, known in (
-            ("the sampler", [*self.methods, *self.steps], SAMPLERS),
+            ("the method", [*self.methods, *self.steps], SAMPLERS),
             ("the baseline", self.baselines, TITLES),
             ("the mask law", self.laws, MASK_LAWS),
             ("the precision", [self.precision], PRECISIONS),

@@ -10,6 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, elu, interpolate, max_pool2d, pad
 from torch.utils.checkpoint import checkpoint
 
+from mri_score.errors import InputError
+
+
+def refuse_extra(network: nn.Module, extra: Tensor | None, remedy: str = "") -> None:
+    """Errors: InputError for a second input beside x, which this network does not have."""
+    if extra is not None:
+        raise InputError(f"{type(network).__name__} takes no extra input, such as a sampling mask{remedy}")
+
 
 class InstanceNormPlus(nn.Module):
     """InstanceNorm++: gamma (h + alpha t) + beta, where h is the instance norm of x and t the norm of its means.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, elu
 
-from mri_score.networks.layers import ResidualBlock, conv, instance_norm_plus, summed
+from mri_score.networks.layers import ResidualBlock, conv, instance_norm_plus, refuse_extra, summed
 from mri_score.networks.ncsnv2 import REFINEMENTS, STAGES, rename_published
 from mri_score.networks.resampling import reflected
 
@@ -159,8 +159,7 @@ class NCSN(nn.Module):
         return (c_noise[:, None] - self.sigmas.log()).abs().argmin(1)
 
     def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
-        if extra is not None:
-            raise ValueError("NCSN takes no extra input")
+        refuse_extra(self, extra)
         x, (rows, columns) = reflected(2 * x - 1 if self.published_input else x, self.divisor)
         label = self.label(c_noise)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mri_score.errors import InputError, unknown_name
+from mri_score.networks.layers import refuse_extra
 from mri_score.networks.ncsnpp_blocks import (
     Attention,
     FourierFeatures,
@@ -147,8 +148,7 @@ class NCSNpp(nn.Module):
                 module.checkpointing = checkpointing
 
     def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
-        if extra is not None:
-            raise ValueError("NCSNpp takes no extra input")
+        refuse_extra(self, extra)
         image, (rows, columns) = reflected(2 * x - 1 if self.published_input else x, self.divisor)
         embedding = None if self.embed is None else self.embed(c_noise)
 

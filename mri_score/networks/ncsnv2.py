@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from mri_score.errors import InputError, unknown_name
-from mri_score.networks.layers import InstanceNormPlus, RefineBlock, ResidualBlock, channels_last, conv, runner
+from mri_score.networks.layers import (
+    InstanceNormPlus,
+    RefineBlock,
+    ResidualBlock,
+    channels_last,
+    conv,
+    refuse_extra,
+    runner,
+)
 from mri_score.networks.resampling import reflected
 
 
@@ -118,8 +126,7 @@ class NCSNv2(nn.Module):
         self.end_conv = conv(width, channels)
 
     def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
-        if extra is not None:
-            raise ValueError("NCSNv2 takes no extra input")
+        refuse_extra(self, extra)
         x, (rows, columns) = reflected(2 * x - 1 if self.published_input else x, self.divisor)
         run = runner(self.checkpointing)
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mri_score.errors import InputError
-from mri_score.networks.layers import channels_last, runner
+from mri_score.networks.layers import channels_last, refuse_extra, runner
 
 
 class NoiseEmbedding(nn.Module):
@@ -163,8 +162,8 @@ class UNet(nn.Module):
                 self.get_parameter(name).zero_()
 
     def forward(self, x: Tensor, c_noise: Tensor, extra: Tensor | None = None) -> Tensor:
-        if extra is not None and not self.extra_channels:
-            raise InputError("this UNet takes no extra input, such as a sampling mask; set network.extra_channels: 1")
+        if not self.extra_channels:
+            refuse_extra(self, extra, "; set network.extra_channels: 1")
         height, width = x.shape[-2:]
         if self.extra_channels:
             extra = x.new_ones(len(x), self.extra_channels, height, width) if extra is None else extra

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
+from mri_score.numerics.runge_kutta import State, heun_step
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -55,13 +56,16 @@ def probability_flow(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], heu
     Heun's take two calls of the denoiser.
     Reference: Song et al., ICLR 2021; Karras et al., NeurIPS 2022, algorithm 1.
     """
+
+    def slope(sigma: Tensor, state: State) -> State:
+        return ((state[0] - denoise(state[0], sigma)) / per_item(sigma, state[0]),)
+
     for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
         z = denoise(x, sigma)
         x_next = lower_noise(z, x, sigma, sigma_next)
         if heun and bool((sigma_next > 0).all()):
-            slope, slope_next = (x - z) / per_item(sigma, x), x_next - denoise(x_next, sigma_next)
-            slope_next = slope_next / per_item(sigma_next, x)
-            x_next = x + per_item(sigma_next - sigma, x) * (slope + slope_next) / 2
+            k = ((x - z) / per_item(sigma, x),)
+            (x_next,) = heun_step(slope, (x,), (sigma, sigma_next), k, (x_next,))
         x = x_next
     return x
 

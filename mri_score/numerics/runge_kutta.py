@@ -65,8 +65,14 @@ def heun(slope: Slope, state: State, sigmas: Tensor) -> State:
         now, after = sigma.expand(len(state[0])), sigma_next.expand(len(state[0]))
         k = slope(now, state)
         guess = _combine(state, after - now, (1.0,), [k])
-        state = _combine(state, after - now, (0.5, 0.5), [k, slope(after, guess)])
+        state = heun_step(slope, state, (now, after), k, guess)
     return state
+
+
+def heun_step(slope: Slope, state: State, ends: tuple[Tensor, Tensor], k: State, guess: State) -> State:
+    """From one sigma to the next by the mean of two slopes: k at `state`, and that at Euler's `guess` of the end."""
+    now, after = ends
+    return _combine(state, after - now, (0.5, 0.5), [k, slope(after, guess)])
 
 
 def _combine(state: State, step: Tensor, weights: Sequence[float], slopes: Sequence[State]) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -48,15 +49,12 @@ class Combined:
                 " exclude it, or learn from undersampled scans alone by a loss that is made for them"
             )
         slices = [slice for slice in range(self.file.slices) if not (skip_empty and self.file.empty(slice))]
-        power = torch.tensor([self._central_power(slice) for slice in slices])
+        powers = [central_power(self.file.kspace(slice)) for slice in slices]
         looked_at = [slices[number] for number in evenly_spaced(len(slices))]
         level = noise_level([self.file.kspace(slice) for slice in looked_at], name=str(path))
         self.file.close()
         self.noise_std, self.whitening, self.notes = level.noise_std, level.whitening, list(level.notes)
-        signal = (power - 2 * self.noise_std**2).clamp_min(0)
-        least, most = LEAST_POWER * 2 * self.noise_std**2, float(signal.max())
-        bright = signal >= (max(LEAST_SIGNAL**2 * most, least if most > least else 0) if skip_empty else 0)
-        self.slices = [slice for slice, kept in zip(slices, bright.tolist(), strict=True) if kept]
+        self.slices = with_signal(slices, powers, self.noise_std) if skip_empty else slices
 
     def image(self, slice: int) -> Tensor:
         """(H, W) complex64, without readout oversampling."""
@@ -69,10 +67,23 @@ class Combined:
         except InputError as error:
             raise InputError(f"{self.file.path}, slice {slice}: {error}") from error
 
-    def _central_power(self, slice: int) -> float:
-        kspace = self.file.kspace(slice)
-        centre = resize_kspace(kspace, [min(CENTRE, side) for side in kspace.shape[-2:]])
-        return float(centre.abs().square().mean())
+
+def central_power(kspace: Tensor, mask: Tensor | None = None) -> float:
+    """Mean |y|^2 of the sampled points among the central CENTRE x CENTRE. Shapes: kspace (C, H, W), mask (1, H, W)."""
+    shape = [min(CENTRE, side) for side in kspace.shape[-2:]]
+    power = resize_kspace(kspace, shape)
+    if mask is not None:
+        power = power[:, resize_kspace(mask.expand(1, *kspace.shape[-2:]), shape)[0]]
+    return float(power.abs().square().mean())
+
+
+def with_signal(slices: Sequence[int], powers: Sequence[float], noise_std: float) -> list[int]:
+    """The slices whose central samples, of these powers, hold more than noise, as LEAST_SIGNAL and LEAST_POWER say."""
+    noise = 2 * noise_std**2
+    signal = (torch.tensor(powers) - noise).clamp_min(0)
+    least, most = LEAST_POWER * noise, float(signal.max())
+    bright = signal >= max(LEAST_SIGNAL**2 * most, least if most > least else 0)
+    return [slice for slice, kept in zip(slices, bright.tolist(), strict=True) if kept]
 
 
 class CachedImages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -20,6 +20,7 @@ from mri_score.numerics.noise import generators, noise_like
 from mri_score.readers import scan_files
 from mri_score.sources import augmentation
 from mri_score.sources.combined_images import CachedImages, Combined, cached_images
+from mri_score.sources.recent import Recent
 
 Opened = TypeVar("Opened")
 
@@ -63,7 +64,7 @@ class Slices:
         quiet: bool = False,                        # no progress bar while the scans are read
     ) -> None:  # fmt: skip
         self.size = (size, size) if isinstance(size, int) else size
-        self.patch, self.augment, self.noise, self.memory = patch, augment, noise, memory
+        self.patch, self.augment, self.noise = patch, augment, noise
         if self.size is not None and patch is not None and patch > min(self.size):
             raise InputError(f"a patch of {patch} does not fit into size {self.size}; make data.patch smaller")
         self.notes: list[str] = []
@@ -80,14 +81,11 @@ class Slices:
         self.places = [(volume, slice) for volume in self.volumes for slice in volume.slices]
         if not self.places:
             raise InputError(f"no scan of {', '.join(map(str, paths))} can be used; {'; '.join(self.notes)}")
-        self._memory: dict[int, Tensor] = {}
+        self._images: Recent[Tensor] = Recent(memory)
         self._scales: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.places)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_memory": {}}
 
     def image(self, number: int) -> Tensor:
         """Slice `number` at `size`, neither cut nor augmented: (H, W)."""
@@ -132,13 +130,8 @@ class Slices:
         return torch.where(measured, resized, added)
 
     def _combined(self, number: int) -> Tensor:
-        image = self._memory.get(number)
-        if image is None:
-            volume, slice = self.places[number]
-            image = self._memory[number] = volume.image(slice)
-            while len(self._memory) > self.memory:
-                del self._memory[next(iter(self._memory))]
-        return image
+        volume, slice = self.places[number]
+        return self._images.get(number, lambda: volume.image(slice))
 
     def _selected(self, paths: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]) -> list[Path]:
         """The files whose names match; a pattern that matches none is noted, since it may be a slip."""

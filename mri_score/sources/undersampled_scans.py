@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -22,8 +21,9 @@ from mri_score.operators.sense import Sense
 from mri_score.readers import open_scan, scan_files
 from mri_score.readers.maps import cache_key, cached_maps
 from mri_score.sources import augmentation
-from mri_score.sources.combined_images import CENTRE, LEAST_POWER, LEAST_SIGNAL
+from mri_score.sources.combined_images import central_power, with_signal
 from mri_score.sources.full_scans import usable
+from mri_score.sources.recent import Recent
 
 
 class UndersampledScans:
@@ -55,7 +55,7 @@ class UndersampledScans:
         quiet: bool = False,                        # no progress bar while the scans are read
     ) -> None:  # fmt: skip
         self.size = (size, size) if isinstance(size, int) else size
-        self.band, self.coils, self.augment, self.cache, self.memory = band, coils, augment, cache, memory
+        self.band, self.coils, self.augment, self.cache = band, coils, augment, cache
         if coils is not None and coils < 1:
             raise InputError(f"data.coils is {coils}; give the number of coils that all scans are brought to, e.g. 8")
         sampling = Undersampling(acceleration, law, calibration_lines, mask_seed, axis)
@@ -72,13 +72,10 @@ class UndersampledScans:
             self.notes.extend(f"{scan.file.name}: {note}" for note in scan.notes)
         if not self.places:
             raise InputError(f"no scan of {', '.join(map(str, paths))} can be used; {'; '.join(self.notes)}")
-        self._memory: dict[int, Acquisition] = {}
+        self._items: Recent[Acquisition] = Recent(memory)
 
     def __len__(self) -> int:
         return len(self.places)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_memory": {}}
 
     def sample(self, random: Generator) -> Acquisition:
         """One training item, keyed by its generator alone, of batch size 1."""
@@ -98,12 +95,7 @@ class UndersampledScans:
 
     def item(self, number: int) -> Acquisition:
         """Slice `number`, neither cut nor augmented."""
-        item = self._memory.get(number)
-        if item is None:
-            item = self._memory[number] = self._prepare(*self.places[number])
-            while len(self._memory) > self.memory:
-                del self._memory[next(iter(self._memory))]
-        return item
+        return self._items.get(number, lambda: self._prepare(*self.places[number]))
 
     def _open(self, path: Path, sampling: Undersampling) -> Scan:
         file = open_scan(path)
@@ -209,17 +201,6 @@ def _with_signal(scan: Scan, skip_empty: bool) -> list[int]:
     slices = [slice for slice in range(scan.file.slices) if not (skip_empty and scan.file.empty(slice))]
     if not skip_empty:
         return slices
-    power = torch.tensor([_central_power(scan.kspace(slice), scan.mask[0]) for slice in slices])
+    powers = [central_power(scan.kspace(slice), scan.mask[0]) for slice in slices]
     scan.file.close()
-    noise = 2 * scan.noise_std**2
-    signal = (power - noise).clamp_min(0)
-    least, most = LEAST_POWER * noise, float(signal.max())
-    bright = signal >= max(LEAST_SIGNAL**2 * most, least if most > least else 0)
-    return [slice for slice, kept in zip(slices, bright.tolist(), strict=True) if kept]
-
-
-def _central_power(kspace: Tensor, mask: Tensor) -> float:
-    """Mean |y|^2 of the sampled points among the central CENTRE x CENTRE."""
-    shape = [min(CENTRE, side) for side in kspace.shape[-2:]]
-    centre = resize_kspace(mask.expand(1, *kspace.shape[-2:]), shape)[0]
-    return float(resize_kspace(kspace, shape)[:, centre].abs().square().mean())
+    return with_signal(slices, powers, scan.noise_std)

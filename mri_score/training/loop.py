@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,47 +41,80 @@ class Interrupted(Exception):
         self.code = 128 + number
 
 
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The numbers of a training run: the keys of a config's section `training`.
+
+    Errors: InputError for values that no run can have.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 16
+    """Over all processes."""
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    """Steps over which the learning rate rises."""
+    decay: float = 0.3
+    """Last share of the steps, over which it falls to 0."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    epsilon: float = 1e-8
+    """Of Adam."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    ema_decay: float | Sequence[float] = 0.999
+    """Several: the first is the prior, the others lie beside it."""
+    precision: str = "float32"
+    """Or bfloat16, by autocast."""
+    workers: int = 1
+    """Processes that make batches."""
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 500
+    """Also validates."""
+    keep_every: int | None = None
+    """Of so many checkpoints the averaged prior stays, in kept/."""
+    device: torch.device | str = "cpu"
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        find_precision(self.precision, "training.precision")
+        decays_of(self.ema_decay)
+        if self.keep_every is not None and self.keep_every < 1:
+            raise InputError(
+                f"training.keep_every is {self.keep_every}; give 1 for every checkpoint, or leave it out for none"
+            )
+
+
+DEFAULTS = TrainingOptions()
+
+
 def train(
     prior: NetworkPrior,
     loss: Loss,
     source: Source,
-    folder: Path,                                   # of the run: checkpoints, log, prior
-    save_prior: Callable[..., None],                # an averaged prior and what is known of it; where to, if elsewhere
+    folder: Path,
+    save_prior: Callable[..., None],
+    options: TrainingOptions = DEFAULTS,
     *,
-    validation: list[Acquisition] | None = None,    # batches for the denoising error of each level, or for PSNR
-    steps: int = 10_000,
-    batch_size: int = 16,                           # over all processes
-    learning_rate: float = 1e-3,
-    warmup: int = 200,                              # steps over which the learning rate rises
-    decay: float = 0.3,                             # last share of the steps, over which it falls to 0
-    betas: tuple[float, float] = (0.9, 0.99),
-    epsilon: float = 1e-8,                          # of Adam
-    clip: float = 1.0,                              # largest norm of a gradient
-    ema_decay: float | Sequence[float] = 0.999,     # several: the first is the prior, the others lie beside it
-    precision: str = "float32",                     # or bfloat16, by autocast
-    workers: int = 1,                               # processes that make batches
-    seed: int = 0,
-    log_every: int = 50,
-    save_every: int = 500,                          # also validates
-    keep_every: int | None = None,                  # of so many checkpoints the averaged prior stays, in kept/
-    device: torch.device | str = "cpu",
-    quiet: bool = False,
-    watch: Callable[[NetworkPrior, dict[str, Any]], None] | None = None,   # figures and other readers of the log
-) -> None:  # fmt: skip
+    validation: list[Acquisition] | None = None,
+    watch: Callable[[NetworkPrior, dict[str, Any]], None] | None = None,
+    **changes: Any,
+) -> None:
     """Train until `steps`, resuming from the newest checkpoint of the folder if there is one.
 
+    folder: of the run: checkpoints, log, prior. save_prior: called with an averaged prior and what is known of it, and
+    where to, if elsewhere. validation: batches for the denoising error of each level, or for PSNR. watch: figures and
+    other readers of the log. `changes` are fields of the options.
     Started by torchrun, all processes train together: `batch_size` is their joint batch, and the first writes files.
     Batches, noise and the learning rate follow from (seed, step) alone: a run that was killed and resumed ends with
     the bits of an uninterrupted one on the same number of threads.
     Errors: Interrupted after SIGTERM or SIGINT, InputError for numbers that are not finite for PATIENCE steps.
     """
-    kind = find_precision(precision, "training.precision")
-    decays = decays_of(ema_decay)
-    if keep_every is not None and keep_every < 1:
-        raise InputError(f"training.keep_every is {keep_every}; give 1 for every checkpoint, or leave it out for none")
-    with joined(torch.device(device)) as (processes, place), _stop_signals() as stopped:
+    o = replace(options, **changes)
+    kind, decays = find_precision(o.precision), decays_of(o.ema_decay)
+    with joined(torch.device(o.device)) as (processes, place), _stop_signals() as stopped:
         prior.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(prior.parameters(), lr=learning_rate, betas=betas, eps=epsilon)
+        optimizer = torch.optim.Adam(prior.parameters(), lr=o.learning_rate, betas=o.betas, eps=o.epsilon)
         averages = [Ema(prior, decay) for decay in decays]
 
         # Resume.
@@ -89,7 +123,7 @@ def train(
         if found := checkpoint.found(folder):
             state = checkpoint.load(found[-1])
             first = state["step"]
-            seen = state.get("images", first * batch_size)  # a resumed run may have another batch size
+            seen = state.get("images", first * o.batch_size)  # a resumed run may have another batch size
             losses = state.get("losses", [])
             _restore(found[-1], prior, averages, optimizer, state)
 
@@ -99,28 +133,28 @@ def train(
         log = folder / "log.jsonl"
         if processes.first:
             _forget_after(log, first)
-        share = processes.share(batch_size)
-        loader = Batches(source, batch_size, seed, share).loader(first, steps, workers)
-        hidden = quiet or not processes.first
-        bar = tqdm(total=steps, initial=first, unit="step", disable=hidden, smoothing=0.02, dynamic_ncols=True)
+        share = processes.share(o.batch_size)
+        loader = Batches(source, o.batch_size, o.seed, share).loader(first, o.steps, o.workers)
+        hidden = o.quiet or not processes.first
+        bar = tqdm(total=o.steps, initial=first, unit="step", disable=hidden, smoothing=0.02, dynamic_ncols=True)
         started = time.monotonic()
 
         with bar:
             for step, batch in enumerate(loader, start=first):
                 # One step.
                 batch = _to(batch, place)
-                random = generators(seed, "loss", step, share)
+                random = generators(o.seed, "loss", step, share)
                 mixed = nullcontext() if kind == torch.float32 else torch.autocast(place.type, kind)
                 with mixed:
-                    value = loss(prior, batch, random, step).sum() / batch_size
+                    value = loss(prior, batch, random, step).sum() / o.batch_size
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
                 value = processes.sum_gradients(prior.parameters(), value)
-                norm = nn.utils.clip_grad_norm_(prior.parameters(), clip)
+                norm = nn.utils.clip_grad_norm_(prior.parameters(), o.clip)
                 if bool(torch.isfinite(norm)) and bool(torch.isfinite(value)):
                     failures = 0
                     for group in optimizer.param_groups:
-                        group["lr"] = learning_rate * _ramp(step, steps, warmup, decay)
+                        group["lr"] = o.learning_rate * _ramp(step, o.steps, o.warmup, o.decay)
                     optimizer.step()
                     for ema in averages:
                         ema.update(prior, step)
@@ -132,18 +166,18 @@ def train(
                             f"step {step}: the loss or its gradient has not been finite for {failures} steps; lower"
                             " training.learning_rate or training.clip, or look for NaN in the data with: mri-score info"
                         )
-                done, seen = step + 1, seen + batch_size
+                done, seen = step + 1, seen + o.batch_size
                 bar.update()
 
                 # Log, validate, save.
                 halt = processes.any(bool(stopped), place)
-                if done % log_every == 0 and losses:
+                if done % o.log_every == 0 and losses:
                     entry = {"step": done, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - started}
                     bar.set_postfix(loss=f"{entry['loss']:.4f}")
                     if processes.first:
                         _append(log, entry)
                     losses.clear()
-                if not (done % save_every == 0 or done == steps or halt):
+                if not (done % o.save_every == 0 or done == o.steps or halt):
                     continue
                 if processes.first:
                     checkpoint.save(folder, _state(done, seen, prior, averages, optimizer, losses))
@@ -157,7 +191,7 @@ def train(
                     save_prior(first_average, about)
                     for ema, errors in zip(averages[1:], found_errors[1:], strict=True):
                         save_prior(ema.model, known | errors | {"ema_decay": ema.decay}, f"prior-{ema.decay}")
-                    if keep_every and done % (keep_every * save_every) == 0:
+                    if o.keep_every and done % (o.keep_every * o.save_every) == 0:
                         save_prior(first_average, about, checkpoint.kept_name(done))
                     if watch is not None:
                         watch(first_average, about)
