@@ -23,7 +23,7 @@ from mri_score.sample_quality.checkpoints import checkpoints
 from mri_score.training import checkpoint
 from mri_score.training.batches import join
 from mri_score.training.ema import decays_of
-from mri_score.training.loop import train
+from mri_score.training.loop import TrainingOptions, train
 
 NETWORK = {"name": "unet", "widths": [4, 6], "blocks": 1, "embedding": 8}
 LENGTHS = [0.3, 0.4, 0.9]
@@ -166,9 +166,8 @@ def test_refuses_what_is_no_length(given):
 
 @pytest.mark.parametrize(("text", "expected"), [(0.99, [0.99]), ([0.999, 0.9999], [0.999, 0.9999]), (0, [0.0])])
 def test_a_config_may_give_one_or_several(text, expected):
-    given = dict.fromkeys(("prior", "loss", "source", "folder", "save_prior"))
-    call = experiment.bind("training", train, {"ema_decay": text}, **given)
-    assert decays_of(call.keywords["ema_decay"]) == expected
+    options = experiment.call("training", TrainingOptions, {"ema_decay": text})
+    assert decays_of(options.ema_decay) == expected
 
 
 # Priors that are kept.
