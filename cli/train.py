@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .options import FOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The options of the command, as click names and types them."""
+
+    config: str
+    data: str | None
+    changes: tuple[str, ...]
+    out: Path | None
+    start: str | None
+    resume: bool
+    dry_run: bool
+    device: str
+    threads: int | None
+    quiet: bool
 
 
 @click.command("train")
@@ -26,7 +43,7 @@ from .options import FOLDER
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def command(config: str, data: str | None, changes: tuple[str, ...], out: Path | None, **given: Any) -> None:
+def command(**options: Any) -> None:
     """Train a prior as a config says; resumes by itself where a run was stopped.
 
     The run's folder holds config.yaml, parameters.txt, log.jsonl, checkpoints, figures and prior.safetensors, which
@@ -49,19 +66,19 @@ def command(config: str, data: str | None, changes: tuple[str, ...], out: Path |
     from mri_score.training import checkpoint
     from mri_score.training.loop import Interrupted
 
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    if data is not None:
-        changes = (*changes, f"data.paths={json.dumps([data])}")
-    settings = experiment.read_config(config, changes)
-    folder = out or Path("runs") / Path(config).stem
-    if given["dry_run"]:
+    given = TrainOptions(**options)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    data = () if given.data is None else (f"data.paths={json.dumps([given.data])}",)
+    settings = experiment.read_config(given.config, (*given.changes, *data))
+    folder = given.out or Path("runs") / Path(given.config).stem
+    if given.dry_run:
         _describe(settings, folder)
         return
-    if not given["resume"] and checkpoint.found(folder):
+    if not given.resume and checkpoint.found(folder):
         raise InputError(f"{folder} holds a run already; remove it, or give another folder with --out")
     try:
-        experiment.run(settings, folder, start=given["start"], device=given["device"], quiet=given["quiet"], say=_note)
+        experiment.run(settings, folder, start=given.start, device=given.device, quiet=given.quiet, say=_note)
     except Interrupted as stop:
         click.echo(f"{folder}: {stop}", err=True)
         raise SystemExit(stop.code) from stop
