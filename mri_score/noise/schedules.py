@@ -102,7 +102,7 @@ class Uniform(Ladder):
 
 
 class AboveNoise(Ladder):
-    """The `count` levels of `noise_levels.levels_above_noise`, for images that keep noise of noise_std.
+    """The `count` levels of `ncsnv2_levels.levels_above_noise`, for images that keep noise of noise_std.
 
     sigma_max: the largest level, the noise in the images included.
     """
