@@ -1,4 +1,4 @@
-"""Renew the tables of docs/results.md from the cells of docs/comparison; the words between them are written by hand.
+"""Renew the tables of docs/results.md and README.md from the cells of docs/comparison; the words are written by hand.
 
 python scripts/results_page.py
 """
@@ -8,35 +8,36 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
 from pages import fill
 
 from mri_score.benchmark.ledger import read_rows
+from mri_score.benchmark.yardstick import BEST, HEADLINE, best_classical
 from mri_score.errors import InputError
 from mri_score.priors.store import bundled_priors, read_record
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SHORT = (
-    ("L1-wavelet, tuned", "l1-wavelet-tuned", 1),
-    ("total variation, tuned", "tv-tuned", 1),
-    ("`langevin`, P = 2", "langevin", 2),
-    ("`adaptive-draw`, P = 2", "adaptive-draw", 2),
-    ("P = 4", "adaptive-draw", 4),
-    ("P = 8", "adaptive-draw", 8),
-    ("`proximal`, P = 8", "proximal", 8),
-)
-
-AGAINST = [
-    *((method, draws) for method in ("l1-wavelet-tuned", "tv", "tv-tuned", "supervised") for draws in (1, 4, 8)),
-    *(("langevin", draws) for draws in (1, 2)),
-]
-ONE = {"l1-wavelet-tuned": (1,), "tv": (1,), "tv-tuned": (1,), "supervised": (1,), "langevin": ()}
-"""Classical methods and the supervised network have one image, whatever the number of draws."""
 DEFAULT = "adaptive-draw"
 DRAWS = 4
 """Averaged, where priors are compared."""
+SHORT = (
+    ("best classical, tuned", BEST, 1),
+    ("L1-wavelet, tuned", "l1-wavelet-tuned", 1),
+    ("total variation, tuned", "tv-tuned", 1),
+    ("`langevin`, P = 2", "langevin", 2),
+    ("`adaptive-draw`, P = 1", DEFAULT, 1),
+    ("P = 4", DEFAULT, 4),
+    ("P = 8", DEFAULT, 8),
+    ("`proximal`, P = 8", "proximal", 8),
+)
+OURS = ((DEFAULT, 1), (DEFAULT, 4), (DEFAULT, 8), ("proximal", 8), ("exact-draw", 8), ("langevin", 1), ("langevin", 2))
+"""What is measured by the yardstick; the supervised network too."""
+RIVALS = ("l1-wavelet-tuned", "tv-tuned", "supervised", "langevin")
+"""What the default is compared with besides: one image against every number of draws; of `langevin` as many draws."""
+DIGITS = {"psnr": 2, "ssim": 3}
 
 
 def main() -> None:
@@ -47,12 +48,20 @@ def main() -> None:
         (folder / "cells.lock").unlink(missing_ok=True)
         tables[name] = sections((folder / "summary.md").read_text(encoding="utf-8"))
     rows = {name: cells_of(DOCS / "comparison" / name) for name in ("real", "simulated", "shifted")}
-    of_priors = priors(rows, read_rows(DOCS / "comparison" / "priors" / "cells.jsonl"))
-    fill(DOCS / "results.md", **tables, short=short(rows["real"]), gains=gains(rows), priors=of_priors)
+    others = read_rows(DOCS / "comparison" / "priors" / "cells.jsonl")
+    fill(
+        DOCS / "results.md",
+        **tables,
+        short=short(rows["real"]),
+        headline=headline(rows),
+        gains=gains(rows),
+        priors=priors(rows, others),
+    )
+    fill(DOCS.parent / "README.md", priors=short_priors(rows["real"], others))
 
 
 def cells_of(folder: Path) -> list[dict]:
-    """The rows of a comparison, in which each scan is one file and each method has one network."""
+    """The rows of a comparison, in which each scan is one file and each method has one network, and the yardstick."""
     rows = read_rows(folder / "cells.jsonl")
     for what, key in (("scan", "file"), ("method", "prior")):
         seen: dict[str, str] = {}
@@ -62,99 +71,149 @@ def cells_of(folder: Path) -> list[dict]:
                     f"{folder} holds rows of two versions of the {what} {row[what]}: {key} {seen[row[what]]} and"
                     f" {row[key]}; take those of one out of cells.jsonl"
                 )
-    return rows
+    return [*rows, *best_classical(rows)]
 
 
 def sections(summary: str) -> str:
     """The sections of a summary a level deeper, without their tables of other targets and regions."""
     parts = re.split(r"\n(?=## )", summary)[1:]
-    return "\n\n".join("#" + part.split("\n\nOther targets and regions:")[0].rstrip() for part in parts)
+    return "\n\n".join("#" + part.split("\n\nOther targets, regions and metrics:")[0].rstrip() for part in parts)
 
 
 def short(rows: list[dict]) -> str:
-    """PSNR / SSIM against the MVUE image in the foreground, means over the masks that a method ran under."""
+    """PSNR / SSIM, means over the masks that a method ran under: |MVUE| in the foreground, then RSS, whole image."""
     scans = sorted({row["scan"] for row in rows}, reverse=True)
-    lines = ["| | R | " + " | ".join(title for title, *_ in SHORT) + " |", "|---" * (2 + len(SHORT)) + "|"]
+    lines = ["| | R | against | " + " | ".join(title for title, *_ in SHORT) + " |", "|---" * (3 + len(SHORT)) + "|"]
     for scan in scans:
         for nominal in sorted({row["nominal"] for row in rows}):
-            cells = [score(rows, scan, nominal, method, draws) for _, method, draws in SHORT]
-            lines.append(f"| {scan} | {nominal:g} | " + " | ".join(cells) + " |")
+            for target, label in (("mvue_foreground", "MVUE"), ("rss_whole", "RSS")):
+                cells = [score(rows, scan, nominal, method, draws, target) for _, method, draws in SHORT]
+                lines.append(f"| {scan} | {nominal:g} | {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def headline(rows: dict[str, list[dict]]) -> str:
+    """What ours and the supervised network gain over the best classical method, in the four numbers."""
+    lines = [_head(["scans", "mask", "true R", "method", "P", "cells"])]
+    for scans, cells, law, nominal, true in _settings(rows):
+        for method, draws in (*OURS, ("supervised", 1)):
+            found = pairs(cells, law, nominal, (method, draws), (BEST, 1))
+            if found:
+                lines.append(_line([scans, law, f"{true:.2f}", f"`{method}`", draws, len(found)], found))
     return "\n".join(lines)
 
 
 def gains(rows: dict[str, list[dict]]) -> str:
-    """The default less each rival, cell by cell: mean and lowest PSNR and SSIM; how many times slower the rival is."""
-    lines = [
-        "| scans | mask | R | draws | `adaptive-draw` less | cells | PSNR: mean, lowest (dB) | SSIM: mean, lowest |"
-        " slower |"
-    ]
-    lines.append("|---" * 9 + "|")
-    for scans, cells in rows.items():
-        for law, nominal in sorted({(row["law"], row["nominal"]) for row in cells}):
-            true = mean(row["true"] for row in cells if (row["law"], row["nominal"]) == (law, nominal))
-            for method, draws in AGAINST:
-                found = pairs([row for row in cells if row["law"] == law], nominal, method, draws)
-                if not found:
-                    continue
-                values = [f"{len(found)}"]
-                for metric, digits in (("psnr", 2), ("ssim", 3)):
-                    key = f"mvue_foreground_{metric}"
-                    less = [one[key] - other[key] for one, other in found]
-                    values.append(f"{mean(less):+.{digits}f}, {min(less):+.{digits}f}")
-                slower = [other["seconds"] / one["seconds"] for one, other in found]
-                values.append(f"{min(slower):.1f} to {max(slower):.1f}" if method == "langevin" else "")
-                lines.append(f"| {scans} | {law} | {true:.2f} | {draws} | {method} | " + " | ".join(values) + " |")
+    """The default less each rival, cell by cell; how many times slower the rival is, where it is a sampler."""
+    lines = [_head(["scans", "mask", "true R", "P", "`adaptive-draw` less", "cells"], "slower")]
+    for scans, cells, law, nominal, true in _settings(rows):
+        for rival in RIVALS:
+            for draws in (1, 2) if rival == "langevin" else (1, 4, 8):
+                found = pairs(cells, law, nominal, (DEFAULT, draws), (rival, draws if rival == "langevin" else 1))
+                if found:
+                    slower = [other["seconds"] / one["seconds"] for one, other in found]
+                    cost = f"{min(slower):.1f} to {max(slower):.1f}" if rival == "langevin" else ""
+                    lines.append(_line([scans, law, f"{true:.2f}", draws, rival, len(found)], found, cost))
     return "\n".join(lines)
 
 
-def priors(rows: dict[str, list[dict]], cells: list[dict]) -> str:
-    """The default walk with each bundled prior, and what it gains over L1-wavelet tuned on the truth.
+def priors(rows: dict[str, list[dict]], others: list[dict]) -> str:
+    """The mean of the default's draws with each bundled prior, and what it gains over the best classical method.
 
-    On the cells that all of them ran.
+    On the cells that all of them ran: PSNR against |MVUE|, and in brackets the gains in the four numbers.
     """
-    digests = {read_record(path)["sha256"][:12]: name for name, path in bundled_priors().items()}
     columns = [(scans, nominal) for scans in ("real", "simulated") for nominal in (4.0, 8.0)]
     texts: dict[str, list[str]] = {}
     titles = []
     for place, (scans, nominal) in enumerate(columns):
-        tuned = {cell(row): row for row in rows[scans] if row["method"] == "l1-wavelet-tuned"}
-        mine: dict[str, dict[tuple, dict]] = {}
-        for row in (*rows[scans], *cells):
-            wanted = (row["method"], row["nominal"], row["draws"]) == (DEFAULT, nominal, DRAWS)
-            if wanted and row["prior"] in digests and cell(row) in tuned:
-                mine.setdefault(digests[row["prior"]], {})[cell(row)] = row
-        common = set.intersection(*map(set, mine.values())) if mine else set()
-        titles.append(f"{scans}, R = {nominal:g}, {len(common)} cells")
-        for name, found in mine.items() if common else ():
-            level = mean(found[key]["mvue_foreground_psnr"] for key in common)
-            psnr, ssim = (
-                mean(found[key][metric] - tuned[key][metric] for key in common)
-                for metric in ("mvue_foreground_psnr", "mvue_foreground_ssim")
-            )
-            text = f"{level:.2f} dB ({psnr:+.2f}, SSIM {ssim:+.3f})"
+        found = _by_prior(rows[scans], others, nominal)
+        titles.append(f"{scans}, R = {nominal:g}, {len(next(iter(found.values()), []))} cells")
+        for name, both in found.items():
+            level = mean(ours[HEADLINE[0]] for ours, _ in both)
+            text = f"{level:.2f} dB ({', '.join(_mean(both, key) for key in HEADLINE)})"
             texts.setdefault(name, [""] * len(columns))[place] = text
     lines = ["| prior | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
     return "\n".join([*lines, *(f"| `{name}` | " + " | ".join(found) + " |" for name, found in texts.items())])
 
 
-def pairs(rows: list[dict], nominal: float, method: str, draws: int) -> list[tuple[dict, dict]]:
-    """The default's mean of so many draws and the rival's row, of every cell that has both."""
-    alone = {cell(row): row for row in rows if row["method"] == method and row["draws"] in (draws, *ONE[method])}
-    ours = [row for row in rows if (row["method"], row["draws"], row["nominal"]) == (DEFAULT, draws, nominal)]
-    return [(row, alone[cell(row)]) for row in ours if cell(row) in alone]
+def short_priors(rows: list[dict], others: list[dict]) -> str:
+    """The four gains of each prior on the real scans, for the README."""
+    head = "| `--prior` | R | PSNR, MVUE | SSIM, MVUE | PSNR, RSS | SSIM, RSS |"
+    lines = [head, "|---" * 6 + "|"]
+    found = {nominal: _by_prior(rows, others, nominal) for nominal in (4.0, 8.0)}
+    for name in dict.fromkeys(name for one in found.values() for name in one):
+        for nominal, one in found.items():
+            if name in one:
+                gains = " | ".join(_mean(one[name], key) for key in HEADLINE)
+                lines.append(f"| `{name}` | {nominal:g} | {gains} |")
+    return "\n".join(lines)
+
+
+def _by_prior(rows: list[dict], others: list[dict], nominal: float) -> dict[str, list[tuple[dict, dict]]]:
+    """By the name of each bundled prior its rows with the yardstick's, on the cells that all of them ran."""
+    digests = {read_record(path)["sha256"][:12]: name for name, path in bundled_priors().items()}
+    best = {cell(row): row for row in rows if row["method"] == BEST}
+    mine: dict[str, dict[tuple, dict]] = {}
+    for row in (*rows, *others):
+        wanted = (row["method"], row["nominal"], row["draws"]) == (DEFAULT, nominal, DRAWS)
+        if wanted and row["prior"] in digests and cell(row) in best:
+            mine.setdefault(digests[row["prior"]], {})[cell(row)] = row
+    common = sorted(set.intersection(*map(set, mine.values()))) if mine else []
+    return {name: [(found[key], best[key]) for key in common] for name, found in mine.items() if common}
+
+
+def pairs(
+    rows: list[dict], law: str, nominal: float, ours: tuple[str, int], theirs: tuple[str, int]
+) -> list[tuple[dict, dict]]:
+    """The rows of two methods with their numbers of draws, of every cell that has both."""
+    here = [row for row in rows if (row["law"], row["nominal"]) == (law, nominal)]
+    alone = {cell(row): row for row in here if (row["method"], row["draws"]) == theirs}
+    return [(row, alone[cell(row)]) for row in here if (row["method"], row["draws"]) == ours and cell(row) in alone]
 
 
 def cell(row: dict) -> tuple:
     return row["scan"], row["file"], row["slice"], row["law"], row["nominal"], row["mask_seed"]
 
 
-def score(rows: list[dict], scan: str, nominal: float, method: str, draws: int) -> str:
+def score(rows: list[dict], scan: str, nominal: float, method: str, draws: int, target: str) -> str:
     wanted = (scan, nominal, method, draws)
     found = [row for row in rows if (row["scan"], row["nominal"], row["method"], row["draws"]) == wanted]
     if not found:
         return ""
-    psnr, ssim = (mean(row[f"mvue_foreground_{key}"] for row in found) for key in ("psnr", "ssim"))
+    psnr, ssim = (mean(row[f"{target}_{key}"] for row in found) for key in ("psnr", "ssim"))
     return f"{psnr:.2f} / {ssim:.3f}"
+
+
+def _settings(rows: dict[str, list[dict]]) -> Iterator[tuple[str, list[dict], str, float, float]]:
+    """Each set of scans with its rows, a mask law, a nominal acceleration and the mean of the true one."""
+    for scans, cells in rows.items():
+        for law, nominal in sorted({(row["law"], row["nominal"]) for row in cells}):
+            true = mean(row["true"] for row in cells if (row["law"], row["nominal"]) == (law, nominal))
+            yield scans, cells, law, nominal, true
+
+
+def _head(names: list[str], *more: str) -> str:
+    numbers = ["PSNR, MVUE: mean, lowest", "SSIM, MVUE", "PSNR, RSS", "SSIM, RSS"]
+    columns = [*names, *numbers, *more]
+    return f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+
+
+def _line(names: list[object], found: list[tuple[dict, dict]], *more: str) -> str:
+    """Means and lowest differences of pairs of rows in the four numbers."""
+    numbers = [f"{_mean(found, key)}, {_signed(min(_less(found, key)), key)}" for key in HEADLINE]
+    return f"| {' | '.join(map(str, [*names, *numbers, *more]))} |"
+
+
+def _mean(found: list[tuple[dict, dict]], key: str) -> str:
+    return _signed(mean(_less(found, key)), key)
+
+
+def _less(found: list[tuple[dict, dict]], key: str) -> list[float]:
+    return [ours[key] - theirs[key] for ours, theirs in found]
+
+
+def _signed(value: float, key: str) -> str:
+    return f"{value:+.{DIGITS[key.rpartition('_')[2]]}f}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mri_score.benchmark.yardstick import best_classical
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
 from mri_score.priors.store import build_prior, bundled_priors, read_record, save_prior
@@ -25,7 +26,13 @@ BUNDLED = {name: read_record(path)["sha256"][:12] for name, path in bundled_prio
 def cell(method: str, psnr: float, prior: str | None = None, draws: int = 1, **changes) -> dict:
     shared = {"scan": "head", "file": "0f62", "slice": 3, "law": "variable-density", "nominal": 4.0, "mask_seed": 0}
     scores = {"mvue_foreground_psnr": psnr, "mvue_foreground_ssim": psnr / 50}
+    scores |= {"rss_whole_psnr": psnr - 1, "rss_whole_ssim": psnr / 100}
     return {**shared, "method": method, "prior": prior, "draws": draws, "seconds": 1.0, **scores, **changes}
+
+
+def tuned(psnr: float, **changes) -> list[dict]:
+    """Both classical methods, of which total variation is the better one."""
+    return [cell("l1-wavelet-tuned", psnr - 1, **changes), cell("tv-tuned", psnr, **changes)]
 
 
 def test_hours_add_up_over_resumes():
@@ -53,7 +60,7 @@ def test_a_row_a_kept_prior_with_errors_and_gains(tmp_path):
     run = kept_run(tmp_path / "run", [100, 200, 300])
     paths = training_budget.kept(run, 2)
     assert [path.stem for path in paths] == ["prior-00000100", "prior-00000300"]  # from the end
-    cells = [cell("l1-wavelet-tuned", 30.0), cell("l1-wavelet-tuned", 25.0, mask_seed=1)]
+    cells = [*tuned(30.0), *tuned(25.0, mask_seed=1)]
     for psnr, path in zip((31.0, 33.5), paths, strict=True):
         digest = read_record(path)["sha256"][:12]
         cells += [cell("adaptive-draw", psnr, digest, 2), cell("adaptive-draw", psnr, digest, 2, mask_seed=1)]
@@ -74,19 +81,41 @@ def test_a_run_that_kept_nothing_is_refused(tmp_path):
 
 def test_priors_are_compared_on_the_cells_that_they_ran():
     brain, heads = BUNDLED["brain"], BUNDLED["brain-heads"]
-    rivals = {
-        "real": [
-            cell("l1-wavelet-tuned", 30.0), cell("l1-wavelet-tuned", 20.0, mask_seed=1),
-            cell("adaptive-draw", 32.0, brain, 4), cell("adaptive-draw", 26.0, brain, 4, mask_seed=1),
-            cell("adaptive-draw", 99.0, brain, 8),
-        ],
-        "simulated": [cell("l1-wavelet-tuned", 28.0, scan="made", nominal=8.0)],
-    }  # fmt: skip
+    real = [
+        *tuned(30.0), *tuned(20.0, mask_seed=1),
+        cell("adaptive-draw", 32.0, brain, 4), cell("adaptive-draw", 26.0, brain, 4, mask_seed=1),
+        cell("adaptive-draw", 99.0, brain, 8),
+    ]  # fmt: skip
+    simulated = tuned(28.0, scan="made", nominal=8.0)
+    rows = {name: [*given, *best_classical(given)] for name, given in (("real", real), ("simulated", simulated))}
     others = [cell("adaptive-draw", 31.0, heads, 4), cell("adaptive-draw", 99.0, heads, 4, law="random")]
-    expected = [("brain", "32.00 dB (+2.00, SSIM +0.040)"), ("brain-heads", "31.00 dB (+1.00, SSIM +0.020)")]
-    head, _, *lines = results_page.priors(rivals, others).splitlines()
+    expected = [
+        ("brain", "32.00 dB (+2.00, +0.040, +2.00, +0.020)"), ("brain-heads", "31.00 dB (+1.00, +0.020, +1.00, +0.010)")
+    ]  # fmt: skip
+    head, _, *lines = results_page.priors(rows, others).splitlines()
     assert head.startswith("| prior | real, R = 4, 1 cells | real, R = 8, 0 cells |")
     assert lines == [f"| `{name}` | {gain} |  |  |  |" for name, gain in expected]
+    assert results_page.short_priors(rows["real"], others).splitlines()[2:] == [
+        "| `brain` | 4 | +2.00 | +0.040 | +2.00 | +0.020 |", "| `brain-heads` | 4 | +1.00 | +0.020 | +1.00 | +0.010 |"
+    ]  # fmt: skip
+
+
+def test_gains_are_means_and_lowest_over_the_better_rival_and_draws_meet_draws():
+    """Total variation is 1 dB above L1-wavelet; of Langevin two draws meet two, never one."""
+    given = [
+        *tuned(30.0), *tuned(20.0, mask_seed=1),
+        cell("adaptive-draw", 31.0, "p", 1), cell("adaptive-draw", 19.5, "p", 1, mask_seed=1),
+        cell("adaptive-draw", 33.0, "p", 2), cell("langevin", 30.0, "p", 2, seconds=8.0), cell("langevin", 1.0, "p", 4),
+    ]  # fmt: skip
+    given = [{**row, "true": 3.9} for row in given]
+    rows = {"real": [*given, *best_classical(given)]}
+    lines = results_page.headline(rows).splitlines()[2:]
+    expected = "| real | variable-density | 3.90 | `adaptive-draw` | 1 | 2 | +0.25, -0.50 | +0.005, -0.010 |"
+    assert lines[0].startswith(expected) and "langevin" in lines[1]
+    against = [line.split(" | ")[3:6] for line in results_page.gains(rows).splitlines()[2:]]
+    assert against == [["1", "l1-wavelet-tuned", "2"], ["1", "tv-tuned", "2"], ["2", "langevin", "1"]]
+    last = results_page.gains(rows).splitlines()[-1]
+    assert "| +3.00, +3.00 |" in last and last.endswith("| 8.0 to 8.0 |")
 
 
 @pytest.mark.parametrize("changes", [{"file": "beef"}, {"prior": "beef"}])
