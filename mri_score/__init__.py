@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mri_score import _moved
 
-try:
-    __version__ = version("mri-score")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0.0.0"
+__version__ = "0.1.0"  # the only place: setup.cfg reads it here, without importing the package
 
 _moved.install()
 
