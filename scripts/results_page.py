@@ -1,4 +1,6 @@
-"""Renew the tables of docs/results.md and README.md from the cells of docs/comparison; the words are written by hand.
+"""Renew the tables of docs/lab/results.md, docs/results.md and README.md; the words are written by hand.
+
+The cells behind them are those of docs/lab/comparison.
 
 python scripts/results_page.py
 """
@@ -20,6 +22,7 @@ from mri_score.errors import InputError
 from mri_score.priors.store import bundled_priors, read_record
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+LAB = DOCS / "lab"
 DEFAULT = "adaptive-draw"
 DRAWS = 4
 """Averaged, where priors are compared."""
@@ -43,20 +46,20 @@ DIGITS = {"psnr": 2, "ssim": 3}
 def main() -> None:
     tables = {}
     for name in ("real", "others", "simulated", "shifted"):
-        folder = DOCS / "comparison" / name
+        folder = LAB / "comparison" / name
         subprocess.run([sys.executable, "-m", "mri_score", "compare", "--summary", str(folder)], check=True)
         (folder / "cells.lock").unlink(missing_ok=True)
         tables[name] = sections((folder / "summary.md").read_text(encoding="utf-8"))
-    rows = {name: cells_of(DOCS / "comparison" / name) for name in ("real", "simulated", "shifted")}
-    others = read_rows(DOCS / "comparison" / "priors" / "cells.jsonl")
+    rows = {name: cells_of(LAB / "comparison" / name) for name in ("real", "simulated", "shifted")}
+    others = read_rows(LAB / "comparison" / "priors" / "cells.jsonl")
     fill(
-        DOCS / "results.md",
+        LAB / "results.md",
         **tables,
-        short=short(rows["real"]),
         headline=headline(rows),
         gains=gains(rows),
         priors=priors(rows, others),
     )
+    fill(DOCS / "results.md", short=short(rows["real"]))
     fill(DOCS.parent / "README.md", priors=short_priors(rows["real"], others))
 
 
