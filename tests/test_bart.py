@@ -68,6 +68,7 @@ def test_a_fixed_wavelet_is_barts_too(subjects):
     assert torch.linalg.vector_norm(ours - theirs) < 1e-4 * torch.linalg.vector_norm(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "accel"), [("brain_t2_4ch", 4), ("brain_flash_16ch", 4)])
 def test_total_variation_reaches_the_optimum_of_bart(subjects, name, accel):
     """BART's alternating direction method run long, and ours with many inner iterations, meet."""

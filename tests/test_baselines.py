@@ -139,6 +139,7 @@ class GroupNorm(sigpy.prox.Prox):
         return pairs * np.maximum(size - alpha * self.weight, 0) / np.maximum(size, 1e-30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 33), (48, 51)])
 def test_total_variation_reaches_the_optimum_of_sigpy(size):
     """SigPy's alternating direction method, run long: 1e-3 with many inner iterations, 5e-3 as it is by default."""
@@ -237,6 +238,7 @@ def test_shifts_follow_the_key_alone_and_hardly_matter():
     assert {rows for rows, _ in shifts} == set(range(8)) and {cols for _, cols in shifts} == set(range(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "change"), [(l1_wavelet, 0.03), (total_variation, 0.005)])
 def test_a_hundred_iterations_are_nearly_converged(method, change):
     kspace, maps, mask, _ = scan()
@@ -254,6 +256,7 @@ def test_regularisation_by_rule_beats_cg_sense(method, margin, size):
     assert psnr(image, truth) > cg + margin > zero + 3 + margin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "gap"), [(l1_wavelet, 1), (total_variation, 4)])
 def test_the_rule_comes_close_to_the_oracle_whose_optimum_is_inside(method, gap):
     """Wider for total variation: CG-SENSE's noise hides how few edges a phantom of constant pieces has."""
@@ -343,6 +346,7 @@ def test_refusals():
             total_variation(kspace, maps, mask, NOISE, weight=weight)
 
 
+@pytest.mark.slow
 def test_the_rule_is_near_the_oracle_on_a_real_head(shared):
     """A strip of an in-vivo slice at R = 4, maps from its calibration lines: within 2 dB of the best weight."""
     h5py = pytest.importorskip("h5py")

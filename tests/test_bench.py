@@ -172,6 +172,7 @@ def test_fast_paths_equal_their_rivals(harness, load, monkeypatch, name):
     assert all(row.wanted for row in rows)
 
 
+@pytest.mark.slow
 def test_networks_equal_their_published_form_and_keep_less(harness, load, monkeypatch):
     monkeypatch.setitem(harness.SECONDS, "quick", 0)
     monkeypatch.setattr(harness, "LEAST", 1)

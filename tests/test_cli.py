@@ -72,6 +72,7 @@ def test_every_command_has_help_with_an_example(name):
     assert "Example" in mri_score(name, "--help")
 
 
+@pytest.mark.slow
 def test_reconstruct_without_a_file_makes_everything_it_names(tmp_path):
     output = mri_score("reconstruct", "--accel", 4, "--steps", 3, "--samples", 2, "--out", tmp_path, "--threads", 1)
     for method in ("zero-filled", "CG-SENSE", "L1-wavelet", "one draw", "posterior mean of 2 draws"):
@@ -143,6 +144,7 @@ def test_every_command_over_files_reports_and_skips_in_one_way(tmp_path, scans):
     assert json.loads((tmp_path / "i.json").read_text())["volumes"] == 1
 
 
+@pytest.mark.slow
 def test_a_trajectory_takes_the_place_of_the_mask(tmp_path):
     (path,) = simulate(tmp_path / "in", volumes=1, slices=1, size=48, coils=4, noise=36.0)
     options = ["--accel", 2, "--trajectory", "radial", "--steps", 6, "--samples", 2, "--threads", 1, "--keep-samples"]
@@ -183,6 +185,7 @@ def test_a_trajectory_needs_an_acceleration(scans, tmp_path):
     assert "needs --accel" in refused("reconstruct", scans[0], "--trajectory", "radial", "--out", tmp_path, *QUICK)
 
 
+@pytest.mark.slow
 def test_precision_and_warm_start_change_the_result_and_are_told(tmp_path, scans):
     options = ["--accel", 3, "--slices", "0", "--out", tmp_path, *QUICK[2:], "--steps", 4]
     images = {}
@@ -199,6 +202,7 @@ def test_precision_and_warm_start_change_the_result_and_are_told(tmp_path, scans
     assert np.linalg.norm(warm - whole) > 1e-3 * norm
 
 
+@pytest.mark.slow
 def test_the_two_operators_agree(tmp_path, scans):
     images = []
     for operator in ("torch", "sigpy"):
@@ -208,6 +212,7 @@ def test_the_two_operators_agree(tmp_path, scans):
     assert np.linalg.norm(images[1] - images[0]) < 1e-4 * np.linalg.norm(images[0])
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size(tmp_path, scans):
     images = []
     for size in (1, 3):
@@ -231,6 +236,7 @@ def test_the_seed_of_the_draws_does_not_change_the_mask(tmp_path, scans):
     assert (images[0] != images[1]).any()
 
 
+@pytest.mark.slow
 def test_maps_are_cached_and_given_maps_are_used(tmp_path, scans):
     output = mri_score("maps", scans[0], "--accel", 3, "--out", tmp_path / "maps")
     assert "the calibration lines" in output
@@ -258,6 +264,7 @@ def test_an_undersampled_file_is_taken_as_it_is(tmp_path):
     assert "already undersampled" in refused("reconstruct", path, "--accel", 4, "--out", tmp_path / "out", *QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prospective_poisson_8ch", "prospective_random_6ch"])
 def test_real_undersampled_scans_reconstruct(name, tmp_path, shared):
     mri_score("reconstruct", shared / f"data/kspace/{name}.h5", "--out", tmp_path, *QUICK)
@@ -286,6 +293,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "noise"), [("tiny.yml", 36), ("tiny_noisy.yml", 12)])
 def test_simulate_train_kill_resume_reconstruct_evaluate(config, noise, tmp_path):
     data = tmp_path / "data"
@@ -313,6 +321,7 @@ def test_simulate_train_kill_resume_reconstruct_evaluate(config, noise, tmp_path
     assert "SSIM" in mri_score("evaluate", "--target", data, "--predictions", tmp_path / "out" / "reconstructions")
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     data = tmp_path / "data"
     simulate(data, volumes=1, slices=1, size=64, coils=4)
@@ -338,6 +347,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "resumes" in output
 
 
+@pytest.mark.slow
 def test_dry_run_says_what_would_be_trained_and_writes_no_run(tmp_path, scans, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = mri_score("train", "--config", "tiny.yml", "--data", scans[0].parent, "--dry-run")

@@ -70,6 +70,7 @@ def test_equals_sigpy(shape):
     assert_like_sigpy(kspace, inside)
 
 
+@pytest.mark.slow
 def test_equals_sigpy_on_a_head(shared):
     with h5py.File(shared / "data/kspace/brain_flash_16ch.h5") as file:
         kspace = torch.from_numpy(file["kspace"][()])

@@ -303,6 +303,7 @@ def compared(tmp_path_factory, scans):
     return out, mri_score("compare", scans[0].parent, "--out", out, *QUICK)
 
 
+@pytest.mark.slow
 def test_every_cell_has_its_rows(compared):
     out, output = compared
     found = read_rows(out / "cells.jsonl")

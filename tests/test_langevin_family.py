@@ -56,6 +56,7 @@ def test_preconditioned_langevin_reaches_the_posterior_mean():
     assert mean_error(preconditioned(100), problem()) < 0.05  # 300 draws alone leave 0.02
 
 
+@pytest.mark.slow
 def test_preconditioned_langevin_spreads_too_far_at_few_levels():
     """34 % too much variance at 50 levels, 16 % at the published 100, 6 % at 300."""
     excess = [variance_ratio(preconditioned(levels), problem()) - 1 for levels in (50, 100, 300)]

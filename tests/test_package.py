@@ -99,6 +99,7 @@ def test_a_wheel_holds_every_file_of_the_package(wheel):
         assert f"mri_score/priors/weights/brain.{ending}" in inside
 
 
+@pytest.mark.slow
 def test_the_wheel_works_from_any_folder(site, tmp_path):
     def python(*arguments):
         return run(sys.executable, *arguments, cwd=tmp_path, PYTHONPATH=str(site))

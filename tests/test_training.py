@@ -111,6 +111,7 @@ def whole(tmp_path_factory) -> Path:
 # The run.
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_the_loss_falls_and_the_average_denoises_better(tmp_path):
     averaged: list[NetworkPrior] = []

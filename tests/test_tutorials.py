@@ -44,6 +44,7 @@ def test_plain_langevin_has_the_weights_of_the_basins_and_annealed_those_of_the_
     assert float(names["settled"][after].min()) > 0.97
 
 
+@pytest.mark.slow
 def test_many_levels_are_right_where_one_is_not(run):
     names = run("02_a_learned_score")
     one, many = names["errors"]["one"], names["errors"]["many"]
@@ -55,6 +56,7 @@ def test_many_levels_are_right_where_one_is_not(run):
     assert verdicts["many levels, learned"][1] < verdicts["one level, learned"][1]
 
 
+@pytest.mark.slow
 def test_noise_levels_are_measured_and_a_minute_of_training_learns(run):
     names = run("03_images_to_prior")
     parameters, curves = names["parameters"], names["curves"]
@@ -69,6 +71,7 @@ def test_noise_levels_are_measured_and_a_minute_of_training_learns(run):
     assert (names["prior"].sigma_min, names["prior"].sigma_max) == (parameters.sigma_min, parameters.sigma_max)
 
 
+@pytest.mark.slow
 def test_sure_denoises_without_clean_points_and_its_prior_is_too_narrow(run):
     names = run("04_noisy_only")
     error = {name: names["denoising_error"](prior) for name, prior in names["priors"].items()}
