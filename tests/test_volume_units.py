@@ -187,3 +187,9 @@ def test_left_out_lines_are_hidden_from_the_second_reconstruction_and_judge_it(t
     assert not (kept.kspace * left_out).any() and (kept.kspace * kept.mask == whole.kspace * kept.mask).all()
     assert volume.held_out[options.estimate].count == 3 * 64 * 4
     assert volume.held_out[options.estimate].misfit == pytest.approx(1, abs=0.25)
+
+
+def test_network_calls_are_counted_over_the_steps_of_a_level(tmp_path):
+    (path,) = simulate(tmp_path, volumes=1, slices=1, size=(32, 30), coils=2, noise=30.0)
+    _, volume = reconstructed(path, 2.0, method="langevin", steps=2, samples=1)
+    assert volume.facts["Method"] == "langevin, 2 levels, 6 network calls a draw"

@@ -29,7 +29,7 @@ def scan_files(path: str | Path) -> list[Path]:
     files = sorted(
         file
         for file in path.iterdir()
-        if file.suffix in READERS and file.is_file() and not file.name.startswith(".")
+        if file.suffix.lower() in READERS and file.is_file() and not file.name.startswith(".")
     )
     if not files:
         kinds = " or ".join(f"*{suffix}" for suffix in READERS)

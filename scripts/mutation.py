@@ -1,0 +1,504 @@
+"""Plant one fault at a time in a copy of the package, and see whether a test fails.
+
+python scripts/mutation.py                   # all faults, one after the other: about an hour on a free core
+python scripts/mutation.py --only volume.py  # those whose file or change contains this text
+python scripts/mutation.py --list            # what there is, and whether each still fits the code
+
+A fault is one changed line. It is killed if one of the tests named beside it fails, and survives if all pass. The tests
+that killed a fault run once more without any fault: they must pass. docs/lab/mutation.md records what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+HEAVY = (
+    "numpy", "torch", "h5py", "scipy.stats", "scipy.ndimage", "skimage.metrics", "matplotlib.pyplot", "sigpy", "click",
+    "pydantic", "pytest", "jinja2", "PIL.Image", "yaml", "safetensors.torch", "tqdm",
+)  # fmt: skip
+"""Imported once: each trial is a fork of this process."""
+
+
+class Fault(NamedTuple):
+    """In a file of the package (`cli/` included) the only occurrence of `old` becomes `new`.
+
+    tests: files of tests/ without `test_` and `.py`, each with an optional `:EXPRESSION` for pytest's -k.
+    """
+
+    file: str
+    old: str
+    new: str
+    what: str
+    tests: tuple[str, ...]
+
+
+V, RESULT, OUTPUT = "pipeline/volume.py", "pipeline/result.py", "pipeline/output.py"
+HELD, DENOISE, FACTS = "pipeline/held_out.py", "pipeline/denoise.py", "pipeline/facts.py"
+RECON, FASTMRI, HEADER = "reconstruction.py", "readers/fastmri.py", "readers/ismrmrd_header.py"
+RUN, SAMPLE, OPTIONS = "cli/run/reconstruct.py", "cli/run/sample.py", "cli/options.py"
+
+FAULTS = (
+    # pipeline
+    Fault(V, "append(one.level * scale)", "append(one.level)", "noise not scaled", ("volume_units",)),
+    Fault(
+        V,
+        "float(acquisition.noise_std) / gain",
+        "float(acquisition.noise_std) * gain",
+        "gain inverted",
+        ("volume_units",),
+    ),
+    Fault(
+        V,
+        "classical.abs() * (scale * one.weight)",
+        "classical.abs() * one.weight",
+        "baseline not scaled",
+        ("volume_units", "cli:metrics_csv or makes_everything"),
+    ),
+    Fault(V, "found.samples[:, place], scan)", "found.samples[:, 0], scan)", "draws of another slice", ("volumes",)),
+    Fault(V, "_written(std, scan)", "_written(std * scale, scan)", "std scaled twice", ("volume_units", "conformal")),
+    Fault(
+        V,
+        "mask=acquisition.mask & ~held",
+        "mask=acquisition.mask",
+        "left-out lines stay in the mask",
+        ("volume_units",),
+    ),
+    Fault(V, "kspace=acquisition.kspace * ~held", "kspace=acquisition.kspace * held", "mask inverted", ("held_out",)),
+    Fault(
+        V,
+        "found.image[place] / scan.scale[0], found",
+        "found.image[place], found",
+        "scale of the check",
+        ("volume_units",),
+    ),
+    Fault(
+        V,
+        "coil_images if acquisition.whitening is None else whiten(coil_images, acquisition.whitening)",
+        "coil_images",
+        "truth not whitened",
+        ("volume_units",),
+    ),
+    Fault(
+        V,
+        "coil_images.abs().square().sum(0).sqrt()",
+        "coil_images.abs().sum(0)",
+        "sum for root sum of squares",
+        ("volume_units", "cli:metrics_csv"),
+    ),
+    Fault(
+        V,
+        "slices=[one.number for one in group]",
+        "slices=list(range(len(group)))",
+        "seed by place, not by slice",
+        ("volumes", "cli:batch_size"),
+    ),
+    Fault(V, "*([] if caution is None else [caution])", "*[]", "note dropped: intervals do not fit", ("volume_units",)),
+    Fault(
+        V,
+        "volume.notes = [*volume.notes, warning]",
+        "volume.notes = [*volume.notes]",
+        "note dropped: out of distribution",
+        ("unlike",),
+    ),
+    Fault(
+        V,
+        "resize_image(image, scan.file.crop)",
+        "resize_image(image, scan.file.crop[::-1])",
+        "axes of the crop swapped",
+        ("volume_units",),
+    ),
+    Fault(
+        V, "options.batch_size // options.samples", "options.batch_size", "slices for walks in a batch", ("volumes",)
+    ),
+    Fault(
+        RESULT,
+        "self.image.abs() * torch.stack(self.weight)",
+        "self.image.abs()",
+        "RSS without its weight",
+        ("volume_result",),
+    ),
+    Fault(
+        RESULT,
+        "[draws[0] for draws in self.samples]",
+        "[draws.mean(0) for draws in self.samples]",
+        "mean in place of one draw",
+        ("volume_result",),
+    ),
+    Fault(
+        RESULT,
+        "torch.stack(self.stds) * torch.stack(self.weight)",
+        "torch.stack(self.stds)",
+        "std without its weight",
+        ("volume_result",),
+    ),
+    Fault(
+        RESULT,
+        'half * torch.stack(self.weight) if target == "magnitude" else half',
+        "half",
+        "interval without its weight",
+        ("volume_result",),
+    ),
+    Fault(
+        RESULT,
+        "volume_scores(truth, image, inside), volume_scores(truth, image), self",
+        "volume_scores(truth, image), volume_scores(truth, image, inside), self",
+        "foreground and whole image swapped",
+        ("volume_result",),
+    ),
+    Fault(
+        RESULT,
+        "len(self.samples[0]) < 2",
+        "len(self.samples[0]) < 3",
+        "no calibration of two draws",
+        ("volume_result",),
+    ),
+    Fault(
+        OUTPUT,
+        "np.array(volume.slices)",
+        "np.arange(len(volume.slices))",
+        "slice numbers lost",
+        ("volume_result",),
+    ),
+    Fault(
+        OUTPUT,
+        ' and file.attrs.get("identity") == str(identity)',
+        "",
+        "a file of other settings counts as finished",
+        ("volume_result",),
+    ),
+    Fault(OUTPUT, "max(volume.unlike)", "min(volume.unlike)", "best slice in place of the worst", ("volume_result",)),
+    Fault(
+        OUTPUT,
+        'if row.get("file") not in new]',
+        "if False]",
+        "rows of other files lost",
+        ("volume_result",),
+    ),
+    Fault(
+        OUTPUT,
+        "if not METHODS[options.method].draws:",
+        "if METHODS[options.method].draws:",
+        "note about estimates inverted",
+        ("volume_result",),
+    ),
+    Fault(
+        OUTPUT,
+        "torch.stack(volume.samples, 1).numpy()",
+        "torch.stack(volume.samples, 0).numpy()",
+        "axes of the draws swapped",
+        ("volume_result",),
+    ),
+    Fault(HELD, "(1 + 1 / len(samples)) * predictions", "predictions", "variance of the mean forgotten", ("held_out",)),
+    Fault(
+        HELD, "unit = 2 * noise_std**2", "unit = noise_std**2", "noise of one component for that of two", ("held_out",)
+    ),
+    Fault(HELD, "*mask_seed(scan.file.path.name, scan.sampling.seed))", "0)", "seed ignored", ("held_out",)),
+    Fault(DENOISE, "/ (2 * probes)", "/ probes", "factor two of the variance", ("denoise:exact or posterior_too",)),
+    Fault(
+        DENOISE,
+        "noise_std is None else noise_std / scale",
+        "noise_std is None else noise_std",
+        "given noise not scaled",
+        ("denoise",),
+    ),
+    Fault(DENOISE, "told=level / given", "told=given / level", "ratio inverted", ("denoise",)),
+    Fault(
+        DENOISE,
+        "(scale * part.cpu() for part in (noisy, image, std))",
+        "scale * noisy.cpu(), scale * image.cpu(), std.cpu()",
+        "std not scaled",
+        ("denoise",),
+    ),
+    Fault(
+        DENOISE,
+        "if scan.acceleration > 1:",
+        "if scan.acceleration > 4:",
+        "undersampled scans denoised",
+        ("denoise:undersampled",),
+    ),
+    Fault(
+        FACTS,
+        "{steps * method.calls} network calls",
+        "{steps} network calls",
+        "calls of a level forgotten",
+        ("cli:makes_everything or metrics_csv", "report", "volumes"),
+    ),
+    # reconstruction and methods
+    Fault(RECON, "draws=[draw])[0]", "draws=[0])[0]", "all draws alike", ("reconstruction",)),
+    Fault(RECON, "numbers[index], draws", "0, draws", "slices share random numbers", ("reconstruction", "volumes")),
+    Fault(
+        RECON,
+        "parts.var(0).mean(-1).sqrt()",
+        "parts.var(0).sum(-1).sqrt()",
+        "std of the complex number",
+        ("reconstruction",),
+    ),
+    Fault(RECON, "self.work, self.means * scale", "self.work, self.means", "means not scaled", ("reconstruction",)),
+    Fault(
+        RECON, "min(SIGMA_END, noise_std / 2)", "min(SIGMA_END, noise_std)", "walks end too early", ("reconstruction",)
+    ),
+    Fault(
+        RECON,
+        "samples=self.samples[:count]",
+        "samples=self.samples[-count:]",
+        "last draws for the first",
+        ("reconstruction", "compare"),
+    ),
+    Fault(
+        RECON,
+        "like if options.warm_start is None else operator.cg_sense(kspace)",
+        "like",
+        "warm start from zero",
+        ("cli:precision", "samplers", "langevin_family"),
+    ),
+    Fault(
+        RECON,
+        "scan.mask if len(scan.mask) == 1 else scan.mask[items]",
+        "scan.mask[:1]",
+        "mask of the first slice for all",
+        ("reconstruction", "volumes"),
+    ),
+    Fault("methods.py", '{"zeta": 0.85**2}', '{"zeta": 0.85}', "option of a method", ("plug_and_play",)),
+    Fault(
+        "methods.py",
+        '"langevin": Method("annealed", "langevin", "geometric", 334, 3),\n    "langevin-norm',
+        '"langevin": Method("annealed", "langevin", "geometric", 334, 1),\n    "langevin-norm',
+        "calls a level",
+        ("samplers", "langevin_family", "parity", "footprint"),
+    ),
+    Fault(
+        "methods.py",
+        '"renoise", "karras", 30, 1, False',
+        '"renoise", "karras", 30, 1',
+        "an estimate called draws",
+        ("cli:help", "plug_and_play", "samplers", "compare"),
+    ),
+    # command line
+    Fault("cli/__init__.py", "exit_code = 2", "exit_code = 0", "wrong exit code", ("cli:bad_options",)),
+    Fault(OPTIONS, "failed.append(path.name)", "pass", "failed files not counted: exit code 0", ("cli:bad_file_in",)),
+    Fault(OPTIONS, "[number::count]", "[number:count]", "wrong slice of the files", ("shards",)),
+    Fault(
+        OPTIONS,
+        "return [count // 2]",
+        "return [0]",
+        "first slice for the middle one",
+        ("compare", "cli:metrics_csv", "transforms", "fid_cli"),
+    ),
+    Fault(
+        OPTIONS,
+        "all(0 <= number < count for",
+        "all(0 <= number <= count for",
+        "off by one in slices",
+        ("cli:bad_options",),
+    ),
+    Fault(
+        RUN,
+        '"out", "again",',
+        '"seed", "out", "again",',
+        "another seed counts as finished",
+        ("old_names", "cli:seed_of_the_draws"),
+    ),
+    Fault(
+        RUN, "if not given.again and finished", "if finished", "--again ignored", ("cli:folder_skips or again or told",)
+    ),
+    Fault(RUN, "seed=given.seed,", "seed=0,", "seed ignored", ("cli:seed_of_the_draws", "held_out:ranks")),
+    Fault(
+        RUN,
+        "(1 if options.check_lines is None else 2)",
+        "1",
+        "walks of the check not counted",
+        ("held_out", "footprint", "cli:dry"),
+    ),
+    Fault("cli/run/denoise.py", '"std": std * weight', '"std": std', "std without its weight", ("denoise:command",)),
+    Fault("cli/run/denoise.py", "abs(worst - 1) < FAR", "abs(worst - 1) > FAR", "note inverted", ("denoise:told",)),
+    Fault(
+        SAMPLE, "scale * draw(image=image / scale", "draw(image=image / scale", "samples not scaled", ("sample_cli",)
+    ),
+    Fault(SAMPLE, "keep.abs() > 0", "keep.abs() == 0", "mask inverted", ("sample_cli",)),
+    Fault(
+        SAMPLE,
+        "int(parts[0]), int(parts[-1])",
+        "int(parts[-1]), int(parts[0])",
+        "rows and columns swapped",
+        ("sample_cli",),
+    ),
+    # readers
+    Fault(
+        FASTMRI,
+        "(columns >= left) & (columns < right)",
+        "(columns >= left) & (columns <= right)",
+        "off by one in padding",
+        ("fastmri", "masks", "scan"),
+    ),
+    Fault(FASTMRI, "wanted = self.recon[0] if", "wanted = self.recon[1] if", "rows and columns swapped", ("fastmri",)),
+    Fault(FASTMRI, "            rows = cols = self.cols", "            cols = self.cols", "square crop", ("fastmri",)),
+    Fault(FASTMRI, "            y = y * self.mask", "            pass", "unsampled points kept", ("fastmri",)),
+    Fault(
+        FASTMRI,
+        "cols - int(columns[::-1].argmax())",
+        "cols - 1 - int(columns[::-1].argmax())",
+        "off by one at the edge",
+        ("fastmri",),
+    ),
+    Fault(FASTMRI, "sampled = mask & measured", "sampled = mask", "zeros taken as samples", ("fastmri",)),
+    Fault(FASTMRI, "if (measured & ~mask).any():", "if False:", "note dropped", ("fastmri",)),
+    Fault(
+        HEADER,
+        "left = encoded_cols // 2 - center",
+        "left = encoded_cols // 2 + center",
+        "sign of the centre",
+        ("fastmri",),
+    ),
+    Fault(
+        HEADER,
+        "return left, left + maximum + 1",
+        "return left, left + maximum",
+        "off by one in the header",
+        ("fastmri",),
+    ),
+    Fault("readers/image_stack.py", "np.moveaxis(volume, 2, 0)", "volume.T", "rows and columns swapped", ("images",)),
+    Fault(
+        "readers/maps.py",
+        "maps.abs().square().sum(-3, keepdim=True)",
+        "maps.abs().square().sum(-1, keepdim=True)",
+        "wrong axis",
+        ("maps",),
+    ),
+    Fault(
+        "readers/maps.py",
+        "status.st_size, status.st_mtime_ns, sorted",
+        "sorted",
+        "maps of a changed file reused",
+        ("maps",),
+    ),
+    Fault("readers/hdf5.py", " or stored > path.stat().st_size", "", "forged size believed", ("fastmri",)),
+    Fault(
+        "readers/hdf5.py",
+        "if dataset.external or dataset.is_virtual:",
+        "if dataset.is_virtual:",
+        "samples of another file",
+        ("fastmri",),
+    ),
+    Fault("readers/__init__.py", "path.suffix.lower()", "path.suffix", "suffix in capitals", ("readers",)),
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    arguments.add_argument("--only", default="", help="faults whose file, change or description contains this")
+    arguments.add_argument("--list", action="store_true", help="name the faults, and whether each fits the code")
+    given = arguments.parse_args()
+    chosen = [fault for fault in FAULTS if any(given.only in part for part in (*fault[:4],))]
+    if given.list:
+        for fault in chosen:
+            print(f"{'fits' if occurrences(fault) == 1 else 'STALE'}  {fault.file}: {fault.what}")
+        return
+    for name in HEAVY:
+        importlib.import_module(name)
+    killers: set[str] = set()
+    print("| file | fault | change | outcome | by |\n|---|---|---|---|---|", flush=True)
+    for fault in chosen:
+        if occurrences(fault) != 1:
+            print(row(fault, "stale", ""), flush=True)
+            continue
+        with copied(fault) as checkout:
+            failed, seconds = tried(checkout, fault.tests)
+        killers |= set(failed)
+        outcome = "killed" if failed else "SURVIVED"
+        print(row(fault, outcome, failed[0] if failed else ", ".join(fault.tests)), flush=True)
+        print(f"{outcome} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    with copied(None) as checkout:
+        failed, _ = tried(checkout, (), sorted(killers)) if killers else ([], 0.0)
+    print(f"\nThe {len(killers)} tests that killed, without a fault: {', '.join(failed) or 'all pass'}.")
+
+
+def occurrences(fault: Fault) -> int:
+    """Of the text that a fault replaces: 1 where it fits the code."""
+    return source(fault.file).read_text(encoding="utf-8").count(fault.old)
+
+
+def source(file: str) -> Path:
+    return CHECKOUT / file if file.startswith("cli/") else CHECKOUT / "mri_score" / file
+
+
+def row(fault: Fault, outcome: str, by: str) -> str:
+    change = " ".join(f"`{fault.old}` -> `{fault.new}`".replace("|", "\\|").split())
+    return f"| `{fault.file}` | {fault.what} | {change} | {outcome} | {by.removeprefix('tests/')} |"
+
+
+@contextmanager
+def copied(fault: Fault | None) -> Iterator[Path]:
+    """A copy of the checkout, laid out as an installed package, with one fault or none."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        checkout = Path(folder) / "checkout"
+        hidden = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(CHECKOUT / "mri_score", checkout / "mri_score", ignore=hidden)
+        for name in ("cli", "configs", "parameters"):
+            shutil.copytree(CHECKOUT / name, checkout / "mri_score" / name, ignore=hidden)
+        for name in ("tests", "scripts"):
+            shutil.copytree(CHECKOUT / name, checkout / name, ignore=hidden)
+        for name in ("setup.cfg", "README.md"):
+            shutil.copy(CHECKOUT / name, checkout / name)
+        if (data := CHECKOUT.parent / "shared").exists():
+            (checkout.parent / "shared").symlink_to(data.resolve())
+        if fault is not None:
+            path = checkout / "mri_score" / fault.file
+            path.write_text(path.read_text(encoding="utf-8").replace(fault.old, fault.new), encoding="utf-8")
+        yield checkout
+
+
+def tried(checkout: Path, tests: tuple[str, ...], names: list[str] | None = None) -> tuple[list[str], float]:
+    """The tests that fail in a copy, up to the first of `tests`, or all of `names`; and the seconds that it took."""
+    started = time.monotonic()
+    record = checkout.parent / "failed"
+    for test in tests or ("",):
+        file, _, expression = test.partition(":")
+        options = [f"tests/test_{file}.py", "-x", *(["-k", expression] if expression else [])] if test else names or []
+        if child := os.fork():
+            os.waitpid(child, 0)
+        else:
+            os._exit(_pytest(checkout, options, record))
+        if record.exists() and test:
+            break
+    return record.read_text().splitlines() if record.exists() else [], time.monotonic() - started
+
+
+def _pytest(checkout: Path, options: list[str], record: Path) -> int:
+    """In a child: pytest in the copy; the names of failed tests, or why there was none, go into `record`."""
+    import pytest
+
+    class Recorder:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.failed:
+                with record.open("a") as file:
+                    file.write(report.nodeid + "\n")
+
+    os.chdir(checkout)
+    os.environ["PYTHONPATH"] = str(checkout)
+    sys.path[:0] = [str(checkout), str(checkout / "tests")]
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *options], plugins=[Recorder()]))
+    package = sys.modules.get("mri_score")
+    if package is not None and not str(package.__file__).startswith(str(checkout)):
+        record.write_text("the wrong copy of the package was tested\n")
+    elif code not in (0, 1):
+        with record.open("a") as file:
+            file.write(f"pytest ended with code {code}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    main()
