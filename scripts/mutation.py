@@ -74,7 +74,7 @@ FAULTS = (
         "left-out lines stay in the mask",
         ("volume_units",),
     ),
-    Fault(V, "kspace=acquisition.kspace * ~held", "kspace=acquisition.kspace * held", "mask inverted", ("held_out",)),
+    Fault(V, "kspace=acquisition.kspace * ~held", "kspace=acquisition.kspace * held", "mask inverted", ("volume_units",)),
     Fault(
         V,
         "found.image[place] / scan.scale[0], found",
@@ -232,7 +232,7 @@ FAULTS = (
         "{steps * method.calls} network calls",
         "{steps} network calls",
         "calls of a level forgotten",
-        ("cli:makes_everything or metrics_csv", "report", "volumes"),
+        ("volume_units",),
     ),
     # reconstruction and methods
     Fault(RECON, "draws=[draw])[0]", "draws=[0])[0]", "all draws alike", ("reconstruction",)),

@@ -64,11 +64,13 @@ def test_the_suffix_chooses_the_reader(both):
 
 
 def test_capitals_in_a_suffix_change_nothing(both, tmp_path):
-    copies = [tmp_path / path.name.upper() for path in both]
+    folder = tmp_path / "capitals"
+    folder.mkdir()
+    copies = [folder / path.name.upper() for path in both]
     for path, copy in zip(both, copies, strict=True):
         copy.write_bytes(path.read_bytes())
     assert [type(open_scan(path)) for path in copies] == [FastMRI, Npy]
-    assert scan_files(tmp_path) == copies
+    assert scan_files(folder) == copies
 
 
 def test_another_format_gives_the_same_acquisition(both):
