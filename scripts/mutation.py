@@ -74,7 +74,9 @@ FAULTS = (
         "left-out lines stay in the mask",
         ("volume_units",),
     ),
-    Fault(V, "kspace=acquisition.kspace * ~held", "kspace=acquisition.kspace * held", "mask inverted", ("volume_units",)),
+    Fault(
+        V, "kspace=acquisition.kspace * ~held", "kspace=acquisition.kspace * held", "mask inverted", ("volume_units",)
+    ),
     Fault(
         V,
         "found.image[place] / scan.scale[0], found",
