@@ -1,4 +1,4 @@
-"""The command line: one thin command a file, loaded only when it is called."""
+"""The command line: one file for each command, imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from mri_score import __version__
 from mri_score.errors import InputError
 
 COMMANDS = {
-    "simulate": "Write simulated scans in the fastMRI layout.",
-    "info": "Tell what a scan holds, and what to watch out for.",
-    "maps": "Make ESPIRiT coil maps.",
-    "calibrate": "Measure a dataset's noise levels and statistics.",
-    "train": "Train a prior, from clean or from noisy scans.",
-    "reconstruct": "Reconstruct undersampled scans with their uncertainty.",
-    "denoise": "Denoise full scans at their own noise level, with an uncertainty map.",
-    "sample": "Sample a prior: from noise, around known pixels, between two samples.",
-    "intervals": "Fit intervals that keep their promise, on scans with truth.",
+    "simulate": "Write simulated scans in the fastMRI format.",
+    "info": "Show what a scan file contains, with warnings.",
+    "maps": "Estimate coil sensitivity maps with ESPIRiT.",
+    "calibrate": "Measure the noise levels and statistics of a dataset.",
+    "train": "Train a prior from clean, noisy or undersampled scans.",
+    "reconstruct": "Reconstruct undersampled scans, with uncertainty maps.",
+    "denoise": "Denoise fully sampled scans, with uncertainty maps.",
+    "sample": "Draw images from a prior; inpaint an image; interpolate between two samples.",
+    "intervals": "Fit conformal intervals on fully sampled scans.",
     "compare": "Compare methods over scans, accelerations and masks.",
-    "evaluate": "Score reconstructions as fastMRI does.",
-    "fid": "Judge samples of a prior: their distance to real images, and whether they are copies.",
+    "evaluate": "Score reconstructions with the metrics of fastMRI.",
+    "fid": "Evaluate samples of a prior: Fréchet distance to real images, copies of training images.",
     "priors": "List the bundled priors.",
-    "export-prior": "Make of a training run a prior to pass on, with its card.",
-    "import-checkpoint": "Make a prior of a published checkpoint of NCSN, NCSNv2 or NCSN++.",
+    "export-prior": "Export a trained prior with its model card.",
+    "import-checkpoint": "Import a published checkpoint of NCSN, NCSNv2 or NCSN++ as a prior.",
 }
 
 
 class BadInput(click.ClickException):
-    """One message, exit code 2."""
+    """Bad input: prints one message and exits with code 2."""
 
     exit_code = 2
 
 
 class Commands(click.Group):
-    """The commands by name: listing them imports none, and bad input ends with one message and exit code 2."""
+    """The commands by name. Listing them imports none of them; an InputError of a command becomes `BadInput`."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -63,6 +63,6 @@ def main() -> None:
     """Score-based MRI reconstruction: from multi-coil k-space to an image with its uncertainty.
 
     \b
-    Try it without any data:
+    Try it on a simulated scan, without any data:
       mri-score reconstruct --accel 4
     """

@@ -8,15 +8,19 @@ import click
 
 
 @click.command("calibrate")
-@click.option("--config", "-c", required=True, metavar="FILE", help="The training config whose data are measured.")
-@click.option("--data", metavar="PATH", help="The training data; the same as --set data.paths=[PATH].")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the config.")
-@click.option("--count", type=click.IntRange(2), default=1000, show_default=True, help="Images to look at.")
+@click.option("--config", "-c", required=True, metavar="FILE", help="The training config that names the data.")
+@click.option("--data", metavar="PATH", help="File or folder of training data: short for --set data.paths=[PATH].")
 @click.option(
-    "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="[default: parameters/<dataset>.txt]"
-)
+    "--set", "changes", multiple=True, metavar="KEY=VALUE",
+    help="Override a key of the config, such as data.patch=64; may be repeated.",
+)  # fmt: skip
+@click.option("--count", type=click.IntRange(2), default=1000, show_default=True, help="Number of images to measure.")
+@click.option(
+    "--out", "-o", type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write.  [default: parameters/<dataset>.txt]",
+)  # fmt: skip
 def command(config: str, data: str | None, changes: tuple[str, ...], count: int, out: Path | None) -> None:
-    """Measure the noise levels, step size and statistics that training and sampling use.
+    """Measure the noise levels, the Langevin step size and the statistics of a dataset for training and sampling.
 
     \b
     Example:

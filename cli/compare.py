@@ -7,50 +7,64 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, precision_option
+from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precision_option, prior_option
 
 
 @click.command("compare")
 @click.argument("scans", nargs=-1, type=ANY_PATH)
-@click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Where results go.")
+@click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Folder for the results.")
 @click.option(
     "--methods", default="adaptive-draw", show_default=True, metavar="LIST",
-    help="Methods, or none. Also deepinv-pigdm, deepinv-mmps, deepinv-dps and deepinv-diffpir: deepinv's, with the"
-    " same prior (need the package deepinv).",
+    help="Methods as for mri-score reconstruct, or none. Also deepinv-pigdm, deepinv-mmps, deepinv-dps and"
+    " deepinv-diffpir: methods of the package deepinv, with the same prior.",
 )  # fmt: skip
 @click.option(
     "--baselines", metavar="LIST", show_default=True,
     default="zero-filled,cg-sense,l1-wavelet,tv,l1-wavelet-tuned,tv-tuned",
-    help="Classical methods, or none; the tuned ones have their weight tuned on the truth. Also pnp-bm3d (minutes;"
-    " needs the package bm3d), bart-l1-wavelet and bart-tv (need BART), and these -tuned.",
+    help="Classical methods, or none. Those named -tuned use the regularisation weight that is best for the ground"
+    " truth. Also available: pnp-bm3d (takes minutes; needs the package bm3d), bart-l1-wavelet, bart-tv (need BART),"
+    " and -tuned versions of these.",
 )  # fmt: skip
-@click.option("--supervised", metavar="WEIGHTS", help="A supervised network's run folder or .safetensors.")
-@click.option("--accel", default="4,8", show_default=True, metavar="LIST", help="Accelerations.")
-@click.option("--mask", "laws", default="variable-density", show_default=True, metavar="LIST", help="Mask laws.")
-@click.option("--mask-seeds", default="0,1,2", show_default=True, metavar="LIST", help="A mask each.")
-@click.option("--slices", default="middle", show_default=True, metavar="LIST", help="Such as 3, 2:5, 0,4,9 or middle.")
-@click.option("--samples", "-n", type=click.IntRange(1), default=8, show_default=True, help="Draws of a method.")
-@click.option("--steps", multiple=True, metavar="METHOD=N", help="Noise levels of one method; repeatable.")
 @click.option(
-    "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
+    "--supervised", metavar="WEIGHTS", help="Also compare a supervised network: its run folder or .safetensors file."
 )
+@click.option("--accel", default="4,8", show_default=True, metavar="LIST", help="Acceleration factors.")
+@click.option(
+    "--mask", "laws", default="variable-density", show_default=True, metavar="LIST",
+    help="Sampling patterns, as for mri-score reconstruct.",
+)  # fmt: skip
+@click.option(
+    "--mask-seeds", default="0,1,2", show_default=True, metavar="LIST", help="Random seeds, one mask for each."
+)
+@click.option(
+    "--slices", default="middle", show_default=True, metavar="LIST",
+    help="Slices of each scan, such as 3, 2:5, 0,4,9 or middle.",
+)  # fmt: skip
+@click.option(
+    "--samples", "-n", type=click.IntRange(1), default=8, show_default=True, help="Number of draws per method."
+)
+@click.option("--steps", multiple=True, metavar="METHOD=N", help="Number of noise levels of METHOD; may be repeated.")
+@prior_option
+@click.option(
+    "--reference", metavar="METHOD", help="Report gains relative to this method.  [default: best-classical]"
+)
+@click.option(
+    "--summary", type=FOLDER, metavar="DIR", help="Run nothing; write the tables and the plot of DIR again."
+)
+@click.option("--seed", default=0, show_default=True, help="Random seed of the draws; the masks have their own.")
 @precision_option
-@click.option("--reference", metavar="METHOD", help="What gains are over.  [default: best-classical]")
-@click.option("--seed", default=0, show_default=True, help="Of the draws; never of the masks.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time: bounds memory."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("--summary", type=FOLDER, metavar="DIR", help="Only write the tables and the plot of DIR again.")
+@batch_size_option
+@device_options
 def command(scans: tuple[Path, ...], **options: Any) -> None:
-    """Compare methods on SCANS, fully sampled fastMRI files or folders of them.
+    """Compare methods on SCANS: fully sampled fastMRI files, or folders of them.
 
-    Every method gets the same masks, coil maps and noise levels. Each finished cell (scan, slice, acceleration, mask,
-    method) is a line of cells.jsonl in --out, and is not run again; several processes may share one --out. Writes
-    summary.md, summary.csv and quality.png. Gains are over the best classical method with its weight tuned on the
-    truth (l1-wavelet-tuned or tv-tuned, the better one in each number and cell), in PSNR and SSIM of |MVUE| inside the
-    foreground and of RSS in the whole image.
+    All methods get the same masks, coil maps and noise levels. Each finished cell (scan, slice, acceleration, mask,
+    method) is a line of cells.jsonl in --out and is not run again; several processes may share one --out. Also writes
+    summary.md, summary.csv and quality.png.
+
+    Gains are given in PSNR and SSIM, for |MVUE| inside the foreground and for RSS in the whole image. By default they
+    are relative to the best classical method tuned on the ground truth: l1-wavelet-tuned or tv-tuned, whichever is
+    better in that cell and metric.
 
     \b
     Examples:

@@ -10,14 +10,20 @@ from .options import FOLDER
 
 
 @click.command("evaluate")
-@click.option("--target", type=FOLDER, required=True, help="Folder of fastMRI files with their truth.")
+@click.option("--target", type=FOLDER, required=True, help="Folder of fastMRI files with ground truth.")
 @click.option(
-    "--predictions", type=FOLDER, required=True, help="Folder of files of the same names with `reconstruction`."
+    "--predictions", type=FOLDER, required=True,
+    help="Folder of reconstructions: files of the same names, each with a dataset `reconstruction`.",
+)  # fmt: skip
+@click.option(
+    "--challenge", type=click.Choice(["multicoil", "singlecoil"]), default="multicoil", show_default=True,
+    help="The ground truth to compare with: reconstruction_rss or reconstruction_esc of the file.",
+)  # fmt: skip
+@click.option("--acceleration", type=float, help="Score only files of this nominal acceleration.")
+@click.option("--acquisition", help="Score only files of this acquisition, such as AXT2.")
+@click.option(
+    "--csv", "table", type=click.Path(dir_okay=False, path_type=Path), help="Also write a CSV file, one row per volume."
 )
-@click.option("--challenge", type=click.Choice(["multicoil", "singlecoil"]), default="multicoil", show_default=True)
-@click.option("--acceleration", type=float, help="Only predictions of this nominal acceleration.")
-@click.option("--acquisition", help="Only scans of this kind, such as AXT2.")
-@click.option("--csv", "table", type=click.Path(dir_okay=False, path_type=Path), help="Also write a row a volume.")
 def command(
     target: Path,
     predictions: Path,
@@ -26,9 +32,10 @@ def command(
     acquisition: str | None,
     table: Path | None,
 ) -> None:
-    """Score reconstructions against the truth in fastMRI files, by fastMRI's own definitions.
+    """Score reconstructions against the ground truth in fastMRI files, with fastMRI's PSNR, SSIM, NMSE and MSE.
 
-    Both are cropped to the centre as fastMRI does; the range is the volume's maximum, SSIM has a 7 x 7 window.
+    Both volumes are cropped to the central square, as in fastMRI. The data range is the maximum of the ground-truth
+    volume; SSIM uses a 7 x 7 window. The last line printed is the mean over volumes +/- twice the standard deviation.
 
     \b
     Example:

@@ -9,22 +9,22 @@ import click
 
 from .options import ANY_PATH, FOLDER
 
-FLOAT16_COSTS = 2e-3
-"""What float16 may change of denoised images, as a part of what the network takes away; beyond it float32 is stored."""
+FLOAT16_TOLERANCE = 2e-3
+"""Largest change of denoised images by float16 weights, relative to what denoising removes; above it, store float32."""
 
 
 @click.command("export-prior")
 @click.argument("run", type=ANY_PATH)
-@click.option("--name", required=True, help="What the prior shall be called.")
-@click.option("--summary", required=True, help="One line that says what it knows.")
+@click.option("--name", required=True, help="Name of the prior; the files are named after it.")
+@click.option("--summary", required=True, help="One line about the images that it was trained on.")
 @click.option(
     "--data-card", "data_cards", multiple=True, type=ANY_PATH,
-    help="Markdown: the data, their licence, intended use and limits; may be repeated.",
+    help="Markdown file for the card: data, licence, intended use, limits; may be repeated.",
 )  # fmt: skip
-@click.option("--high", type=ANY_PATH, help="Another run, whose network takes over above the noise level --border.")
-@click.option("--border", type=float, help="The noise level sigma that parts the two.")
-@click.option("--config", help="The config that made the run.  [default: the run's own]")
-@click.option("--out", "-o", type=FOLDER, default=Path(), help="The folder to write into.  [default: here]")
+@click.option("--out", "-o", type=FOLDER, default=Path(), help="Folder to write into.  [default: current folder]")
+@click.option("--high", type=ANY_PATH, help="A second run, whose network is used above the noise level --border.")
+@click.option("--border", type=float, help="Noise level between the networks of RUN and --high.")
+@click.option("--config", help="The config that made the run.  [default: config.yaml of the run]")
 def command(
     run: Path,
     name: str,
@@ -35,12 +35,13 @@ def command(
     config: str | None,
     out: Path,
 ) -> None:
-    """Make of a training run RUN a prior to pass on: weights, description and model card.
+    """Export the prior of the training run RUN for others to use: weights, description and model card.
 
-    Weights are stored in float16 where that changes nothing that matters, and the card says by how much.
+    Weights are stored in float16 if that hardly changes denoised images; the card states the change.
 
-    Two runs of one dataset make one prior: RUN for what lies below the noise level --border, --high for what lies
-    above it, trained there alone (schedule.sigma_min) by whole images and coarse pixels (network.unshuffle).
+    With --high, two runs on one dataset make one prior: RUN is used below the noise level --border, --high above it.
+    Train the second one at high noise levels only (schedule.sigma_min), on whole images, with large pixels
+    (network.unshuffle).
 
     \b
     Examples:
@@ -54,9 +55,9 @@ def command(
     from mri_score.priors.store import find_prior, join_experts, load_prior, read_record, save_prior
 
     if (high is None) != (border is None):
-        raise InputError("--high RUN and --border SIGMA go together: which network takes over, and where")
+        raise InputError("--high RUN and --border SIGMA must be given together")
     if not name or Path(name).name != name:
-        raise InputError(f"--name {name!r} names the files to write: a word, no folder, e.g. --name knee")
+        raise InputError(f"--name {name!r} must be a file name without a folder, such as --name knee")
     parts = []
     for data_card in data_cards:
         try:
@@ -86,18 +87,18 @@ def command(
 
     save_prior(path, prior, network, about, half=True)
     change = storage_error(prior, load_prior(path))
-    stored = f"float16, which changes what the network takes away by {change:.0e}"
-    if not change <= FLOAT16_COSTS:  # NaN, where float16 overflows, is too much as well
+    stored = f"float16, which changes what denoising removes by {change:.0e} of its size"
+    if not change <= FLOAT16_TOLERANCE:  # `not <=` also rejects NaN, from a float16 overflow
         save_prior(path, prior, network, about)
         stored = "float32"
     write_text(path.with_suffix(".md"), model_card(path, logs, settings["loss"]["name"], data, stored))
     click.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MB, {stored}")
     if data is None:
-        click.echo("its card says that the data are not stated: name them with --data-card")
+        click.echo("the model card has no description of the data; add one with --data-card")
 
 
 def _log(run: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log; none where there is no log."""
+    """The entries of a run's log.jsonl; an empty list if there is no log."""
     import json
 
     log = run / "log.jsonl"

@@ -10,12 +10,12 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from .options import ANY_PATH, FOLDER, base_line, base_options
+from .options import ANY_PATH, FOLDER, base_line, base_options, batch_size_option, device_options, steps_option
 
 
 @dataclass(frozen=True, kw_only=True)
 class FidOptions:
-    """The options of the command, as click names and types them."""
+    """The options of the command, named and typed as by click."""
 
     prior: str | None
     run: Path | None
@@ -38,47 +38,54 @@ class FidOptions:
 
 
 @click.command("fid")
-@click.option("--prior", metavar="PRIOR", help="Samples of a prior: a bundled one, a run folder or .safetensors file.")
-@click.option("--run", type=FOLDER, help="Samples of each checkpoint that a run keeps, by its averaged weights.")
-@click.option("--samples", type=ANY_PATH, metavar="FILE", help="Samples that mri-score sample wrote.")
+@click.option(
+    "--prior", metavar="PRIOR", help="Draw samples from this prior: a bundled one, a run folder or .safetensors file."
+)
+@click.option("--run", type=FOLDER, help="Draw samples from each checkpoint of this run, with its averaged weights.")
+@click.option("--samples", type=ANY_PATH, metavar="FILE", help="Use the samples in this file of mri-score sample.")
 @click.option(
     "--against", type=ANY_PATH, multiple=True, required=True, metavar="IMAGES",
-    help="Real images: a stack (.h5 or NIfTI) or a folder of them; may be given several times.",
+    help="Real images to compare with: a stack (.h5 or NIfTI) or a folder of stacks; may be repeated.",
 )  # fmt: skip
+@click.option("--out", "-o", type=FOLDER, default=Path("quality"), show_default=True, help="Folder for the results.")
 @click.option(
     "--neighbours", "training", type=ANY_PATH, multiple=True, metavar="IMAGES",
-    help="The training images: also look for copies of them among the samples; --against must then be held out.",
+    help="Training images: search for copies of them among the samples. --against must then be held-out images.",
 )  # fmt: skip
 @click.option(
     "--features", default="brain", show_default=True, metavar="PRIOR|FILE",
-    help="Whose features: a prior's, or a network's of your own, TorchScript (.ts, .pt: the file's code is run, so"
-    " trust it) or ONNX (.onnx, needs onnxruntime), which gets magnitudes clipped to [0, 1], in 3 equal channels of"
-    " 299 x 299 (antialiased bilinear).",
+    help="Network that computes the features: a prior, or a file of your own. TorchScript (.ts, .pt): code in the file"
+    " is executed, so use only files that you trust. ONNX (.onnx): needs onnxruntime. A file of your own gets"
+    " magnitudes clipped to [0, 1], in 3 equal channels of 299 x 299 pixels (antialiased bilinear).",
 )  # fmt: skip
-@base_options
-@click.option("-n", "--count", type=click.IntRange(4), default=64, show_default=True, help="Samples of each prior.")
-@click.option("--images", "most", type=click.IntRange(4), metavar="N", help="At most so many real images, spread out.")
+@click.option(
+    "-n", "--count", type=click.IntRange(4), default=64, show_default=True, help="Number of samples of each prior."
+)
+@click.option(
+    "--images", "most", type=click.IntRange(4), metavar="N",
+    help="Use at most N real images, evenly spaced over all of them.  [default: all]",
+)  # fmt: skip
 @click.option(
     "--size", type=click.IntRange(8), metavar="N",
-    help="Sample N x N pixels, and crop real images to that.  [default: the size of the images]",
+    help="Draw samples of N x N pixels and crop the real images to that.  [default: the size of the images]",
 )  # fmt: skip
-@click.option("--method", "--sampler", metavar="NAME", help="As for mri-score sample.")
-@click.option("--steps", type=click.IntRange(2), help="As for mri-score sample.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same for all checkpoints.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("--out", "-o", type=FOLDER, default=Path("quality"), show_default=True)
+@click.option("--method", "--sampler", metavar="NAME", help="Sampler, as for mri-score sample.")
+@steps_option
+@base_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed, the same for all checkpoints.")
+@batch_size_option
+@device_options
 def command(**options: Any) -> None:
-    """Judge samples: their Fréchet distance to real images, and whether they are copies of training images.
+    """Evaluate samples: Fréchet distance to real images, and a search for copies of training images.
 
-    By default the features are those of the project's own network, and the distance is no FID and compares with none.
-    For an FID give --features an Inception network up to its 2048 pooled features; no weights of it can be fetched from
-    here. Both kinds are biased upwards for few samples: the table also has the distance extrapolated to infinitely many
-    and its standard error. Compare only distances of the same features, number of samples and real images.
+    Give one of --prior, --run and --samples. By default the features come from the bundled prior; this Fréchet distance
+    is not an FID and must not be compared with one. For an FID, give --features an Inception network with its 2048
+    pooled features (not included). Both distances are biased upwards for few samples, so the table also has the
+    distance extrapolated to infinitely many samples, with its standard error. Compare only distances with the same
+    features, number of samples and real images.
 
-    With --neighbours a table and a figure show the training images nearest to each sample, in units of the median
-    distance of a held-out image: ratios near 1 or above speak against memorisation.
+    With --neighbours a table and a figure show the training image nearest to each sample. Distances are in units of the
+    median distance of a held-out image: ratios near 1 or above are evidence against memorisation.
 
     \b
     Examples:
@@ -98,7 +105,7 @@ def command(**options: Any) -> None:
     given = FidOptions(**options)
     sources = [f"--{name}" for name in ("prior", "run", "samples") if options[name] is not None]
     if len(sources) != 1:
-        raise InputError(f"give one of --prior, --run and --samples; got {' and '.join(sources) or 'none'}")
+        raise InputError(f"give exactly one of --prior, --run and --samples; got {' and '.join(sources) or 'none'}")
     if given.threads:
         torch.set_num_threads(given.threads)
     device, size = find_device(given.device), given.size
@@ -130,7 +137,7 @@ def command(**options: Any) -> None:
 
 
 def _samples(given: FidOptions, shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    """Name and samples (N, H, W) of the file, the prior or each checkpoint."""
+    """Yield name and samples (N, H, W) of the file, of the prior, or of each checkpoint."""
     from mri_score import generation
     from mri_score.sample_quality.checkpoints import checkpoints, draw
     from mri_score.sample_quality.images import read_samples
@@ -156,7 +163,7 @@ def _samples(given: FidOptions, shape: tuple[int, ...]) -> Iterator[tuple[str, A
 
 
 def _neighbours(given: FidOptions, real: Any, samples: Any) -> None:
-    """Table, figure and summary of the (last) samples' nearest training images."""
+    """Print and write the training images nearest to the samples; with --run, to those of the last checkpoint."""
     import torch
 
     from mri_score.sample_quality import neighbours
@@ -166,9 +173,10 @@ def _neighbours(given: FidOptions, real: Any, samples: Any) -> None:
     found = neighbours.compare(samples, training, torch.stack(list(real)))
     ratios = found.ratios
     click.echo(
-        f"nearest of {len(training)} training images: held-out images at {found.unit:.4g} (median); samples at"
-        f" {float(ratios.median()):.2f} times that, the nearest at {float(ratios.min()):.2f}; {found.suspicious} of"
-        f" {len(samples)} samples are nearer than every held-out image"
+        f"distance to the nearest of {len(training)} training images: held-out images {found.unit:.4g} (median),"
+        " samples"
+        f" {float(ratios.median()):.2f} times that (median), {float(ratios.min()):.2f} times (smallest);"
+        f" {found.suspicious} of {len(samples)} samples are nearer than every held-out image"
     )
     neighbours.write_table(given.out / "neighbours.csv", found, training.name)
     neighbours.write_figure(given.out / "neighbours.png", samples, found, training.__getitem__)

@@ -15,23 +15,30 @@ from .options import ANY_PATH
 @click.command("import-checkpoint")
 @click.argument("file", type=ANY_PATH)
 @click.option("--out", "-o", type=ANY_PATH, required=True, metavar="PRIOR", help="The .safetensors file to write.")
-@click.option("--raw", is_flag=True, help="The weights of the last step, not their average.")
-@click.option("--sd", default=0.3, show_default=True, help="Of the training images, each real component, about zero.")
-@click.option("--sigma-min", type=float, help="The lowest noise level.  [default: that of FILE]")
-@click.option("--sigma-max", type=float, help="The highest noise level.  [default: that of FILE]")
+@click.option("--raw", is_flag=True, help="Import the weights of the last training step, not their moving average.")
+@click.option(
+    "--sd", default=0.3, show_default=True,
+    help="Standard deviation of the training images about zero, of the real and of the imaginary part.",
+)  # fmt: skip
+@click.option("--sigma-min", type=float, help="The lowest noise level.  [default: as in FILE]")
+@click.option("--sigma-max", type=float, help="The highest noise level.  [default: as in FILE]")
 @click.option(
     "--centred",
     is_flag=True,
     default=None,
-    help="The network takes x as it is, not 2 x - 1: data.centered, rescaled or logit_transform of its config.",
+    help="The network takes x itself, not 2 x - 1. Set this if the config of the checkpoint has data.centered, rescaled"
+    " or logit_transform.",
 )
-@click.option("--precondition", metavar="ROW", help="sub-vp, for such weights: no tensor tells them from vp.")
-@click.option("--again", is_flag=True, help="Also write a prior that exists.")
+@click.option(
+    "--precondition", metavar="ROW",
+    help="Set to sub-vp for weights of a sub-VP SDE; the checkpoint alone looks the same as one of a VP SDE.",
+)  # fmt: skip
+@click.option("--again", is_flag=True, help="Overwrite an existing file.")
 def command(file: Path, out: Path, again: bool, **given: Any) -> None:
     """Import FILE, a published checkpoint of NCSN, NCSNv2 or NCSN++, as a prior.
 
-    Knows the layouts of ermongroup/ncsn, ermongroup/ncsnv2 and the MRI release built on it,
-    utcsilab/score-diffusion-training and yang-song/score_sde_pytorch; nothing in FILE is run.
+    Supported are checkpoints of ermongroup/ncsn, of ermongroup/ncsnv2 and the MRI release built on it, of
+    utcsilab/score-diffusion-training and of yang-song/score_sde_pytorch. No code in FILE is executed.
 
     \b
     Example:
@@ -43,7 +50,7 @@ def command(file: Path, out: Path, again: bool, **given: Any) -> None:
 
     out = out if out.suffix == ".safetensors" else out.with_name(f"{out.name}.safetensors")
     if out.exists() and not again:
-        raise InputError(f"{out} exists; name another with --out, or write it anew with --again")
+        raise InputError(f"{out} exists already; choose another file with --out, or overwrite it with --again")
     prior, network, about = import_published(file, **given)
     save_prior(out, prior, network, about)
 
@@ -53,5 +60,6 @@ def command(file: Path, out: Path, again: bool, **given: Any) -> None:
     click.echo(f"  network      {network['name']} ({shape}), {parameters:,} parameters")
     click.echo(f"  noise levels {prior.sigma_max:g} to {prior.sigma_min:g}")
     if network["channels"] != 2:
-        click.secho(f"  note: for real images of {network['channels']} channels; reconstruct needs 2", fg="yellow")
+        note = f"  note: a prior of {network['channels']}-channel images; reconstruct needs 2 channels"
+        click.secho(note, fg="yellow")
     click.echo(f"{out}: {about['licence']}")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @click.command("info")
 @click.argument("scan", type=ANY_PATH)
 def command(scan: Path) -> None:
-    """Tell what SCAN (a fastMRI file, or a folder of them) holds, and what to watch out for.
+    """Show what SCAN contains: matrix, coils, sampling, noise level, and warnings about problems.
+
+    SCAN is a fastMRI file or a folder of them.
 
     \b
     Example:
@@ -24,7 +26,7 @@ def command(scan: Path) -> None:
     """
     from mri_score.readers import open_scan, scan_files
 
-    def tell(path: Path) -> None:
+    def show(path: Path) -> None:
         file = open_scan(path)
         stored = file.about()  # all of it is checked before the first line is printed
         click.secho(str(path), bold=True)
@@ -34,11 +36,11 @@ def command(scan: Path) -> None:
         for note in notes:
             click.secho(f"  note: {note}", fg="yellow")
 
-    each_file(scan_files(scan), tell)
+    each_file(scan_files(scan), show)
 
 
 def _measured(file: Reader) -> tuple[dict[str, str], list[str]]:
-    """What the samples say, and the notes on both: the noise is what coil maps leave unexplained, which takes torch."""
+    """Sampling, noise level and whitening as measured from the samples, and the scan's notes. Imports torch."""
     from mri_score.data.scan import Scan
 
     scan = Scan(file)

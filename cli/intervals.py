@@ -11,7 +11,18 @@ import click
 
 from mri_score.methods import DEFAULT_METHOD
 
-from .options import ANY_PATH, each_file, precision_option, read_numbers, read_slices
+from .options import (
+    ANY_PATH,
+    batch_size_option,
+    device_options,
+    each_file,
+    precision_option,
+    prior_option,
+    read_numbers,
+    read_slices,
+    slices_option,
+    steps_option,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,40 +58,42 @@ class IntervalsOptions:
 @click.command("intervals")
 @click.argument("folder", type=ANY_PATH)
 @click.option(
-    "--out",
-    "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("intervals.json"),
-    show_default=True,
+    "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("intervals.json"), show_default=True,
     help="The file to write.",
-)
-@click.option("--accel", default="4", show_default=True, metavar="LIST", help="Accelerations, such as 4,8.")
-@click.option("--level", type=float, default=0.9, show_default=True, help="What the intervals shall cover.")
-@click.option("--samples", "-n", type=click.IntRange(2), default=8, show_default=True, help="Draws a slice.")
-@click.option("--prior", "-p", default="brain", show_default=True, help="As for mri-score reconstruct.")
-@click.option("--method", "--sampler", default=DEFAULT_METHOD, show_default=True, help="As for mri-score reconstruct.")
-@precision_option
-@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the method's own]")
-@click.option("--seed", default=0, show_default=True, help="Of the draws; never of the mask.")
-@click.option("--slices", metavar="LIST", help="Of each file: 3, 2:5, 0,4,9 or middle.  [default: all]")
-@click.option("--mask", "law", default="variable-density", show_default=True, help="As for mri-score reconstruct.")
-@click.option("--mask-seed", type=click.IntRange(0), metavar="N", help="Other masks than the file names'.")
+)  # fmt: skip
 @click.option(
-    "--unit",
-    type=click.Choice(["slice", "volume"]),
-    default="slice",
-    show_default=True,
-    help="What a new one is promised for; volumes are the honest choice, where there are enough of them.",
+    "--accel", default="4", show_default=True, metavar="LIST", help="Acceleration factors to fit for, such as 4,8."
 )
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Walks at a time.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-def command(folder: Path, **options: Any) -> None:  # fmt: skip
-    """Fit intervals that keep their promise, on FOLDER: full scans of patients that no prior was trained on.
+@click.option(
+    "--level", type=float, default=0.9, show_default=True, help="Coverage of the intervals, between 0 and 1."
+)
+@click.option(
+    "--samples", "-n", type=click.IntRange(2), default=8, show_default=True, help="Number of draws per slice."
+)
+@prior_option
+@click.option("--method", "--sampler", default=DEFAULT_METHOD, show_default=True, help="As for mri-score reconstruct.")
+@steps_option
+@slices_option
+@click.option("--mask", "law", default="variable-density", show_default=True, help="As for mri-score reconstruct.")
+@click.option(
+    "--mask-seed", type=click.IntRange(0), metavar="N", help="Random seed of the masks.  [default: from the file names]"
+)
+@click.option(
+    "--unit", type=click.Choice(["slice", "volume"]), default="slice", show_default=True,
+    help="What counts as one independent observation. Slices of a volume are not independent: volume is the rigorous"
+    " choice, but needs more scans.",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Random seed of the draws; the masks have their own.")
+@precision_option
+@batch_size_option
+@device_options
+def command(folder: Path, **options: Any) -> None:
+    """Fit conformal intervals on FOLDER: fully sampled scans of patients that the prior was not trained on.
 
-    The draws' standard deviation times the fitted factor then covers --level of the foreground of a new slice, on
-    average: at least, and with n slices at most 2 / (n + 1) more, so that fifty are a good start. mri-score reconstruct
-    --intervals writes such intervals, for the same prior, method and draws.
+    The result is a factor for the standard deviation of the draws. Mean +/- factor x standard deviation then covers
+    the ground truth at a share of at least --level of the foreground pixels, on average over new slices; with n slices
+    in FOLDER, by at most 2 / (n + 1) more. Fifty slices are a good start. mri-score reconstruct --intervals writes the
+    intervals; prior, method, steps and number of draws must be the same as here.
 
     \b
     Example:
@@ -150,7 +163,7 @@ def command(folder: Path, **options: Any) -> None:  # fmt: skip
 
 
 def _slices(path: Path, chosen: str | None) -> int:
-    """How many slices of a file count; none of one that cannot be read, which is reported when its turn comes."""
+    """The number of slices used of a file; 0 if it cannot be read, which `each_file` reports later."""
     from mri_score.errors import InputError
     from mri_score.readers import open_scan
 
@@ -161,7 +174,7 @@ def _slices(path: Path, chosen: str | None) -> int:
 
 
 class _Errors(NamedTuple):
-    """What one volume at one acceleration tells, slice by slice, of each target."""
+    """Relative errors of one volume at one acceleration: for each target one array per slice."""
 
     acceleration: float
     scores: dict[str, list[NDArray[np.float32]]]
@@ -180,13 +193,13 @@ def _errors(path: Path, acceleration: float, prior: ScoreModel, options: Options
 
     scan = Scan(open_scan(path), Undersampling(acceleration, given.law, seed=given.mask_seed))
     if not scan.has_truth:
-        raise InputError(f"{path} was acquired undersampled: intervals need full scans, with their truth")
+        raise InputError(f"{path} was acquired undersampled; intervals are fitted on fully sampled scans only")
     volume = reconstruct_volume(scan, prior, options, read_slices(given.slices, scan.file.slices))
     return _Errors(volume.acceleration, {target: volume.interval_scores(target) for target in TARGETS})
 
 
 def _fit(volumes: Sequence[_Errors], level: float, unit: str) -> Factor:
-    """The factor of one acceleration."""
+    """The conformal factors at one acceleration, over slices or volumes."""
     import numpy as np
 
     from mri_score.evaluation.intervals import TARGETS, Factor, conformal_factor

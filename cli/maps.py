@@ -14,12 +14,13 @@ from .options import ANY_PATH, FOLDER, MaskOptions, each_file, make_sampling, sa
 @click.argument("scan", type=ANY_PATH)
 @sampling_options
 @shard_option
-@click.option("--out", "-o", type=FOLDER, default=Path("maps"), show_default=True, help="The folder to fill.")
-@click.option("--again", is_flag=True, help="Also redo files that are finished.")
+@click.option("--out", "-o", type=FOLDER, default=Path("maps"), show_default=True, help="Folder for the coil maps.")
+@click.option("--again", is_flag=True, help="Redo files that are already finished.")
 def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any) -> None:
-    """Make ESPIRiT coil maps of SCAN (a file or a folder), from the calibration region of what is sampled.
+    """Estimate coil sensitivity maps of SCAN with ESPIRiT, from the calibration region of the sampled k-space.
 
-    Maps have unit sum of squares at every pixel; `eigenvalue` beside them says where there is signal.
+    SCAN is a fastMRI file or a folder of them. Each file written has the datasets `maps`, whose squared magnitudes sum
+    to 1 over the coils at every pixel, and `eigenvalue`, which is near 1 where there is signal.
 
     \b
     Example:

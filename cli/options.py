@@ -1,4 +1,4 @@
-"""What several commands read from their options."""
+"""Options that several commands share, and functions that read their values."""
 
 from __future__ import annotations
 
@@ -24,25 +24,54 @@ ANY_PATH = click.Path(path_type=Path)
 DRAWS = [name for name, method in METHODS.items() if method.draws]
 ESTIMATES = [name for name, method in METHODS.items() if not method.draws]
 TRAJECTORIES = ("radial", "spiral")
-"""Written out here, because --help does not load the table that has these names."""
+"""The names of `mri_score.data.trajectories.TRAJECTORIES`, repeated here because --help must not import torch."""
 
 method_option = click.option(
     "--method", "--sampler", default=DEFAULT_METHOD, show_default=True,
-    help=f"Draws of the posterior: {', '.join(DRAWS)}. Estimates, whose spread says nothing: {', '.join(ESTIMATES)}.",
+    help=f"Reconstruction method. Draws (samples of the posterior): {', '.join(DRAWS)}. Point estimates, whose spread"
+    f" does not measure uncertainty: {', '.join(ESTIMATES)}.",
 )  # fmt: skip
 
 precision_option = click.option(
-    "--precision", default="float32", show_default=True, help="float32 or bfloat16: of the prior's network."
+    "--precision", default="float32", show_default=True, help="Precision of the network: float32 or bfloat16."
+)
+prior_option = click.option(
+    "--prior", "-p", default="brain", show_default=True, metavar="PRIOR",
+    help="Name of a bundled prior (see mri-score priors), a run folder, or a .safetensors file.",
+)  # fmt: skip
+batch_size_option = click.option(
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True,
+    help="Number of draws computed at the same time; lower it to save memory.",
+)  # fmt: skip
+steps_option = click.option(
+    "--steps", type=click.IntRange(2), help="Number of noise levels.  [default: depends on the method]"
+)
+slices_option = click.option(
+    "--slices", metavar="LIST", help="Slices to process, such as 3, 2:5, 0,4,9 or middle.  [default: all]"
+)
+coils_option = click.option(
+    "--coils", type=click.IntRange(1), metavar="N", help="Compress the coils to N virtual coils."
 )
 
 
+def device_options(command: Callable) -> Callable:
+    """--device and --threads."""
+    threads = click.option("--threads", type=click.IntRange(1), help="Number of CPU threads.  [default: all cores]")
+    device = click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto uses a GPU if there is one."
+    )
+    return device(threads(command))
+
+
 def base_options(command: Callable) -> Callable:
-    """--base and --border of commands that sample a bare prior."""
-    border = click.option("--border", type=float, metavar="SIGMA", help="Where the prior takes over from its base.")
+    """--base and --border, for commands that sample a prior without k-space."""
+    border = click.option(
+        "--border", type=float, metavar="SIGMA", help="Noise level below which the prior replaces its base."
+    )
     return click.option(
         "--base", metavar="PRIOR|none",
-        help="A prior for whole images, which the walk goes down first, above the noise level --border."
-        "  [default: what the prior's record names]",
+        help="A prior for whole images, used above the noise level --border; none uses --prior at all levels."
+        "  [default: as stored with the prior]",
     )(border(command))  # fmt: skip
 
 
@@ -52,8 +81,8 @@ def base_line(told: Mapping[str, Any], prior: object) -> str:
 
 shard_option = click.option(
     "--shard", metavar="I/N",
-    help="The I-th of N parts of a folder's files, 0/N to N-1/N: a process each."
-    "  [default: what torchrun or a Slurm job array says, else all]",
+    help="Process only the I-th of N parts of the folder's files, I from 0 to N-1: for several processes in parallel."
+    "  [default: set by torchrun or a Slurm job array, else all files]",
 )  # fmt: skip
 
 RANKS = (
@@ -61,17 +90,20 @@ RANKS = (
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
     ("SLURM_PROCID", "SLURM_NTASKS", None),
 )
-"""Where a process finds its number, the count of all, and the first number: of torchrun, a job array, srun."""
+"""Environment variables with the process number, the number of processes and the first number: torchrun, Slurm job
+array, srun.
+"""
 
 
 def take_shard(files: Sequence[Path], text: str | None) -> list[Path]:
-    """Every N-th of the files, from the I-th, as --shard or the environment says; it tells where that is not all.
+    """Every N-th of the files, starting at the I-th; prints a line if these are not all of them.
 
-    Errors: InputError for a shard that does not exist.
+    text: the value I/N of --shard; None reads the environment variables of `RANKS`.
+    Errors: InputError for a malformed value, or I outside 0 to N - 1.
     """
     number, count = _shard(text)
     if not 0 <= number < count:
-        raise InputError(f"--shard {number}/{count}: the parts are 0/N to N-1/N, such as 0/4 to 3/4")
+        raise InputError(f"--shard {number}/{count}: allowed parts are 0/N to N-1/N, such as 0/4 to 3/4")
     mine = list(files)[number::count]
     if count > 1:
         click.echo(f"Part {number} of {count}: {len(mine)} of {len(files)} files.")
@@ -94,23 +126,30 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--accel, --mask and what belongs to them."""
+    """--accel, --mask and the other options of undersampling."""
     for option in reversed(
         [
-            click.option("--accel", type=float, help="Undersample a full scan so much; the true one is printed."),
+            click.option(
+                "--accel", type=float,
+                help="Undersample a fully sampled scan by this factor; the true factor is printed.",
+            ),
             click.option(
                 "--mask", "law", default="variable-density", show_default=True, metavar="LAW|FILE",
-                help="How: variable-density, random, fastmri-random, equispaced, equispaced_fraction, magic,"
-                " magic_fraction, poisson-disc, or a .npy or .h5 file.",
+                help="Sampling pattern: variable-density, random, fastmri-random, equispaced, equispaced_fraction,"
+                " magic,"
+                " magic_fraction, poisson-disc, or a file with a mask (.npy or .h5).",
             ),
             click.option(
                 "--calibration-lines", type=click.IntRange(1), metavar="N",
-                help="Lines at the centre that are all sampled.  [default: 8 % up to R = 6, else 4 %, at least 10]",
+                help="Fully sampled lines at the centre of k-space.  [default: 8 % up to R = 6, else 4 %, at least 10]",
             ),
-            click.option("--mask-seed", type=click.IntRange(0), metavar="N", help="Another mask than the file name's."),
+            click.option(
+                "--mask-seed", type=click.IntRange(0), metavar="N",
+                help="Random seed of the mask.  [default: from the file name]",
+            ),
             click.option(
                 "--axis", type=click.Choice(["-1", "-2"]), default="-1", show_default=True,
-                help="The axis that is undersampled: -1 columns, -2 rows.",
+                help="The undersampled axis of k-space: -1 columns, -2 rows.",
             ),
         ]
     ):  # fmt: skip
@@ -120,7 +159,7 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOptions:
-    """What `sampling_options` gives."""
+    """The values of `sampling_options`."""
 
     accel: float | None
     law: str
@@ -130,19 +169,19 @@ class MaskOptions:
 
 
 def make_sampling(given: MaskOptions) -> Undersampling:
-    """How these options undersample a scan; a mask from a file needs no --accel, a law does."""
+    """The undersampling that these options ask for. Errors: InputError for a sampling pattern without --accel."""
     from mri_score.data.scan import Undersampling
 
     sampling = Undersampling(given.accel, given.law, given.calibration_lines, given.mask_seed, int(given.axis))
     if given.accel is None and sampling.from_file:
         return replace(sampling, acceleration=1.0)
     if given.accel is None and chosen("law"):
-        raise InputError(f"--mask {given.law} needs --accel, the acceleration that it is drawn for")
+        raise InputError(f"--mask {given.law} needs --accel, the acceleration factor of the mask")
     return sampling
 
 
 def chosen(*names: str) -> list[str]:
-    """Those of the running command's options, such as --mask, that its user gave."""
+    """Those of the named options that the user gave on the command line, such as `["--mask"]`, in their order."""
     context = click.get_current_context()
     return [
         parameter.opts[0]
@@ -152,14 +191,15 @@ def chosen(*names: str) -> list[str]:
 
 
 Rest = Callable[[], None]
-"""What is left to do for a file, such as writing."""
+"""The remaining work for a file, such as writing its results."""
 
 
 def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: Rest | None = None) -> None:
-    """Do `work` for every file, then `then` if all went well for one at least.
+    """Call `work` for every file, then `then` if at least one file succeeded.
 
-    What `work` returns is done too, by a thread, beside the work on the next file. A file that fails is reported and
-    skipped, and all of them raise InputError at the end; the only one raises its own.
+    If `work` returns a function, that function runs in a second thread while the next file is processed. A file that
+    raises InputError is reported and skipped; at the end one InputError names all of them. If there is only one file,
+    its own InputError is raised.
     """
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -193,20 +233,23 @@ def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: 
 
 
 def read_names(text: str) -> list[str]:
-    """`a,b` -> names, each once; `none` is none of them."""
+    """The names in a text such as `a,b`, without repetitions; `none` gives an empty list."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip() not in ("", "none")))
 
 
 def read_numbers(kind: type, option: str, text: str) -> list[Any]:
-    """`4,8` -> numbers. Messages name the option."""
+    """The numbers in a text such as `4,8`. Errors: InputError that names the option."""
     try:
         return [kind(one) for one in read_names(text)]
     except ValueError as error:
-        raise InputError(f"{option} has {text!r}; it takes numbers with commas between them, such as 4,8") from error
+        raise InputError(f"{option} has {text!r}; it takes numbers separated by commas, such as 4,8") from error
 
 
 def read_slices(text: str | None, count: int, option: str = "--slices") -> list[int]:
-    """`3`, `2:5`, `:`, `0,4,9` -> numbers; `middle` is the middle one. Messages name the option."""
+    """Slice numbers of `3`, `2:5`, `:`, `0,4,9` or `middle`, in a volume of `count` slices; None means all.
+
+    Errors: InputError that names the option, for malformed text and for slices that do not exist.
+    """
     if text is None or text == ":":
         return list(range(count))
     if text == "middle":

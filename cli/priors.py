@@ -8,7 +8,7 @@ import click
 @click.command("priors")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the bundled priors; with NAME, print that one's model card.
+    """List the bundled priors, or print the model card of the prior NAME.
 
     \b
     Example:

@@ -7,11 +7,24 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, FOLDER, TRAJECTORIES, method_option, precision_option, sampling_options, shard_option
+from .options import (
+    ANY_PATH,
+    FOLDER,
+    TRAJECTORIES,
+    coils_option,
+    device_options,
+    method_option,
+    precision_option,
+    prior_option,
+    sampling_options,
+    shard_option,
+    slices_option,
+    steps_option,
+)
 
 
-class Walks(click.IntRange):
-    """A number of walks, or `auto`."""
+class BatchSize(click.IntRange):
+    """A number of draws, or `auto`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value == "auto" else super().convert(value, param, ctx)
@@ -19,75 +32,68 @@ class Walks(click.IntRange):
 
 @click.command("reconstruct")
 @click.argument("scan", required=False, type=ANY_PATH)
+@click.option("--out", "-o", type=FOLDER, default=Path("out"), show_default=True, help="Folder for the results.")
 @sampling_options
 @click.option(
-    "--prior", "-p", default="brain", show_default=True, help="A bundled prior, a run folder or a .safetensors."
-)
-@click.option(
-    "--trajectory",
-    type=click.Choice(TRAJECTORIES),
-    help="Simulate a scan along spokes or spirals from a full one, in place of a mask.",
-)
+    "--trajectory", type=click.Choice(TRAJECTORIES),
+    help="Simulate a non-Cartesian scan from a fully sampled one, in place of a mask; needs --accel.",
+)  # fmt: skip
+@prior_option
 @method_option
-@click.option("--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Posterior draws a slice.")
-@click.option("--steps", type=click.IntRange(2), help="Noise levels of a walk.  [default: the method's own]")
 @click.option(
-    "--warm-start",
-    type=float,
-    metavar="SIGMA",
-    help="Start walks from CG-SENSE, at the first level at or below SIGMA: fewer levels, less of the posterior.",
+    "--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Number of draws per slice."
 )
+@steps_option
+@slices_option
+@click.option(
+    "--baselines", default="zero-filled,cg-sense,l1-wavelet,tv", show_default=True, metavar="LIST",
+    help="Classical methods to compare with, or none. Also available: pnp-bm3d (takes minutes; needs the package bm3d),"
+    " bart-l1-wavelet and bart-tv (need BART). With --trajectory only zero-filled (as gridding) and cg-sense.",
+)  # fmt: skip
+@click.option(
+    "--intervals", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write conformal intervals, using FILE from mri-score intervals: the half width is saved as `interval`.",
+)  # fmt: skip
+@click.option(
+    "--check-lines", is_flag=False, flag_value="0.1", metavar="N|SHARE",
+    help="Check the result without ground truth: leave out N lines, or a share of them (0.1 if none is given),"
+    " reconstruct a second time without them, and report how well the result predicts them.",
+)  # fmt: skip
+@click.option("--keep-samples", is_flag=True, help="Save every draw in the result file.")
+@click.option(
+    "--maps", type=ANY_PATH,
+    help="File or folder of coil maps (.h5 or .npy).  [default: ESPIRiT from the sampled k-space]",
+)  # fmt: skip
+@click.option(
+    "--full-maps", is_flag=True,
+    help="Estimate coil maps from fully sampled k-space, for studies only; the report states it.",
+)  # fmt: skip
+@coils_option
+@click.option("--seed", default=0, show_default=True, help="Random seed of the draws; the mask has its own.")
+@click.option(
+    "--warm-start", type=float, metavar="SIGMA",
+    help="Start from the CG-SENSE image with noise of level SIGMA: faster, but the draws may be less diverse.",
+)  # fmt: skip
 @precision_option
-@click.option("--seed", default=0, show_default=True, help="Of the draws; never of the mask.")
-@click.option("--slices", metavar="LIST", help="Such as 3, 2:5, 0,4,9 or middle.  [default: all]")
-@click.option("--maps", type=ANY_PATH, help="Coil maps to use (.h5 or .npy).  [default: ESPIRiT from the sampled data]")
-@click.option("--full-maps", is_flag=True, help="Maps from full k-space: for studies; the report says so.")
-@click.option("--coils", type=click.IntRange(1), metavar="N", help="Compress to N virtual coils.")
 @click.option(
-    "--baselines",
-    default="zero-filled,cg-sense,l1-wavelet,tv",
-    show_default=True,
-    help="Classical methods for comparison: also pnp-bm3d (minutes; needs the package bm3d), bart-l1-wavelet and"
-    " bart-tv (need BART), or none. Along a --trajectory gridding takes the place of zero-filled, and l1-wavelet, tv"
-    " and the others are not offered.",
+    "--operator", default="torch", show_default=True, help="Forward operator: torch, or sigpy (the same built of"
+    " SigPy linops)."
 )
 @click.option(
-    "--operator", default="torch", show_default=True, help="torch, or sigpy: the same job through SigPy's linop."
-)
-@click.option(
-    "--check-lines",
-    is_flag=False,
-    flag_value="0.1",
-    metavar="N|SHARE",
-    help="Leave out N or a share (0.1 unless said) of the sampled lines, reconstruct from the rest too, and report how"
-    " well that predicts them.",
-)
-@click.option(
-    "--intervals",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="From mri-score intervals: writes the half width `interval` beside `std`.",
-)
-@click.option(
-    "--batch-size",
-    type=Walks(1),
-    default=8,
-    show_default=True,
-    metavar="N|auto",
-    help="Walks at a time: bounds memory; auto takes what fits half of the free memory. Results stay the same.",
-)
-@click.option("--keep-samples", is_flag=True, help="Write every draw into the file.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+    "--batch-size", type=BatchSize(1), default=8, show_default=True, metavar="N|auto",
+    help="Number of draws computed at the same time; lower it to save memory. auto uses at most half of the free"
+    " memory. The results do not depend on it.",
+)  # fmt: skip
+@device_options
 @shard_option
-@click.option("--out", "-o", type=FOLDER, default=Path("out"), show_default=True, help="Where results go.")
-@click.option("--again", is_flag=True, help="Also redo files that are finished.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done with each file and what it needs, and stop.")
-def command(scan: Path | None, **options: Any) -> None:  # fmt: skip
-    """Reconstruct SCAN: a fastMRI file, or a folder of them; without it, a simulated head.
+@click.option("--again", is_flag=True, help="Redo files that are already finished.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and how much memory it needs, then stop.")
+def command(scan: Path | None, **options: Any) -> None:
+    """Reconstruct SCAN, a fastMRI file or a folder of them. Without SCAN a simulated head is reconstructed.
 
-    A full scan is undersampled by --accel and scored against its own truth; a scan that was acquired undersampled
-    is taken as it is. Writes reconstructions/, panels/, report/ and metrics.csv into --out.
+    A fully sampled scan is undersampled by --accel, and the result is scored against the fully sampled image. A scan
+    that was acquired undersampled is reconstructed as it is. --out gets reconstructions/ (image, standard deviation),
+    panels/ (pictures), report/ (a web page) and, with ground truth, metrics.csv.
 
     \b
     Examples:

@@ -13,27 +13,39 @@ from mri_score.errors import InputError
 from .options import ANY_PATH, FOLDER, read_slices
 
 OF_HEADS = ("volumes", "slices", "size", "coils", "contrast")
-"""Options of simulated heads, which images and a scan bring along themselves."""
+"""Options for numerical heads only: with --images these values come from the images and the scan."""
 
 
 @click.command("simulate")
-@click.option("--out", "-o", type=FOLDER, default=Path("data/simulated"), show_default=True, help="The folder to fill.")
-@click.option("--volumes", type=click.IntRange(1), default=2, show_default=True, help="Different heads.")
-@click.option("--slices", type=click.IntRange(1), default=8, show_default=True, help="Slices of each.")
-@click.option("--size", type=click.IntRange(16), default=256, show_default=True, help="Matrix of the image.")
-@click.option("--coils", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--contrast", default="T2", show_default=True, help="T1, T2, PD or FLAIR.")
-@click.option("--images", type=ANY_PATH, metavar="STACK", help="Scan these magnitude images (HDF5 or NIfTI) instead.")
-@click.option("--like", type=ANY_PATH, metavar="SCAN", help="With --images: the full scan that lends phase and coils.")
-@click.option("--pick", metavar="LIST", help="With --images: slices of each volume: 3, 2:5, middle or 40%,60%.")
-@click.option("--only", multiple=True, metavar="LABEL=VALUE", help="With --images: slices with this label alone.")
 @click.option(
-    "--noise", type=float, metavar="SNR", help="Of a bright pixel, in dB.  [default: 36; with --images that of SCAN]"
+    "--out", "-o", type=FOLDER, default=Path("data/simulated"), show_default=True, help="Folder for the scans."
 )
-@click.option("--undersample", type=float, metavar="R", help="Write undersampled scans, without a truth.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--volumes", type=click.IntRange(1), default=2, show_default=True, help="Volumes, one head each.")
+@click.option("--slices", type=click.IntRange(1), default=8, show_default=True, help="Slices of each volume.")
+@click.option("--size", type=click.IntRange(16), default=256, show_default=True, help="Image matrix size, in pixels.")
+@click.option("--coils", type=click.IntRange(1), default=8, show_default=True, help="Receiver coils.")
+@click.option("--contrast", default="T2", show_default=True, help="Contrast: T1, T2, PD or FLAIR.")
+@click.option(
+    "--images", type=ANY_PATH, metavar="STACK",
+    help="Simulate scans of these magnitude images (HDF5 or NIfTI) in place of numerical heads; needs --like.",
+)  # fmt: skip
+@click.option(
+    "--like", type=ANY_PATH, metavar="SCAN",
+    help="With --images: a fully sampled scan whose phase and coil maps are used.",
+)  # fmt: skip
+@click.option("--pick", metavar="LIST", help="With --images: slices to use, such as 3, 2:5, middle or 40%,60%.")
+@click.option("--only", multiple=True, metavar="LABEL=VALUE", help="With --images: use only slices of this label.")
+@click.option(
+    "--noise", type=float, metavar="SNR",
+    help="Noise level, as the SNR of a bright pixel in dB.  [default: 36; with --images that of SCAN]",
+)  # fmt: skip
+@click.option(
+    "--undersample", type=float, metavar="R",
+    help="Undersample the scans by this factor; the files then have no ground truth.",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Random seed.")
 def command(**given: Any) -> None:
-    """Write simulated scans in the fastMRI layout: of numerical heads, or of the magnitude images of a stack.
+    """Write simulated scans in the fastMRI format, of numerical heads or of given magnitude images.
 
     \b
     Examples:
@@ -48,7 +60,9 @@ def command(**given: Any) -> None:
         paths = simulate(**{**given, "noise": 36.0 if given["noise"] is None else given["noise"]})
     else:
         if like is None:
-            raise InputError("--images gives magnitudes alone; name a full scan with --like for phase and coils")
+            raise InputError(
+                "--images has magnitudes only; name a fully sampled scan with --like for phase and coil maps"
+            )
         heads = {name: given.pop(name) for name in OF_HEADS}
         source = click.get_current_context().get_parameter_source
         _refuse("simulated heads", **{name: heads[name] for name in heads if source(name) != ParameterSource.DEFAULT})
@@ -62,7 +76,7 @@ def command(**given: Any) -> None:
 
 
 def _pick(text: str | None, count: int) -> list[int]:
-    """As `read_slices`; `40%` is the slice nearest that part of the volume."""
+    """Slice numbers as in `read_slices`; `40%` is the slice at that fraction of the volume."""
     if text is None or "%" not in text:
         return read_slices(text, count, "--pick")
     try:
@@ -70,7 +84,7 @@ def _pick(text: str | None, count: int) -> list[int]:
     except ValueError as error:
         raise InputError(f"--pick {text!r} should read 3, 2:5, 0,4,9, middle or 40%,60%") from error
     if not all(0 <= part <= 1 for part in parts):
-        raise InputError(f"--pick {text!r} is outside the volume; parts of it lie between 0% and 100%")
+        raise InputError(f"--pick {text!r} is outside the volume; fractions must lie between 0% and 100%")
     return [round(part * (count - 1)) for part in parts]
 
 
@@ -87,4 +101,4 @@ def _labels(only: tuple[str, ...]) -> dict[str, list[str]]:
 def _refuse(needs: str, **given: Any) -> None:
     for name, value in given.items():
         if value is not None:
-            raise InputError(f"--{name} goes with {needs} only; leave it out")
+            raise InputError(f"--{name} is for {needs} only; leave it out")

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from .options import FOLDER
+from .options import FOLDER, device_options
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """The options of the command, as click names and types them."""
+    """The options of the command, named and typed as by click."""
 
     config: str
     data: str | None
@@ -28,26 +28,33 @@ class TrainOptions:
 
 
 @click.command("train")
-@click.option("--config", "-c", required=True, metavar="FILE", help="A YAML file: here, in configs/, or a bundled one.")
-@click.option("--data", metavar="PATH", help="The training data; the same as --set data.paths=[PATH].")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key, e.g. training.steps=2000.")
-@click.option("--out", "-o", type=FOLDER, help="The run's folder.  [default: runs/<config>]")
-@click.option("--from", "start", metavar="PRIOR", help="Start from the weights of a prior, run folder or file.")
+@click.option(
+    "--config", "-c", required=True, metavar="FILE", help="Training config: a YAML file, or the name of a bundled one."
+)
+@click.option("--data", metavar="PATH", help="File or folder of training data: short for --set data.paths=[PATH].")
+@click.option("--out", "-o", type=FOLDER, help="Run folder, for all output.  [default: runs/<config>]")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE",
+    help="Override a key of the config, such as training.steps=2000; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--from", "start", metavar="PRIOR",
+    help="Start from the weights of a prior: a bundled one, a run folder or a .safetensors file.",
+)  # fmt: skip
 @click.option(
     "--resume/--fresh",
     default=True,
     show_default=True,
-    help="Go on where the folder's run stopped, or refuse a folder that holds one.",
+    help="Continue a run that was stopped, or refuse a folder that has a run already.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and what memory it needs, and stop.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained and how much memory it needs, then stop.")
+@device_options
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 def command(**options: Any) -> None:
-    """Train a prior as a config says; resumes by itself where a run was stopped.
+    """Train a prior, or a supervised network, from a training config. A run that was stopped is continued.
 
-    The run's folder holds config.yaml, parameters.txt, log.jsonl, checkpoints, figures and prior.safetensors, which
-    mri-score reconstruct --prior takes, or mri-score compare --supervised where the config trains a supervised network.
+    The run folder gets config.yaml, parameters.txt, log.jsonl, checkpoints, figures and prior.safetensors. Use it with
+    mri-score reconstruct --prior, or, if the config trains a supervised network, with mri-score compare --supervised.
 
     \b
     Examples:
@@ -76,7 +83,7 @@ def command(**options: Any) -> None:
         _describe(settings, folder)
         return
     if not given.resume and checkpoint.found(folder):
-        raise InputError(f"{folder} holds a run already; remove it, or give another folder with --out")
+        raise InputError(f"{folder} has a run already; remove it, or give another folder with --out")
     try:
         experiment.run(settings, folder, start=given.start, device=given.device, quiet=given.quiet, say=_note)
     except Interrupted as stop:
@@ -93,7 +100,7 @@ def _note(text: str) -> None:
 
 
 def _describe(settings: dict[str, Any], folder: Path) -> None:
-    """Build everything but the loop, and say what it is."""
+    """Build source, network and loss, and print their facts and the memory that training needs."""
     from mri_score import experiment
     from mri_score.memory import footprint
     from mri_score.numerics.noise import generators

@@ -202,8 +202,8 @@ def test_the_command_picks_parts_of_each_volume(tmp_path, stack, scan):
     ("more", "named"),
     [
         (["--images", "x.h5"], "--like"),
-        (["--pick", "3"], "--pick goes with --images"),
-        (["--images", "x.h5", "--like", "y.h5", "--coils", "4"], "--coils goes with simulated heads"),
+        (["--pick", "3"], "--pick is for --images"),
+        (["--images", "x.h5", "--like", "y.h5", "--coils", "4"], "--coils is for simulated heads"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(more, named):

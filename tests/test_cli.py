@@ -64,7 +64,7 @@ def test_names_that_help_writes_out_are_those_of_the_tables():
     assert {*DRAWS, *ESTIMATES} == set(METHODS) and not {*DRAWS} & {*ESTIMATES}
     assert set(TRAJECTORIES) == set(trajectories.TRAJECTORIES)
     words = "".join(mri_score("reconstruct", "--help").split())
-    assert f"Drawsoftheposterior:{','.join(DRAWS)}.Estimates" in words
+    assert f"Draws(samplesoftheposterior):{','.join(DRAWS)}.Pointestimates" in words
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -169,9 +169,9 @@ def test_a_trajectory_takes_the_place_of_the_mask(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--mask", "random", "--axis", "-2", "--maps", "x.h5"], "does not go with --mask, --axis, --maps"),
+        (["--mask", "random", "--axis", "-2", "--maps", "x.h5"], "cannot be combined with --mask, --axis, --maps"),
         (["--check-lines", "3"], "--check-lines"),
-        (["--baselines", "cg-sense,l1-wavelet,tv"], "l1-wavelet, tv: not offered"),
+        (["--baselines", "cg-sense,l1-wavelet,tv"], "l1-wavelet, tv: not available with --trajectory"),
         (["--accel", "0.5"], "at least 1"),
     ],
 )

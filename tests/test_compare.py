@@ -419,7 +419,8 @@ def test_bad_names_are_refused_before_anything_runs(tmp_path, scans, arguments, 
 def test_two_scans_of_one_name_are_refused(tmp_path, scans):
     twin = tmp_path / scans[0].name
     twin.write_bytes(scans[0].read_bytes())
-    assert "bear the name" in mri_score("compare", scans[0], twin, "--out", tmp_path / "out", *QUICK, code=2)
+    refusal = mri_score("compare", scans[0], twin, "--out", tmp_path / "out", *QUICK, code=2)
+    assert "two input files are named" in refusal
 
 
 def test_a_supervised_network_stands_in_the_table(tmp_path, scans):

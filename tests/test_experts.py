@@ -176,4 +176,4 @@ def test_what_cannot_be_joined_is_refused(runs, tmp_path):
     with pytest.raises(InputError, match="these take 2 and 1 channels"):
         join_experts(runs[0], real, 2.0)
     done = CliRunner().invoke(main, ["export-prior", str(runs[0]), "--name", "x", "--summary", "x", "--border", "2"])
-    assert done.exit_code == 2 and "--high RUN and --border SIGMA go together" in done.output
+    assert done.exit_code == 2 and "--high RUN and --border SIGMA must be given together" in done.output

@@ -66,7 +66,7 @@ def test_what_cannot_be_exported_is_refused(run, tmp_path):
     assert export(run, tmp_path / "out").exit_code == 0
     for more, words in (
         ([], "exists already"),
-        (["--name", "a/b"], "no folder"),
+        (["--name", "a/b"], "must be a file name without a folder"),
         (["--name", "new", "--data-card", tmp_path / "none.md"], "cannot be read"),
     ):
         done = export(run, tmp_path / "out", *more)

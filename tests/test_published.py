@@ -291,7 +291,8 @@ def test_the_command_writes_a_prior_that_loads_and_denoises(tmp_path):
     first, second = (CliRunner().invoke(main, arguments) for _ in range(2))
     assert first.exit_code == 0, first.output
     assert "layout of ermongroup/ncsnv2, averaged (EMA) weights" in first.output and "40 to 0.02" in first.output
-    assert second.exit_code == 2 and "exists; name another with --out, or write it anew with --again" in second.output
+    refusal = "exists already; choose another file with --out, or overwrite it with --again"
+    assert second.exit_code == 2 and refusal in second.output
     path = tmp_path / "priors/knee.safetensors"
     average = path.read_bytes()
     assert CliRunner().invoke(main, [*arguments, "--again", "--raw"]).exit_code == 0

@@ -135,9 +135,9 @@ def test_images_may_be_stacks_and_hidden_pixels_anything(tmp_path, prior, pictur
         (["--precision", "half"], "the precision is 'half'; known names: bfloat16, float32"),
         (["--interpolate", "3", "--sampler", "ancestral"], "ancestral draws noise on its way"),
         (["--interpolate", "3", "-n", "4"], "leave out --number"),
-        (["--inpaint", "head.png"], "--inpaint IMAGE and --keep MASK go together"),
-        (["--noise-std", "0.1"], "--noise-std goes with --inpaint only"),
-        (["--inpaint", "head.png", "--keep", "keep.npy", "--size", "8"], "--inpaint does not go with --size"),
+        (["--inpaint", "head.png"], "--inpaint IMAGE and --keep MASK must be given together"),
+        (["--noise-std", "0.1"], "--noise-std: for --inpaint only"),
+        (["--inpaint", "head.png", "--keep", "keep.npy", "--size", "8"], "--inpaint cannot be combined with --size"),
         (["--inpaint", "head.png", "--keep", "small.npy"], "has shape (3, 4), --inpaint head.png has (30, 26)"),
         (["--inpaint", "head.png", "--keep", "none.npy"], "0 known pixels"),
         (["--inpaint", "absent.png", "--keep", "keep.npy"], "cannot read absent.png"),
@@ -168,7 +168,7 @@ def test_a_prior_of_colour_images(tmp_path, prior, picture):
         shown = np.asarray(sheet)[:, 14:] / 255
     assert np.allclose(shown, images[1].transpose(1, 2, 0).clip(0, 1), atol=0.003)
     output = sample("-p", path, "--inpaint", tmp_path / "head.png", "--keep", tmp_path / "keep.npy", code=2)
-    assert "a prior of 3 channels, which --inpaint does not know" in " ".join(output.split())
+    assert "a prior of 3 channels, which --inpaint does not support" in " ".join(output.split())
 
 
 def test_other_numbers_of_channels_are_refused(tmp_path):

@@ -1,1 +1,1 @@
-"""The work behind the commands: what each does with its options."""
+"""The work of the longer commands, with typed options."""

@@ -1,4 +1,4 @@
-"""The work behind mri-score compare: what fails is reported and skipped."""
+"""The work of mri-score compare. Scans and cells that fail are reported and skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..options import read_names, read_numbers, read_slices
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """The options of the command, as click names and types them."""
+    """The options of the command, named and typed as by click."""
 
     out: Path
     methods: str
@@ -50,7 +50,10 @@ class CompareOptions:
 
 
 def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
-    """Run what is missing, then write the summary; fail at the end if a scan or a cell failed."""
+    """Run the cells that are not finished, then write the summary.
+
+    Errors: InputError at the end if a scan or a cell failed.
+    """
     plan = _plan(given)
     files = _files(scans)
     if given.threads:
@@ -83,7 +86,7 @@ def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
 
 
 def _run(comparison: Comparison, work: list[tuple[Reader, list[Cell]]], todo: list[Cell]) -> list[str]:
-    """Run the cells with a bar of network evaluations, which knows when it will end; what failed."""
+    """Run the cells with a progress bar in network evaluations; return the messages of cells that failed."""
     failures = []
     ends = [0]
     for cell in todo:
@@ -109,7 +112,7 @@ def _result(outcome: Outcome) -> str:
     if outcome.error is not None:
         return outcome.error
     if not outcome.rows:
-        return "left to another process"
+        return "done by another process"
     last = outcome.rows[-1]
     of = f" (mean of {last['draws']})" if last["draws"] > 1 else ""
     return f"{last[QUALITY]:.2f} dB{of}, {last['seconds']:.1f} s"
@@ -131,7 +134,7 @@ def _failed(message: str) -> str:
 
 
 def summarise(folder: Path, reference: str | None) -> None:
-    """Write the summary of a folder, and print it."""
+    """Write the summary of a comparison folder, and print it."""
     for section in write_summary(folder, reference):
         click.echo(f"\n{plain(section)}")
     click.echo(f"\nTables  {folder / 'summary.md'}\nNumbers {folder / 'summary.csv'}\nPlot    {folder / 'quality.png'}")
@@ -169,10 +172,13 @@ def _steps(text: str) -> tuple[str, int]:
 def _files(scans: tuple[Path, ...]) -> list[Path]:
     files = list(dict.fromkeys(path for scan in scans for path in scan_files(scan)))
     if not files:
-        raise InputError("compare needs fully sampled scans: files or a folder; mri-score simulate makes some")
+        raise InputError("give fully sampled scans: files or a folder; mri-score simulate makes simulated ones")
     repeated = [name for name, count in Counter(path.stem for path in files).items() if count > 1]
     if repeated:
-        raise InputError(f"two scans bear the name {repeated[0]}, which says what mask and row is whose; rename one")
+        raise InputError(
+            f"two input files are named {repeated[0]}; names must be unique because they seed the masks and label the"
+            " results"
+        )
     return files
 
 

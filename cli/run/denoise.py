@@ -1,4 +1,4 @@
-"""The work behind mri-score denoise: files one by one, what fails is reported and skipped."""
+"""The work of mri-score denoise, file by file. Files that fail are reported and skipped."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mri_score.reconstruction import find_device
 
 from ..options import each_file, read_slices, take_shard
 
-FAR = 0.02
-"""A level that differs by more than this part from what the prior was told is worth a note."""
+TOLERANCE = 0.02
+"""Largest relative difference between the scan's noise level and the one given to the prior without a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiseOptions:
-    """The options of the command, as click names and types them."""
+    """The options of the command, named and typed as by click."""
 
     prior: str
     noise_std: float | None
@@ -49,7 +49,7 @@ class DenoiseOptions:
 
 
 def denoise_all(scan: Path, given: DenoiseOptions) -> None:
-    """Denoise every file; print where results are; fail at the end if any file failed."""
+    """Denoise every file and print where the results are. Errors: InputError at the end if a file failed."""
     if given.threads:
         torch.set_num_threads(given.threads)
     precision = find_precision(given.precision)
@@ -80,17 +80,20 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
 
 
 def _levels(found: Sequence[Denoised]) -> list[str]:
-    """What to know where the prior was told another level than the scan's."""
-    worst = max((one.told for one in found), key=lambda told: abs(told - 1))
-    if abs(worst - 1) < FAR:
+    """A note if a slice's noise level is outside the training range of the prior; else an empty list."""
+    worst = max((one.level_ratio for one in found), key=lambda ratio: abs(ratio - 1))
+    if abs(worst - 1) < TOLERANCE:
         return []
-    return [f"the scan's noise is outside of what the prior was trained on, which was told {worst:.2f} times as much"]
+    return [
+        "the noise level is outside the training range of the prior; the nearest level in it was used:"
+        f" {worst:.2f} times the noise level"
+    ]
 
 
 def _write(
     path: Path, scan: Scan, slices: Sequence[int], found: Sequence[Denoised], attributes: dict[str, Any]
 ) -> Path:
-    """`reconstruction` as fastMRI's tools read it, and beside it what it was made of and how sure it is."""
+    """Write `reconstruction` in fastMRI's format, the complex and the noisy images and the standard deviation."""
     weight, image, noisy, std = (
         torch.stack([resize_image(getattr(one, key), scan.file.crop) for one in found])
         for key in ("weight", "image", "noisy", "std")
@@ -104,7 +107,7 @@ def _write(
 
 
 def _draw(folder: Path, scan: Scan, slices: Sequence[int], found: Sequence[Denoised]) -> Path:
-    """A panel of the middle slice: noisy, denoised, std."""
+    """Write a panel of the middle slice: noisy image, denoised image, standard deviation."""
     place = len(found) // 2
     one = found[place]
     noisy, image, std = (resize_image(part * one.weight, scan.file.crop) for part in (one.noisy, one.image, one.std))

@@ -1,4 +1,4 @@
-"""The work behind mri-score reconstruct: files one by one, what fails is reported and skipped."""
+"""The work of mri-score reconstruct, file by file. Files that fail are reported and skipped."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from mri_score.simulation.simulate import simulate
 from ..options import MaskOptions, Rest, chosen, each_file, make_sampling, read_slices, take_shard
 
 NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run")
-"""Options that do not change a result, so that a finished file stays finished."""
+"""Options that do not change a result: a finished file stays finished when they change."""
 
 CARTESIAN = (
     "law", "calibration_lines", "mask_seed", "axis", "maps", "full_maps", "check_lines", "intervals", "operator"
 )  # fmt: skip
-"""Options that know masks only."""
+"""Options that exist for masks only, not for trajectories."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructOptions(MaskOptions):
-    """The options of the command, as click names and types them."""
+    """The options of the command, named and typed as by click."""
 
     prior: str
     trajectory: str | None
@@ -78,14 +78,20 @@ class ReconstructOptions(MaskOptions):
     dry_run: bool
 
     def identity(self) -> list[tuple[str, str]]:
-        """What a result follows from, by name; `method` by its former one, so that finished files stay finished."""
+        """Names and values of all options that change a result.
+
+        `method` has its former name `sampler`, so that files finished by earlier releases stay finished.
+        """
         former = {"method": "sampler"}
         given = {former.get(name, name): value for name, value in vars(self).items() if name not in NO_INFLUENCE}
         return sorted((name, str(value)) for name, value in given.items())
 
 
 def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
-    """Reconstruct every file; print scores and where results are; fail at the end if any file failed."""
+    """Reconstruct every file; print scores and where the results are.
+
+    Errors: InputError at the end if a file failed.
+    """
     if given.threads:
         torch.set_num_threads(given.threads)
     out = given.out
@@ -118,9 +124,9 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
     sampling = make_sampling(given)
     if scan is None:
         if given.dry_run:
-            raise InputError("--dry-run needs a SCAN: without one a head is simulated, which --dry-run does not write")
+            raise InputError("--dry-run needs a SCAN: without one a head would be simulated and written")
         sampling = replace(sampling, acceleration=sampling.acceleration or 4.0)
-        click.echo("No scan was given: reconstructing a simulated head (mri-score simulate makes more of them).")
+        click.echo("No SCAN given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
         files = scan_files(scan)
@@ -139,7 +145,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         if given.batch_size == "auto":
             fitted = replace(options, batch_size=_fitting(view, slices, prior, options))
         if given.dry_run:
-            _tell(view, slices, prior, fitted, out)
+            _describe(view, slices, prior, fitted, out)
             return None
         volume = _one(view, slices, prior, fitted)
         attributes: dict[str, Any] = {
@@ -159,7 +165,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
 
     def summarise() -> None:
         if len(files) > 1:
-            with alone(out / "metrics.csv"):  # another process of this folder may be at its end, too
+            with alone(out / "metrics.csv"):  # another process may write the same summary
                 page = _summary(out, [path.name for path in files])
             click.echo(f"Report of all volumes: {page}")
 
@@ -169,12 +175,12 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
 def _write(
     out: Path, report: Path, volume: Volume, options: Options, attributes: dict[str, Any], facts: dict[str, str]
 ) -> None:
-    """All that is kept of a volume; says where it is and how good."""
+    """Write all results of a volume; print their places and scores."""
     written = write_volume(out, volume, options, attributes)
     panels, page = write_pictures(out, report, volume, options, facts)
     if volume.truth:
         write_scores(out / "metrics.csv", score_rows(volume, options))
-    with tqdm.external_write_mode():  # the bar of the next volume stays below
+    with tqdm.external_write_mode():  # keeps the progress bar of the next volume intact
         _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
         click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
 
@@ -182,26 +188,31 @@ def _write(
 def _check_combinations(scan: Path | None, given: ReconstructOptions) -> None:
     """Refuse options that contradict each other."""
     if given.warm_start is not None and given.intervals is not None:
-        raise InputError("--intervals were fitted on walks from noise; leave out --warm-start, or --intervals")
+        raise InputError(
+            "--intervals is not valid with --warm-start: the intervals were fitted without it; leave out one of the"
+            " two"
+        )
     if (name := given.trajectory) is None:
         return
     if others := chosen(*CARTESIAN):
-        raise InputError(f"--trajectory {name} does not go with {', '.join(others)}: for masks only; leave out either")
+        raise InputError(
+            f"--trajectory {name} cannot be combined with {', '.join(others)}, for masks only; leave out one of them"
+        )
     if given.accel is None and scan is not None:
-        raise InputError(f"--trajectory {name} needs --accel, the acceleration that it is made for")
+        raise InputError(f"--trajectory {name} needs --accel, the acceleration factor of the trajectory")
     if given.accel is not None and not 1 <= given.accel < float("inf"):
-        raise InputError(f"--accel {given.accel:g} should be a number of at least 1 for --trajectory {name}")
+        raise InputError(f"--accel {given.accel:g} must be a finite number of at least 1 for --trajectory {name}")
 
 
 def _baselines(given: ReconstructOptions) -> list[str]:
-    """The names of --baselines; unless they were asked for, without those that a trajectory does not have."""
+    """The names of --baselines. With a trajectory, baselines of the default that it does not have are left out."""
     names = [name.strip() for name in given.baselines.split(",") if name.strip() not in ("", "none")]
     if given.trajectory is None:
         return names
     if chosen("baselines") and (missing := [name for name in names if name not in TRAJECTORY_BASELINES]):
         known = ", ".join(TRAJECTORY_BASELINES)
         raise InputError(
-            f"--baselines {', '.join(missing)}: not offered along a --trajectory; known there: {known}, or none"
+            f"--baselines {', '.join(missing)}: not available with --trajectory; available: {known}, or none"
         )
     return [name for name in names if name in TRAJECTORY_BASELINES]
 
@@ -217,23 +228,26 @@ def _one(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -
 
 
 def _walks(slices: list[int], options: Options) -> int:
-    """Of a volume."""
+    """Number of draws for a volume, those of --check-lines included."""
     return len(slices) * options.samples * (1 if options.check_lines is None else 2)
 
 
 def _calls(options: Options) -> int:
-    """Of the network, a walk from noise."""
+    """Network calls per draw, without a warm start."""
     method = METHODS[options.method]
     return (options.steps or method.steps) * method.calls
 
 
 def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Callable[[int], int] | None:
-    """Bytes for so many walks at a time, on a GPU those there; None where nobody can tell."""
+    """Function from the number of draws in parallel to bytes of memory: of the GPU if one is used, else of the CPU.
+
+    None for trajectories and SigPy operators, whose memory cannot be predicted.
+    """
     if isinstance(scan, NonCartesianScan) or options.operator != "torch":
         return None
     coils, shape, axis = scan.coils or scan.file.coils, scan.file.image_shape, footprint.line_axis(scan.mask)
     if on_gpu(options):
-        maps = 2 * footprint.COMPLEX * coils * math.prod(shape)  # and their conjugate, of each walk in mixed batches
+        maps = 2 * footprint.COMPLEX * coils * math.prod(shape)  # with conjugates, per draw in mixed batches
 
         def needed(walks: int) -> int:
             walk = footprint.walk_bytes(prior, coils, shape, walks, options.method, axis)
@@ -244,34 +258,35 @@ def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options
 
 
 def _fitting(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> int:
-    """The --batch-size that `auto` stands for, at most what can meet: the draws of a slice, on a GPU of all slices.
+    """The batch size for --batch-size auto: what fits into memory, at most the draws that can share a batch.
 
-    Errors: InputError where the memory cannot be told beforehand.
+    Draws of one slice can share a batch; on a GPU, draws of all slices.
+    Errors: InputError where the memory cannot be predicted.
     """
     needed = _needed(scan, slices, prior, options)
     if needed is None:
-        raise InputError("--batch-size auto knows masks and --operator torch only; give a number, such as 8")
+        raise InputError("--batch-size auto works for masks with --operator torch only; give a number, such as 8")
     room = footprint.SHARE * footprint.available(find_device(options.device))
     meeting = options.samples * (len(slices) if on_gpu(options) else 1)
     return footprint.fitting(needed, room, min(meeting, footprint.MOST_WALKS))
 
 
-def _tell(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, out: Path) -> None:
-    """What a volume would take and where it would go."""
+def _describe(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, out: Path) -> None:
+    """Print what would be computed for a volume, how much memory it needs and where the results would be written."""
     file, walks = scan.file, _walks(slices, options)
     groups = -(-len(slices) // slices_together(options))
     batches = walks // (len(slices) * options.samples) * groups * -(-options.samples // options.batch_size)
     together = min(options.batch_size, options.samples * min(slices_together(options), len(slices)))
-    calls = f"{walks * _calls(options):,}" + ("" if options.warm_start is None else " at most: fewer from a warm start")
+    calls = f"{walks * _calls(options):,}" + ("" if options.warm_start is None else " at most (warm start)")
     coils = str(file.coils) if scan.coils is None else f"{file.coils}, compressed to {scan.coils}"
     lines = {
         "slices": f"{len(slices)} of {file.slices}",
         "matrix": f"{file.image_shape[0]} x {file.image_shape[1]}, written {file.crop[0]} x {file.crop[1]}",
         "coils": coils,
         "acceleration": f"{scan.acceleration:.2f}",
-        "walks": f"{walks:,} by {options.method}",
+        "draws": f"{walks:,} by {options.method}",
         "network calls": calls,
-        "batches": f"{batches:,} of {counted(together, 'walk')}" + (" at most" if batches * together > walks else ""),
+        "batches": f"{batches:,} of {counted(together, 'draw')}" + (" at most" if batches * together > walks else ""),
         "memory": _memory(_needed(scan, slices, prior, options), together, find_device(options.device)),
         "results": str(out / "reconstructions" / file.path.name),
     }
@@ -282,13 +297,13 @@ def _tell(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, 
 
 def _memory(needed: Callable[[int], int] | None, walks: int, device: torch.device) -> str:
     if needed is None:
-        return "cannot be told beforehand along a trajectory, or for an operator of SigPy"
+        return "cannot be predicted for a trajectory or --operator sigpy"
     work = needed(walks)
-    return footprint.peak_text(work) if device.type == "cpu" else f"{work / 2**20:,.0f} MiB of {device}, at its peak"
+    return footprint.peak_text(work) if device.type == "cpu" else f"{work / 2**20:,.0f} MiB of {device}, at the peak"
 
 
 def _scan(file: Reader, sampling: Undersampling, given: ReconstructOptions) -> Scan:
-    """The file under its mask, or along its trajectory."""
+    """The scan of a file, undersampled by a mask or along a trajectory."""
     if given.trajectory is not None:
         assert sampling.acceleration is not None
         trajectory = TRAJECTORIES[given.trajectory](file.image_shape, sampling.acceleration)
@@ -304,7 +319,7 @@ def _scan(file: Reader, sampling: Undersampling, given: ReconstructOptions) -> S
 
 
 def _amount(text: str | None) -> float | None:
-    """The N or SHARE of --check-lines."""
+    """The number N|SHARE of --check-lines. Errors: InputError if it is no number."""
     try:
         return None if text is None else float(text)
     except ValueError as error:
@@ -314,7 +329,7 @@ def _amount(text: str | None) -> float | None:
 
 
 def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None:
-    """The table of one volume."""
+    """Print the scores and notes of one volume."""
     count = counted(len(volume.slices), "slice")
     click.secho(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {count}", bold=True)
     for note in volume.notes:
@@ -322,10 +337,10 @@ def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None
     if scores:
         _print_scores(volume, scores, options)
     else:
-        click.echo("  acquired undersampled: no truth, nothing to score")
+        click.echo("  acquired undersampled: no ground truth, no scores")
     for name, one in volume.held_out.items():
-        draws = "" if one.ratio is None else f", {one.ratio:.2f} of what the draws foretell (1 is calibrated)"
-        click.echo(f"  left-out samples by {name}: misfit {one.misfit:.2f} of the noise{draws}")
+        draws = "" if one.ratio is None else f", {one.ratio:.2f} times the expected (1 is calibrated)"
+        click.echo(f"  left-out samples, {name}: misfit {one.misfit:.2f} (1 is noise alone){draws}")
 
 
 def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) -> None:
@@ -338,13 +353,13 @@ def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) 
     if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
         shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
         click.echo(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
-    if (promise := volume.promise()) is not None and promise.kept:
-        shares = ", ".join(f"{share:.1%} of the {target}s" for target, share in promise.kept.items())
-        click.echo(f"  intervals of {promise.level:.0%} cover {shares}")
+    if (check := volume.interval_check()) is not None and check.coverage:
+        shares = ", ".join(f"{share:.1%} of the {target}s" for target, share in check.coverage.items())
+        click.echo(f"  conformal intervals of {check.level:.0%} cover {shares}")
 
 
 def _summary(out: Path, names: list[str]) -> Path:
-    """The page over all volumes, those that were finished before included."""
+    """Write the report page of all volumes, with those finished earlier; return its path."""
     rows = [
         [row["file"], row["method"], row["psnr"], row["ssim"], row["nmse"]]
         for row in read_scores(out / "metrics.csv")

@@ -1,4 +1,4 @@
-"""The work behind mri-score sample."""
+"""The work of mri-score sample."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from mri_score.reconstruction import GIVEN, classes_of, find_device, option_name
 from ..options import base_line, chosen
 
 SHOWN = 4
-"""Draws of an inpainting that its picture shows."""
+"""Number of inpainted samples in the picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """The options of the command, as click names and types them."""
+    """The options of the command, named and typed as by click."""
 
     prior: str
     base: str | None
@@ -64,7 +64,7 @@ class SampleOptions:
 
 
 def sample(given: SampleOptions) -> None:
-    """Sample, inpaint or interpolate as the options say; write and name what came out."""
+    """Sample, inpaint or interpolate as the options ask; write the results and print their paths."""
     if given.threads:
         torch.set_num_threads(given.threads)
     _check_combinations(given)
@@ -81,7 +81,7 @@ def sample(given: SampleOptions) -> None:
     channels = image_channels(record["network"])
     if channels > 2 and (channels != 3 or given.image is not None):
         task = "sample" if given.image is None else "--inpaint"
-        raise InputError(f"{path} is a prior of {channels} channels, which {task} does not know; complex images have 2")
+        raise InputError(f"{path} is a prior of {channels} channels, which {task} does not support; complex images have 2")
     dtype = torch.complex64 if channels == 2 else torch.float32
     mean = given.mean if given.mean is not None else generation.prior_mean(path, dtype.is_complex)
 
@@ -119,7 +119,10 @@ def sample(given: SampleOptions) -> None:
 
 
 def _write(out: Path, name: str, images: Tensor, attributes: Mapping[str, Any]) -> list[Path]:
-    """The images as HDF5, and sheets of them; an interpolation is one row as far as that can be seen."""
+    """Write the images as HDF5 and as contact sheets; an interpolation of up to 8 images is one row.
+
+    Returns the paths.
+    """
     columns = min(len(images), 8) if name == "interpolation" else None
     written = [write_arrays(out / f"{name}.h5", {"samples": images}, attributes), out / f"{name}.png"]
     save_png(written[-1], (colour_sheet if images.ndim == 4 else magnitude_sheet)(images, columns))
@@ -132,7 +135,7 @@ def _write(out: Path, name: str, images: Tensor, attributes: Mapping[str, Any]) 
 def _inpaint(
     given: SampleOptions, draw: Callable[..., Tensor], dtype: torch.dtype, attributes: Mapping[str, Any]
 ) -> list[Path]:
-    """Scaled by the known pixels as scans are by their images, and written in the image's own units."""
+    """Inpaint an image scaled by the 99th percentile of its known pixels; write results in its own units."""
     assert given.image is not None and given.keep is not None
     image, keep = (_read_image(path, given.number_of_slice) for path in (given.image, given.keep))
     image, keep = image.to(dtype), keep.abs() > 0
@@ -152,7 +155,7 @@ def _inpaint(
 
 
 def _around_hole(keep: Tensor) -> tuple[int, int, int] | None:
-    """A square about what is hidden, with a margin; None where that is all over the image."""
+    """A square around the missing pixels, with a margin; None if it would be the whole image."""
     hidden = (~keep).nonzero()
     if not len(hidden):
         return None
@@ -167,13 +170,15 @@ def _around_hole(keep: Tensor) -> tuple[int, int, int] | None:
 def _check_combinations(given: SampleOptions) -> None:
     """Refuse options that contradict each other."""
     if (given.image is None) != (given.keep is None):
-        raise InputError("--inpaint IMAGE and --keep MASK go together: name the image and its known pixels")
+        raise InputError(
+            "--inpaint IMAGE and --keep MASK must be given together: the image, and the mask of its known pixels"
+        )
     if given.image is not None and (others := chosen("interpolate", "size", "base", "border")):
-        raise InputError(f"--inpaint does not go with {', '.join(others)}: leave out either")
+        raise InputError(f"--inpaint cannot be combined with {', '.join(others)}; leave out one of them")
     if given.image is None and (others := chosen("noise_std", "number_of_slice")):
-        raise InputError(f"{', '.join(others)} goes with --inpaint only; leave it out")
+        raise InputError(f"{', '.join(others)}: for --inpaint only; leave it out")
     if given.interpolate is not None and (others := chosen("number")):
-        raise InputError("--interpolate N says how many images there are; leave out --number")
+        raise InputError("--interpolate N sets the number of images; leave out --number")
 
 
 def _check_mask(given: SampleOptions, image: Tensor, keep: Tensor) -> None:
@@ -183,9 +188,9 @@ def _check_mask(given: SampleOptions, image: Tensor, keep: Tensor) -> None:
             f" {tuple(image.shape)}; the mask needs one value for each pixel of the image"
         )
     if not bool(keep.any()):
-        raise InputError(f"--keep {given.keep} has 0 known pixels; those that are not 0 are known")
+        raise InputError(f"--keep {given.keep} is 0 at all pixels; known pixels are those that are not 0")
     if not bool(torch.isfinite(image[keep].abs()).all()):
-        raise InputError(f"--inpaint {given.image} has known pixels that are not finite; hide them with --keep")
+        raise InputError(f"--inpaint {given.image} has known pixels that are not finite; set --keep to 0 there")
     image[~keep] = image[~keep].nan_to_num(0.0)
 
 
@@ -197,7 +202,7 @@ def _read_size(text: str) -> tuple[int, int]:
 
 
 def _read_settings(changes: tuple[str, ...], walk: Method) -> dict[str, Any]:
-    """`key=value` -> the options of a walk, of the types that its classes state."""
+    """The options of a method from texts `key=value`, converted to the types in the signatures of its classes."""
     values = dict(change.partition("=")[::2] for change in changes)
     known = option_names(walk)
     for key, value in values.items():
@@ -212,7 +217,7 @@ def _read_settings(changes: tuple[str, ...], walk: Method) -> dict[str, Any]:
 
 
 def _read_image(path: Path, number: int) -> Tensor:
-    """An image (H, W) from .npy, .png or an HDF5 stack."""
+    """Read an image (H, W) from .npy, .png or an HDF5 stack. Errors: InputError for anything else."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         array = read_stack(path)[0]
     else:
@@ -230,5 +235,5 @@ def _read_image(path: Path, number: int) -> Tensor:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """Colours become their luminance; grey images keep their depth."""
+    """Colour images become grey by luminance; grey images keep their bit depth."""
     return image if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else image.convert("L")
