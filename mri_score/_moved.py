@@ -53,6 +53,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 """Old module -> the modules that hold its names today, within the package."""
 
 RENAMED = {
+    "volumes.unlike_note": "pipeline.facts.out_of_distribution_note",
     "data.fastmri.Sampling": "readers.fastmri.StoredSampling",
     "data.fastmri.fastmri_files": "readers.scan_files",
     "data.phantom.noise_level": "simulation.phantom.noise_std_of_snr",

@@ -71,17 +71,23 @@ class Reconstruction:
     """Of all draws of all slices."""
     means: Tensor | None = None
     """(P, B, H, W) complex: what each walk found of the posterior mean, where it finds more than its draw."""
-    unlike: Tensor | None = None
-    """(P, B): `misfit_ratio` of each walk, near 1 for scans such as the prior's validation images; NaN where no level
-    of it tells. None from methods that do not look, and priors without validation errors.
+    misfit_ratios: Tensor | None = None
+    """(P, B): out-of-distribution score (`misfit_ratio`) of each sample, near 1 for scans like the prior's validation
+    images; NaN for samples without a noise level to judge by. None for methods that do not compute it, and for priors
+    without validation errors.
     """
+
+    @property
+    def unlike(self) -> Tensor | None:
+        """The former name of `misfit_ratios`."""
+        return self.misfit_ratios
 
     def first(self, count: int) -> Reconstruction:
         """The same with only the first `count` draws; its work is that share of the whole."""
         part = Work(*(round(number * count / len(self.samples)) for number in astuple(self.work)))
         means = None if self.means is None else self.means[:count]
-        unlike = None if self.unlike is None else self.unlike[:count]
-        return replace(self, samples=self.samples[:count], means=means, work=part, unlike=unlike)
+        ratios = None if self.misfit_ratios is None else self.misfit_ratios[:count]
+        return replace(self, samples=self.samples[:count], means=means, work=part, misfit_ratios=ratios)
 
     @property
     def image(self) -> Tensor:
@@ -233,7 +239,7 @@ class _Run:
         self.shape = scan.maps.shape[-2:]
         self.images = scan.kspace.new_empty(options.samples, count, *self.shape)
         self.means, self.work = torch.empty_like(self.images), Work()
-        self.unlike = torch.full((options.samples, count), torch.nan)
+        self.misfit_ratios = torch.full((options.samples, count), torch.nan)
         errors = prior.about.get("denoising_errors", {})
         self.expected = {float(sigma): float(error) for sigma, error in errors.items()}
         self.operator: LinearOperator | None = None
@@ -267,7 +273,7 @@ class _Run:
         self.means[draws, items] = mean
         ratio = misfit_ratio(posterior.errors, self.expected, self.prior.sd) if self.expected else None
         if ratio is not None:
-            self.unlike[draws, items] = ratio.float().cpu()
+            self.misfit_ratios[draws, items] = ratio.float().cpu()
         self.work += Work(counted.calls, counted.products, operator.iterations - before)
 
     def _operator(self, items: Tensor) -> LinearOperator:
@@ -290,8 +296,8 @@ class _Run:
         assert self.scan.scale is not None
         scale = self.scan.scale.reshape(-1, 1, 1)
         weight = coil_weight(self.scan).expand(self.count, -1, -1)
-        unlike = None if bool(self.unlike.isnan().all()) else self.unlike
-        return Reconstruction(self.images * scale, weight, self.maps, self.scan, self.work, self.means * scale, unlike)
+        ratios = None if bool(self.misfit_ratios.isnan().all()) else self.misfit_ratios
+        return Reconstruction(self.images * scale, weight, self.maps, self.scan, self.work, self.means * scale, ratios)
 
 
 def _operator(

@@ -29,12 +29,12 @@ def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, st
     found = []
     for number in np.linspace(0, file.slices - 1, min(slices, file.slices)).round().astype(int).tolist():
         walk = sample_posterior(scan.acquisition(number), prior, steps=steps, samples=1, slices=[number])
-        if walk.unlike is None:
+        if walk.misfit_ratios is None:
             raise InputError(
                 f"{DEFAULT_METHOD} found nothing to compare: the prior's record needs denoising_errors (train it with"
                 " validation images), and the walk levels between 0.03 and 1 (take more --steps)"
             )
-        found.append(float(walk.unlike[0, 0]))
+        found.append(float(walk.misfit_ratios[0, 0]))
     return found
 
 

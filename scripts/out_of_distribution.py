@@ -166,7 +166,7 @@ def real_score(subject: Subject, prior: NetworkPrior, samples: int) -> Score:
 
 
 def misfit_of(found: Reconstruction) -> float:
-    return math.nan if found.unlike is None else float(found.unlike.nanmean())
+    return math.nan if found.misfit_ratios is None else float(found.misfit_ratios.nanmean())
 
 
 def row(name: str, scores: Sequence[Score], threshold: float | None) -> str:

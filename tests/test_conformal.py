@@ -1,4 +1,4 @@
-"""A fitted factor covers what it promises on slices that it never saw, whatever the spread was worth before."""
+"""Conformal intervals have their nominal coverage on new slices, whatever the calibration of the draws was."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_the_factor_of_a_known_gaussian_is_its_quantile():
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.4, 2.5])
-def test_other_slices_are_covered_as_promised(spread):
+def test_other_slices_have_the_nominal_coverage(spread):
     factor = conformal_factor(slices(range(60), spread), 0.9)
     others = slices(range(60, 200), spread)
     assert 0.87 < covered(others, factor) < 0.93
     if spread != 1:
-        assert abs(covered(others, 1.645) - 0.9) > 0.05  # what the draws alone would have promised
+        assert abs(covered(others, 1.645) - 0.9) > 0.05  # the coverage of the draws' own intervals
 
 
 def test_the_guarantee_holds_on_average_over_small_fits():
@@ -77,7 +77,7 @@ def test_units_count_alike_however_many_pixels_they_hold():
     assert factor == pytest.approx(4 * (2 * 0.75 * 101 / 100 - 1), abs=0.01)
 
 
-def test_too_few_units_or_a_wrong_level_promise_nothing():
+def test_too_few_units_or_a_wrong_level_are_refused():
     scores = slices(range(8))
     with pytest.raises(InputError, match="at least 9 are needed"):
         conformal_factor(scores, 0.9)
@@ -169,7 +169,7 @@ def test_the_command_line_fits_writes_and_refuses(tmp_path):
         inside = truth > 0.3 * np.percentile(truth, 99)
         rate = np.mean((np.abs(found["reconstruction"][()] - truth) <= interval)[inside])
         assert rate == pytest.approx(found.attrs["interval_coverage_magnitude"], abs=0.1)
-    assert "Intervals with a promise" in (tmp_path / "out/report/index.html").read_text()
+    assert "Conformal intervals" in (tmp_path / "out/report/index.html").read_text()
     assert "samples 3, but this run has samples 2" in mri_score(*run, *quick, "--samples", 2, code=2)
     replace(intervals, prior_sha256="0").write(file)
     assert "prior_sha256" in mri_score(*run, *quick, code=2)

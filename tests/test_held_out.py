@@ -134,9 +134,10 @@ def test_the_check_ranks_methods_and_leaves_the_reconstruction_alone(tmp_path):
         assert (plain["reconstruction_complex"][()] == checked["reconstruction_complex"][()]).all()
         assert (plain["mask"][()] == checked["mask"][()]).all()
         assert checked.attrs["held_out"] == "2 lines"
-        figure = f"misfit {checked.attrs['held_out_misfit']:.2f} of the noise, {checked.attrs['held_out_ratio']:.2f}"
+        misfit, ratio = (checked.attrs[f"held_out_{name}"] for name in ("misfit", "ratio"))
+        figure = f"misfit {misfit:.2f} (1 is noise alone), {ratio:.2f} times the expected"
         assert figure in output
-    lines = [line for line in output.splitlines() if "left-out samples by" in line]
+    lines = [line for line in output.splitlines() if "left-out samples, " in line]
     misfits = [float(line.split("misfit ")[1].split()[0]) for line in lines]
     assert len(misfits) == 3 and min(misfits) > 1
     assert "2 lines left out" in (tmp_path / "b/report/index.html").read_text()

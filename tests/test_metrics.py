@@ -215,7 +215,7 @@ FAULTS = {
     "nan": (lambda path: write(path, "reconstruction", np.full((2, 17, 17), np.nan)), "not finite"),
     "link": (outside_link, "is a link"),
     "outside storage": (outside_storage, "not a plain dataset"),
-    "size bomb": (claimed_size, "never written"),
+    "size bomb": (claimed_size, "which are not in the file"),
 }
 
 

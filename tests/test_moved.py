@@ -48,7 +48,7 @@ NAMES = {
     "schedules": "Schedule Geometric Karras LogNormal VP SubVP Uniform Automatic AboveNoise",
     "score": "ScoreModel NetworkPrior CountedPrior GaussianPrior MixturePrior PRECONDITIONINGS find_precision",
     "subject": "Subject Subjects",
-    "volumes": "Options Volume reconstruct_volume BASELINES OPERATORS ahead counted unlike_note",
+    "volumes": "Options Volume reconstruct_volume BASELINES OPERATORS ahead counted",
 }
 """What could be imported from each module before it was renamed."""
 

@@ -1,4 +1,4 @@
-"""Pictures show the right greys, and the report is one safe page that needs nothing but itself."""
+"""Pictures show the right greys, and the report is one safe, self-contained page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mri_score.errors import InputError
 from mri_score.evaluation import panel as pictures
 from mri_score.evaluation.panel import choose_zoom, display_window, panel, picture, save_png, zoomed
 from mri_score.evaluation.report import (
+    IntervalCheck,
     MethodScores,
-    Promise,
     Report,
     SliceFigures,
     Table,
@@ -142,7 +142,7 @@ def page(tmp_path):
         notes=["maps <b>from</b> full k-space"],
         tables=[score_table("|MVUE| from full k-space", METHODS), score_table("RSS", METHODS)],
         calibration=EnsembleCalibration(draws=8, spread_skill=0.934, coverage={0.5: 0.487, 0.95: 0.931}),
-        promise=Promise(0.9, {"magnitude": 1.83}, {"magnitude": 0.897}, "88 slices of 1 volume"),
+        intervals=IntervalCheck(0.9, {"magnitude": 1.83}, {"magnitude": 0.897}, "88 slices of 1 volume"),
         held_out=Table("5 lines left out", ["Method", "Misfit"], [["CG-SENSE", "4.64"]]),
         slices=[SliceFigures("slice 3", picture(RAMP), [picture(RAMP), picture(1 - RAMP)], [picture(RAMP[:9])] * 2)],
     )
@@ -182,14 +182,14 @@ def test_a_flip_book_turns_by_keyboard_and_its_two_stacks_hold_the_same_draws(pa
     assert draws == [f"slice 3: draw {n}{end}" for end in ("", ", the framed square") for n in (1, 2)]
 
 
-def test_a_promise_without_a_truth_has_no_bar(tmp_path):
-    report = Report("scan", {}, promise=Promise(0.9, {"magnitude": 1.83}, {}, "88 slices"))
+def test_intervals_without_a_truth_have_no_bar(tmp_path):
+    report = Report("scan", {}, intervals=IntervalCheck(0.9, {"magnitude": 1.83}, {}, "88 slices"))
     text = write_report(tmp_path, report).read_text(encoding="utf-8")
-    assert "1.83" in text and "90 % are promised" in text and "88 slices" in text and "<rect" not in text
+    assert "1.83" in text and "Nominal coverage: 90 % (dark mark). Fitted on 88 slices" in text and "<rect" not in text
 
 
 def test_a_report_without_truth_has_no_scores(tmp_path):
     report = Report("scan", {"File": "scan.h5"}, slices=[SliceFigures("slice 0", picture(RAMP))])
     text = write_report(tmp_path, report).read_text(encoding="utf-8")
     assert "PSNR" not in text and "spread / skill" not in text and '<input type="range"' not in text
-    assert "promise" not in text and "left-out" not in text
+    assert "Conformal intervals" not in text and "left-out" not in text

@@ -91,7 +91,7 @@ def test_slices_that_share_batches_are_slices_alone(path, options, sizes, monkey
             one, other = one["CG-SENSE"], other["CG-SENSE"]
         assert len(one) == SLICES and difference(torch.stack(one), torch.stack(other)) < 1e-4
     assert found.noise == alone.noise and found.facts == alone.facts and set(found.seconds) == set(alone.seconds)
-    assert found.unlike == pytest.approx(alone.unlike, rel=1e-4)
+    assert found.misfit_ratios == pytest.approx(alone.misfit_ratios, rel=1e-4)
     for title, misfit in alone.held_out.items():
         assert found.held_out[title].misfit == pytest.approx(misfit.misfit, rel=1e-4)
 

@@ -19,9 +19,9 @@ GAP = 2
 
 
 def tiled(images: Images, columns: int | None = None) -> NDArray:
-    """Images (N, H, W), complex or real, row by row on one (rows (H + GAP) - GAP, columns (W + GAP) - GAP) sheet.
+    """Arrange images (N, H, W), complex or real, row by row on one sheet, with `GAP` black pixels between them.
 
-    columns: as square a sheet as N allows by default.
+    columns: images per row; by default about sqrt(N). Returns (rows (H + GAP) - GAP, columns (W + GAP) - GAP).
     Errors: InputError for no images, and for another number of axes.
     """
     stack = as_numpy(images)
@@ -37,16 +37,16 @@ def tiled(images: Images, columns: int | None = None) -> NDArray:
 
 
 def magnitude_sheet(images: Images, columns: int | None = None) -> bytes:
-    """A grey PNG; black is 0, white the 99.5th percentile of all images together."""
+    """The magnitudes of images (N, H, W) as a grey PNG; black is 0, white the 99.5th percentile of all images."""
     return picture(tiled(images, columns), _window(images))
 
 
 def phase_sheet(images: Images, columns: int | None = None) -> bytes:
-    """A colour PNG: the phase is the hue, red for 0 and cyan for pi, the magnitude the brightness."""
+    """The phases of images (N, H, W) as a colour PNG: hue is phase (red 0, cyan pi), brightness is magnitude."""
     sheet = tiled(images, columns)
     white = _window(images)[1]
     hue = np.angle(sheet) / (2 * np.pi) % 1
-    bright = np.clip(np.abs(sheet) / white, 0, 1) ** 0.5  # what lies in the dark has a phase too
+    bright = np.clip(np.abs(sheet) / white, 0, 1) ** 0.5  # the root makes the phase of dark regions visible
     return _colours(hsv_to_rgb(np.stack([hue, np.full_like(bright, 0.75), bright], -1)))
 
 
@@ -62,6 +62,6 @@ def _colours(sheet: NDArray) -> bytes:
 
 
 def _window(images: Images) -> tuple[float, float]:
-    """Of all images as one, without the gaps."""
+    """Black and white levels of all images together, without the gaps."""
     stack = as_numpy(images)
     return display_window(stack.reshape(-1, stack.shape[-1]))

@@ -1,4 +1,4 @@
-"""Scores of a folder of reconstructions against a folder of targets, as fastMRI's evaluate counts them."""
+"""Scores of a folder of reconstructions against a folder of targets, as in fastMRI's evaluate script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mri_score.evaluation.metrics import METRICS, centre_crop, volume_scores
 ATTRIBUTES = ("acquisition", "acceleration")
 
 MOST_COMPRESSED = 2000
-"""Deflate reaches about 1000 to 1; a file that claims more holds no such data."""
+"""Largest plausible compression ratio (deflate reaches about 1000); above it the declared data are not in the file."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,12 @@ def score_folders(
 ) -> FolderScores:
     """Score every target_dir/*.h5 against the file of the same name in predictions_dir.
 
-    Dataset `target` ("reconstruction_rss", or "reconstruction_esc" for single-coil files) against dataset
-    `reconstruction`, both (slices, rows, columns) and cropped about the centre to W x W, W the target's columns.
-    `acquisition` and `acceleration` keep only the files whose attribute is equal; fastMRI's training files carry no
-    `acceleration`, so a target without one is asked for its prediction's.
-    Errors: InputError for a missing prediction, a broken or mis-shaped file, and a choice that leaves no file.
+    target: dataset of the target files, "reconstruction_rss", or "reconstruction_esc" for single-coil files. It is
+    compared with the dataset `reconstruction` of the predictions; both are (slices, rows, columns) and are cropped
+    about the centre to W x W, where W is the number of columns of the target. acquisition, acceleration: score only
+    files whose attribute of that name is equal; the acceleration comes from the prediction if the target file has none,
+    as in fastMRI's training set.
+    Errors: InputError for a missing prediction, a broken file, wrong shapes, and if no file is left to score.
     """
     target_dir, predictions_dir = Path(target_dir), Path(predictions_dir)
     volumes: dict[str, dict[str, float]] = {}
@@ -65,7 +66,7 @@ def score_folders(
             continue
         volumes[path.name] = _scores(prediction_path, truth, prediction)
     if not volumes:
-        known = f"the files have {', '.join(sorted(seen))}" if seen else "it holds no *.h5 file"
+        known = f"the files have {', '.join(sorted(seen))}" if seen else "it has no *.h5 file"
         raise InputError(f"{target_dir} has no volume to score; {known}")
     return FolderScores(volumes)
 
@@ -99,7 +100,7 @@ def _scores(path: Path, truth: NDArray, prediction: NDArray) -> dict[str, float]
 
 
 def _read(path: Path, name: str) -> tuple[NDArray, dict[str, str]]:
-    """One real volume of an HDF5 file, and its ATTRIBUTES."""
+    """Read one real volume of an HDF5 file, and its ATTRIBUTES."""
     try:
         with h5py.File(path, "r") as file:
             volume = _dataset(file, path, name)[()]
@@ -111,12 +112,12 @@ def _read(path: Path, name: str) -> tuple[NDArray, dict[str, str]]:
 
 
 def _text(attribute: Any) -> str:
-    """HDF5 holds text as bytes or as a string, and files differ; numbers become text too."""
+    """An attribute as text: HDF5 files store text as bytes or str, and numbers as numbers."""
     return str(np.asarray(attribute).astype(str).item())
 
 
 def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """A dataset that lies in this very file: links and external storage could read any file of this machine."""
+    """A dataset stored in this file itself. Links and external storage are refused: they could read any other file."""
     if name not in file:
         raise InputError(f"{path} has no dataset {name!r}; it has {', '.join(sorted(file)) or 'none'}")
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -129,5 +130,7 @@ def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
             f"{path}: {name!r} is {data.dtype} of shape {data.shape}; it needs real (slices, rows, columns)"
         )
     if data.nbytes > MOST_COMPRESSED * data.id.get_storage_size():
-        raise InputError(f"{path}: {name!r} claims {data.nbytes} bytes that were never written; copy the file again")
+        raise InputError(
+            f"{path}: {name!r} declares {data.nbytes} bytes, which are not in the file; copy the file again"
+        )
     return data

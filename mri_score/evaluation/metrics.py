@@ -20,26 +20,35 @@ WINDOW = 7
 
 
 def mse(truth: Images, prediction: Images, inside: Images | None = None) -> float:
-    """mean |truth - prediction|^2 over the volume or over the pixels `inside`, in the truth's units squared."""
+    """mean |truth - prediction|^2 over the volume or over the pixels `inside`, in the truth's units squared.
+
+    Shapes and errors as in `volume_scores`.
+    """
     truth, prediction, inside = _volumes(truth, prediction, inside)
     return float(np.mean(np.square(truth - prediction)[inside]))
 
 
 def nmse(truth: Images, prediction: Images, inside: Images | None = None) -> float:
-    """||truth - prediction||^2 / ||truth||^2 over the volume or over the pixels `inside`."""
+    """||truth - prediction||^2 / ||truth||^2 over the volume or over the pixels `inside`.
+
+    Shapes and errors as in `volume_scores`.
+    """
     truth, prediction, inside = _volumes(truth, prediction, inside)
     return float(np.sum(np.square(truth - prediction)[inside]) / np.sum(np.square(truth)[inside]))
 
 
 def psnr(truth: Images, prediction: Images, inside: Images | None = None) -> float:
-    """10 log10(max(truth)^2 / mse) in dB; the maximum is the volume's, `inside` or not; equal images give inf."""
+    """10 log10(max(truth)^2 / mse) in dB, with the mse over the volume or over the pixels `inside`.
+
+    The maximum is always that of the whole volume. Equal images give inf. Shapes and errors as in `volume_scores`.
+    """
     truth, prediction, inside = _volumes(truth, prediction, inside)
     error = np.mean(np.square(truth - prediction)[inside])
     return float(10 * np.log10(truth.max() ** 2 / error)) if error else float("inf")
 
 
 def magnitude_psnr(truth: Images, image: Images) -> float:
-    """PSNR of the magnitudes of complex images (H, W) or (S, H, W), in the foreground of the truth."""
+    """PSNR (dB) of the magnitudes of images (H, W) or (S, H, W), inside the `foreground` of the truth."""
     target, found = (np.abs(as_numpy(one)) for one in (truth, image))
     target, found = (one[None] if one.ndim == 2 else one for one in (target, found))
     return psnr(target, found, foreground(target))
@@ -48,9 +57,9 @@ def magnitude_psnr(truth: Images, image: Images) -> float:
 def ssim(truth: Images, prediction: Images, inside: Images | None = None) -> float:
     """Mean structural similarity of the slices: 7 x 7 uniform window, sample covariance, range = volume maximum.
 
-    With `inside`: the mean of the similarity map over those pixels. Either way only pixels whose window lies
-    wholly in the slice count, so that `inside` of all ones changes nothing.
-    Errors: InputError for slices smaller than the window.
+    With `inside`, the mean of the similarity map over those pixels. Pixels whose window is not completely inside the
+    slice are left out in both cases. Shapes as in `volume_scores`.
+    Errors: InputError as in `volume_scores`, and for slices smaller than the window.
     Reference: Wang et al., Image quality assessment, IEEE TIP 2004; Zbontar et al., fastMRI, arXiv 1811.08839.
     """
     truth, prediction, inside = _volumes(truth, prediction, inside)
@@ -69,18 +78,22 @@ METRICS = {"psnr": psnr, "ssim": ssim, "nmse": nmse, "mse": mse}
 
 
 def volume_scores(truth: Images, prediction: Images, inside: Images | None = None) -> dict[str, float]:
-    """PSNR (dB), SSIM, NMSE and MSE of one volume, over all pixels or those `inside`.
+    """PSNR (dB), SSIM, NMSE and MSE of one volume.
 
-    Shapes: (S, H, W) each; complex images are scored by magnitude; images of two sizes are both cropped about the
-    centre, from (N - n) // 2 as fastMRI does, to the common one. Equal images: PSNR inf, SSIM 1, NMSE 0.
+    truth, prediction: (S, H, W), real or complex (then the magnitude is scored), in the same units. inside: bool
+    (S, H, W), the pixels to score; None means all. Arrays of different H, W are cropped about the centre to the common
+    size, from (N - n) // 2 as in fastMRI. Equal images give PSNR inf, SSIM 1, NMSE 0.
     Errors: InputError for other numbers of axes or slices, values that are not finite, a truth that is zero
-    everywhere (it gives no range) and an empty foreground.
+    everywhere, and an empty foreground.
     """
     return {name: metric(truth, prediction, inside) for name, metric in METRICS.items()}
 
 
 def foreground(rss: Images) -> NDArray[np.bool_]:
-    """Where a volume (S, H, W) shows an object: RSS > 0.15 of the volume's 99th percentile, holes filled per slice."""
+    """Mask (S, H, W) of the object: RSS > 0.15 of the volume's 99th percentile, holes filled slice by slice.
+
+    rss: (S, H, W), any units. Errors: InputError for another shape, or values that are not finite.
+    """
     rss = _magnitude("the RSS image", rss)
     return np.stack([binary_fill_holes(one) for one in rss > 0.15 * np.percentile(rss, 99)])
 
@@ -88,10 +101,10 @@ def foreground(rss: Images) -> NDArray[np.bool_]:
 def complex_nrmse(coil_images: Images, maps: Images, prediction: Images, inside: Images | None = None) -> float:
     """||prediction - t|| / ||t|| of complex images, phase included, with t = sum_c conj(maps_c) coil_images_c.
 
-    The truth's coil images are projected onto the maps that the reconstruction used, because maps from fewer
-    calibration lines carry another phase. `prediction` has the units of `coil_images`.
-    Shapes: coil_images, maps (S, C, H, W), prediction and inside (S, H, W).
-    Two sizes are cropped as in `volume_scores`.
+    The fully sampled coil images are combined with the maps of the reconstruction, because maps from fewer calibration
+    lines have a different phase. `prediction` has the units of `coil_images`.
+    Shapes: coil_images, maps (S, C, H, W), prediction and inside (S, H, W); different sizes are cropped as in
+    `volume_scores`.
     Errors: InputError where shapes do not fit, values are not finite, or the projected truth is zero.
     """
     coil_images, maps, prediction = (as_numpy(x) for x in (coil_images, maps, prediction))
@@ -113,10 +126,11 @@ def bootstrap_interval(
     seed: int = 0,
     resamples: int = 10_000,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of one value a volume.
+    """Percentile bootstrap interval (low, high) of the mean of values, one per volume.
 
-    With `groups` (a patient's name for each volume) whole groups are drawn, because volumes of one patient are not
-    independent. A single volume or group has no interval: (nan, nan).
+    groups: a label for each value, such as the patient; then whole groups are resampled, because volumes of one patient
+    are not independent. level: of the interval. seed: of the resampling. resamples: their number.
+    A single volume or group gives (nan, nan).
     Errors: InputError for values that are not finite or groups of another number.
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
@@ -138,17 +152,17 @@ def bootstrap_interval(
 
 
 def centre_crop(image: NDArray, shape: Sequence[int]) -> NDArray:
-    """The middle of the last two axes, from (N - n) // 2 as fastMRI crops images."""
+    """The central (rows, columns) of the last two axes, from (N - n) // 2 as in fastMRI."""
     rows, columns = ((large - small) // 2 for large, small in zip(image.shape[-2:], shape, strict=True))
     return image[..., rows : rows + shape[0], columns : columns + shape[1]]
 
 
 def _volumes(truth: Images, prediction: Images, inside: Images | None) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """What is scored: magnitudes and the pixels that count, checked and cropped to one size."""
+    """Magnitudes of both and the mask of pixels to score, checked and cropped to one size."""
     truth, prediction = _magnitude("the truth", truth), _magnitude("the prediction", prediction)
     truth, prediction, chosen = _same_size(truth, prediction, inside)
     if truth.max() <= 0:
-        raise InputError("the truth is zero everywhere: its maximum gives the metrics no range")
+        raise InputError("the truth is zero everywhere: the metrics need its maximum as their range")
     if not truth[chosen].any():
         raise InputError("the truth is zero at every pixel of the foreground; give another foreground")
     return truth, prediction, chosen
@@ -178,5 +192,5 @@ def _magnitude(name: str, image: Images) -> Array:
 
 
 def as_numpy(image: Images) -> NDArray:
-    """An array of either kind, on any device, as NumPy's."""
+    """A NumPy array or torch tensor, on any device, as a NumPy array."""
     return image.detach().cpu().resolve_conj().numpy() if isinstance(image, Tensor) else np.asarray(image)

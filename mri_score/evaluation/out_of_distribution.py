@@ -1,4 +1,4 @@
-"""How unlike what a prior knows a scan looks: the denoiser's error on it, over that on validation images."""
+"""Out-of-distribution score of a scan: the denoiser's error on it relative to the error on validation images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from torch import Tensor
 from mri_score.errors import InputError
 
 LEVELS = (0.03, 1.0)
-"""The sigmas that count, both ends with them: below the noise decides, above the prior's mean."""
+"""Range of sigma used for the score, ends included. Below it the noise dominates, above it the prior's mean."""
 
 
 def expected_error(sigma: Any, errors: Mapping[float, float], sd: float) -> Any:
-    """Mean square error of each real component of a denoised validation image, interpolated in log sigma.
+    """Mean squared error of a denoised validation image, each real component, interpolated in log sigma.
 
-    errors: at some sigmas, in units of sigma^2 sd^2 / (sigma^2 + sd^2), as validation logs them.
+    sigma: noise levels, any shape. errors: noise level -> error at that level in units of
+    sigma^2 sd^2 / (sigma^2 + sd^2), as logged in validation. sd: the prior's standard deviation. Returns the shape of
+    sigma.
     """
     sigmas = sorted(errors)
     logs = np.interp(np.log(sigma), np.log(sigmas), np.log([errors[one] for one in sigmas]))
@@ -28,14 +30,15 @@ def expected_error(sigma: Any, errors: Mapping[float, float], sd: float) -> Any:
 def misfit_ratio(
     levels: Sequence[tuple[Tensor | float, Tensor, Tensor]], errors: Mapping[float, float], sd: float
 ) -> Tensor | None:
-    """sum_l w_l r_l^2 / sum_l w_l e_l over the levels of a walk: near 1 for truth plus noise on validation images.
+    """Out-of-distribution score: sum_l w_l r_l^2 / sum_l w_l e_l over noise levels l; near 1 for validation images.
 
-    levels: sigma, r^2 and n, where r^2 is the denoiser's mean square error as the samples show it and n, in the same
-    units, the noise of the samples that was taken off to find it. e is the error expected at that sigma, and
-    w = 1 / (e + n): where the noise is far above the error, a slightly wrong noise level would be all that r^2 shows.
-    Shapes: sigma () or (B,), r^2, n and the ratio (B,). None where no level counts, NaN for items of which none does.
+    levels: for each level (sigma, r^2, n). r^2 is the denoiser's mean squared error estimated from k-space, n the noise
+    variance, in the same units, that was subtracted to get it. e_l is the `expected_error` at that sigma. The weight
+    w = 1 / (e + n) is small where n is far above e, since there a slightly wrong noise level would dominate r^2.
+    errors, sd: as in `expected_error`. Shapes: sigma () or (B,); r^2, n and the result (B,).
+    Returns None if no level lies within `LEVELS`; NaN for single items without such a level.
     """
-    found, known = [], []
+    found, reference = [], []
     for sigma, error, noise in levels:
         sigmas = torch.as_tensor(sigma).double().cpu().expand(len(error))
         counts = (sigmas >= LEVELS[0]) & (sigmas <= LEVELS[1])
@@ -43,16 +46,16 @@ def misfit_ratio(
             expected = torch.as_tensor(expected_error(sigmas.numpy(), errors, sd)).to(error)
             weight = counts.to(error) / (expected + noise)
             found.append(weight * error)
-            known.append(weight * expected)
-    return torch.stack(found).sum(0) / torch.stack(known).sum(0) if found else None
+            reference.append(weight * expected)
+    return torch.stack(found).sum(0) / torch.stack(reference).sum(0) if found else None
 
 
 def threshold_at(acceleration: float, thresholds: Mapping[str, float] | None) -> float | None:
-    """The ratio above which a scan is unlike what the prior knows, at this acceleration; None where none is known.
+    """The out-of-distribution score above which a scan gets a warning, at this acceleration; None if not calibrated.
 
-    thresholds: by acceleration, as `scripts/calibrate_ood.py` writes them; interpolated in log R, and beyond both ends
-    the nearest. They rise with R: the fewer the lines, the farther a walk is from the truth plus noise that the
-    denoiser's expected errors are of. Errors: InputError where they are something else.
+    thresholds: acceleration R -> score, as written by `scripts/calibrate_ood.py`; interpolated in log R, constant
+    beyond both ends. They rise with R, because with fewer lines the iterates differ more from a noisy ground truth, for
+    which the expected errors were measured. Errors: InputError for malformed thresholds.
     """
     if not thresholds:
         return None
@@ -63,7 +66,7 @@ def threshold_at(acceleration: float, thresholds: Mapping[str, float] | None) ->
     if not known or known[0][0] <= 0:
         raise InputError(
             f"the prior's record has about.ood_thresholds {thresholds!r}; it should give a ratio for each acceleration,"
-            " such as {'4': 4.6}: write it with scripts/calibrate_ood.py, or take it out"
+            " such as {'4': 4.6}: write it with scripts/calibrate_ood.py, or remove it"
         )
     factors, ratios = zip(*known, strict=True)
     return float(np.interp(np.log(acceleration), np.log(factors), ratios))

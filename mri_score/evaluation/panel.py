@@ -1,4 +1,4 @@
-"""Pictures of one slice: the panel that compares methods, and single grey images for the report."""
+"""Pictures of one slice: a panel that compares methods, and single grey images for the report."""
 
 from __future__ import annotations
 
@@ -33,12 +33,15 @@ DPI = 130
 
 
 def display_window(image: Images) -> tuple[float, float]:
-    """Black and white of a picture: 0 and the 99.5th percentile of the magnitude."""
+    """Black and white levels (low, high) of a picture: 0 and the 99.5th percentile of the magnitude."""
     return 0.0, float(np.percentile(_magnitude("the image", image), 99.5)) or 1.0
 
 
 def picture(image: Images, window: tuple[float, float] | None = None) -> bytes:
-    """An image (H, W), complex ones by magnitude, as a grey PNG, one pixel a pixel."""
+    """The magnitude of an image (H, W) as a grey PNG of the same size. window: black and white level.
+
+    Errors: InputError for another shape, or values that are not finite.
+    """
     image = _magnitude("the image", image)
     low, high = window or display_window(image)
     grey = np.clip((image - low) / (high - low), 0, 1) * 255
@@ -56,13 +59,15 @@ def panel(
     zoom: Zoom | None = None,
     gain: float | None = None,
 ) -> bytes:
-    """A PNG of one slice: truth, each of `images`, error of the last of them, std; below, the same enlarged.
+    """A PNG of one slice: truth, each of `images`, |error| of the last of them, std; below, a part of each enlarged.
 
-    All images share black = 0 and white = 99.5th percentile of the truth, or of the last image without one. Error
-    (of magnitudes) and std share a colour bar from 0 to white / gain, in % of white, so that one can see whether
-    the std foretells the error; the bar states `gain`, by default the largest of GAINS that clips at most 0.5 %.
-    `images` maps titles to (H, W), reconstruction last; `captions` maps titles ("truth" too) to a second line such
-    as PSNR and SSIM; `zoom` is (first row, first column, side), by default that of `choose_zoom`.
+    images: title -> (H, W), the reconstruction last. truth, std: (H, W) in the same units. captions: title ("truth"
+    included) -> a second line, such as PSNR and SSIM. zoom: (first row, first column, side) of the enlarged square, by
+    default from `choose_zoom`. gain: magnification of the error, by default the largest of GAINS that clips at most
+    0.5 % of the pixels.
+    All images share black = 0 and white = 99.5th percentile of the truth, or of the last image if there is no truth.
+    Error (of magnitudes) and std share a colour bar from 0 to white / gain, in % of white, so that they can be
+    compared.
     Errors: InputError for no image, or images of different shapes.
     """
     if not images:
@@ -94,7 +99,7 @@ def panel(
 
 
 def save_png(path: str | Path, png: bytes) -> None:
-    """Write what `panel` or `picture` gave, whole."""
+    """Write the PNG bytes of `panel` or `picture`; the file appears complete or not at all."""
     with whole_file(path) as part:
         part.write_bytes(png)
 
@@ -105,13 +110,16 @@ def _gain(maps: Mapping[str, Magnitude], white: float) -> float:
 
 
 def choose_zoom(image: Images, std: Images | None = None) -> Zoom:
-    """A square a third wide: where the mean square of the std is largest, without a std the middle of the object."""
+    """A square (first row, first column, side), a third of the image wide: where the mean square of std is largest.
+
+    Without std, around the middle of the object. Shapes: image and std (H, W).
+    """
     image = _magnitude("the image", image)
     side = max(min(image.shape) // 3, 1)
     last = np.array(image.shape) - side
     if std is not None:
         power = uniform_filter(_magnitude("std", std) ** 2, side, mode="constant")
-        half = side // 2  # of a square whose first pixel is `half` before the one that holds its mean
+        half = side // 2  # the mean of a square is stored `half` after its first pixel
         inside = power[half : half + last[0] + 1, half : half + last[1] + 1]
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
         return int(row), int(column), side
@@ -151,7 +159,7 @@ def _draw(axes: Axes, image: Magnitude, colours: str, top: float) -> None:
 
 
 def _write(axes: Axes, title: str, caption: str | None) -> None:
-    """The title above an image, and under it in a quieter ink the caption."""
+    """Write the title above an image, and the caption below the title in grey."""
     style: dict[str, Any] = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
     axes.annotate(title, xytext=(0, 4 if caption is None else 17), color=INK, fontsize=10.5, **style)
     if caption is not None:

@@ -1,4 +1,4 @@
-"""The report of a reconstruction: one HTML file that needs nothing but itself."""
+"""The report of a reconstruction: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
 
 @dataclass(frozen=True)
 class MethodScores:
-    """What one method scored against one target, as `volume_scores` gives it, inside the foreground and over all."""
+    """Scores of one method against one target, from `volume_scores`: inside the foreground, and of the whole image."""
 
     method: str
     foreground: Mapping[str, float]
@@ -29,7 +29,7 @@ class MethodScores:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text: `spans` are the (title, columns) of the row above `columns`, `best` the cells in bold."""
+    """A table of text. `spans`: titles above the header and the columns they span; `best`: (row, column) in bold."""
 
     caption: str
     columns: Sequence[str]
@@ -39,19 +39,22 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Promise:
-    """Intervals of a promised `level`: for each target the factor, and where it is known the share that they kept."""
+class IntervalCheck:
+    """Conformal intervals of one volume, and their coverage."""
 
     level: float
+    """Nominal coverage."""
     factors: Mapping[str, float]
-    kept: Mapping[str, float]
+    """Target ("magnitude", "component") -> factor for the standard deviation."""
+    coverage: Mapping[str, float]
+    """Target -> share of the foreground that is covered; empty without ground truth."""
     fitted: str
-    """On what, such as "88 slices of 1 volume at acceleration 4.00"."""
+    """The data of the fit, such as "88 slices of 1 volume at acceleration 4.00"."""
 
 
 @dataclass(frozen=True)
 class SliceFigures:
-    """The pictures of one slice as PNG bytes: `panel`, the flip-book's `samples`, and their `zooms`."""
+    """Pictures of one slice, as PNG bytes: the panel, each sample for the flip-book, and each sample enlarged."""
 
     title: str
     panel: bytes
@@ -61,10 +64,10 @@ class SliceFigures:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows, in the order of the page; what is empty is left out.
+    """Content of a report, in the order of the page; empty parts are left out.
 
-    `facts` says what was run (name -> text); names that mention the patient are left out. `notes` are warnings
-    that a reader must see before the figures; `held_out` says how methods predict samples that were left out.
+    facts: name -> text about the run; names that contain "patient" are not printed. notes: warnings, shown before all
+    figures. held_out: table of how well each method predicts left-out samples.
     """
 
     title: str
@@ -72,13 +75,16 @@ class Report:
     notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
     calibration: EnsembleCalibration | None = None
-    promise: Promise | None = None
+    intervals: IntervalCheck | None = None
     held_out: Table | None = None
     slices: Sequence[SliceFigures] = ()
 
 
 def score_table(target: str, methods: Sequence[MethodScores]) -> Table:
-    """The metric table against one target, such as "|MVUE| from full k-space": a row a method, the best in bold."""
+    """The table of scores against one target, such as "|MVUE| from full k-space": one row per method, the best in bold.
+
+    target: name of the ground-truth image, for the caption. methods: scores in the order of the rows.
+    """
     places = [(region, metric) for region in ("foreground", "whole") for metric in FORMATS]
     values = [[getattr(one, region)[metric] for region, metric in places] for one in methods]
     best = set()
@@ -100,10 +106,10 @@ def score_table(target: str, methods: Sequence[MethodScores]) -> Table:
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
-    """Write folder/index.html, pictures inside; return its path.
+    """Write folder/index.html with all pictures embedded; return its path.
 
-    Every text is escaped, the page forbids itself all network, and scripts only turn the flip-books.
-    Errors: InputError where the folder cannot be written.
+    All text is escaped, the page's content security policy blocks network access, and its only script turns the pages
+    of the flip-books. Errors: InputError where the folder cannot be written.
     """
     path = Path(folder) / "index.html"
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -1,4 +1,4 @@
-"""Is the spread of the draws the error that they make: spread to skill, and coverage of intervals."""
+"""Calibration of draws (samples of the posterior): spread-skill ratio, and coverage of intervals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LEVELS = (0.5, 0.8, 0.95)
 
 @dataclass(frozen=True)
 class EnsembleCalibration:
-    """The two answers for one ensemble against one truth."""
+    """Calibration of one ensemble of draws against one truth."""
 
     draws: int
     spread_skill: float
-    """1 when calibrated, below 1 when the draws are too sure of themselves."""
+    """1 if calibrated, below 1 if the draws are overconfident."""
     coverage: Mapping[float, float]
     """Nominal level -> share of the truth inside the intervals of that level."""
 
@@ -31,29 +31,33 @@ Calibration = EnsembleCalibration  # the former name
 
 
 def calibration(samples: Images, truth: Images, mask: Images | None = None) -> EnsembleCalibration:
-    """Spread to skill and coverage at 50, 80 and 95 % of draws (P, S, H, W) against a truth (S, H, W)."""
+    """Spread-skill ratio and coverage at 50, 80 and 95 % of samples (P, S, H, W) against a truth (S, H, W).
+
+    mask: bool (S, H, W), the pixels to use; None means all. Errors: as in `spread_skill`.
+    """
     covered = ensemble_coverage(samples, truth, mask=mask)
     return EnsembleCalibration(len(as_numpy(samples)), spread_skill(samples, truth, mask), covered)
 
 
 def pixel_std(samples: Images) -> NDArray[np.float64]:
-    """The map of the posterior's standard deviation, of each real component: sqrt((var Re + var Im) / 2).
+    """Standard deviation of posterior samples at each pixel, each real component: sqrt((var Re + var Im) / 2).
 
-    It has the meaning and the unit of sigma and noise_std. Where the signal is well above it, it is close to the
-    standard deviation of the magnitude; that of the complex value, sqrt(E|x - mean|^2), is sqrt(2) times as large.
-    Variances are unbiased (P - 1). Shapes: samples (P, ...), complex or real (one component); result (...).
+    It has the unit of the samples, and the same convention as sigma and noise_std. Where the signal is well above it,
+    it is close to the standard deviation of the magnitude; sqrt(E|x - mean|^2) is sqrt(2) times as large.
+    Variances are unbiased (P - 1). Shapes: samples (P, ...), complex or real; result (...).
     Errors: InputError for fewer than 2 samples or values that are not finite.
     """
     return np.sqrt(_variance(_components(samples)).mean(-1))
 
 
 def spread_skill(samples: Images, truth: Images, mask: Images | None = None) -> float:
-    """Spread over skill: sqrt((1 + 1/P) * mean var / mean (mean of samples - truth)^2), over the pixels of `mask`.
+    """Spread-skill ratio: sqrt((1 + 1/P) * mean var / mean (mean of samples - truth)^2), over the pixels of `mask`.
 
-    When the truth is one more draw of the ensemble's own law, E(mean - truth)^2 = (1 + 1/P) E var for each real
-    component (var unbiased): the ratio is 1 for every P. Both means run over pixels and real components before the
-    quotient. A mean that hits the truth exactly gives inf.
-    Shapes: samples (P, ...), truth and mask (...). Errors: InputError as in `pixel_std`, or for other shapes.
+    If the truth comes from the same distribution as the samples, E(mean - truth)^2 = (1 + 1/P) E var for each real
+    component (var unbiased), and the ratio is 1 for every P. Both means are over pixels and real components, before
+    the division. If the mean equals the truth exactly, the result is inf.
+    Shapes: samples (P, ...), truth and mask (...); mask None means all pixels. Errors: InputError as in `pixel_std`, or
+    for other shapes.
     Reference: Fortin et al., Why should ensemble spread match the RMSE of the ensemble mean?, J. Hydromet. 2014.
     """
     parts, truth, chosen = _checked(samples, truth, mask)
@@ -65,12 +69,12 @@ def spread_skill(samples: Images, truth: Images, mask: Images | None = None) -> 
 def ensemble_coverage(
     samples: Images, truth: Images, levels: Sequence[float] = LEVELS, mask: Images | None = None
 ) -> dict[float, float]:
-    """Level -> share of the truth's real components inside mean +- t * sqrt(1 + 1/P) * std of P draws.
+    """Level -> share of the truth's real components inside mean +- t * sqrt(1 + 1/P) * std of P samples.
 
-    t is Student's quantile with P - 1 degrees of freedom, each real component with its own variance: the exact
-    prediction interval for one more draw of a Gaussian, of any covariance, so few draws alone cannot look
-    overconfident. For other laws the distance from the level measures shape as well as spread.
-    Shapes and errors as in `spread_skill`.
+    t is Student's quantile with P - 1 degrees of freedom; each real component has its own variance. For Gaussian
+    samples of any covariance this is the exact prediction interval of one more sample, also for small P. For other
+    distributions a difference from the level shows a difference in shape as well as in spread. levels: nominal
+    coverages. Shapes and errors as in `spread_skill`.
     """
     parts, truth, chosen = _checked(samples, truth, mask)
     count = len(parts)
@@ -84,9 +88,10 @@ def coverage(
 ) -> dict[float, float]:
     """Level -> share of the truth's real components inside mean +- z * std, z the Gaussian quantile.
 
-    For a mean and std that are known, or come from many draws: with few, use `ensemble_coverage`, which pays for
-    their own uncertainty. `std` is that of each real component, as `pixel_std` gives it.
-    Shapes: mean, std, truth and mask (...). Errors: InputError for other shapes or values that are not finite.
+    For an exact mean and std, or those of many samples. For few samples use `ensemble_coverage`, which allows for the
+    uncertainty of mean and std. `std` is that of each real component, as from `pixel_std`.
+    Shapes: mean, std, truth and mask (...), in one unit. Errors: InputError for other shapes or values that are not
+    finite.
     """
     error, chosen = component_errors(mean, truth, mask)
     std = as_numpy(std)
@@ -98,7 +103,7 @@ def coverage(
 def component_errors(
     mean: Images, truth: Images, mask: Images | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """|mean - truth| of the real components of the pixels that count, (n, 2) or (n, 1), and these pixels (...).
+    """|mean - truth| of the real components of the n pixels in `mask`, (n, 2) or (n, 1), and that mask (...).
 
     Shapes and errors as in `coverage`.
     """
@@ -107,7 +112,7 @@ def component_errors(
 
 
 def _variance(parts: NDArray) -> NDArray:
-    """Unbiased variance over the draws, in one pass over them: a volume of draws is large."""
+    """Unbiased variance over the first axis, without temporary arrays of the full size."""
     if len(parts) < 2:
         raise InputError(f"uncertainty needs at least 2 samples, not {len(parts)}; draw more with --samples")
     mean = parts.mean(0)
@@ -115,7 +120,7 @@ def _variance(parts: NDArray) -> NDArray:
 
 
 def _checked(samples: Images, truth: Images, mask: Images | None) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:
-    """Real components of the samples (P, ..., 2) and of the truth (..., 2), and the pixels that count (...)."""
+    """Real components of the samples (P, ..., 2) and of the truth (..., 2), and the mask of pixels to use (...)."""
     parts, truth = _components(samples), _components(truth)
     chosen = np.ones(truth.shape[:-1], bool) if mask is None else as_numpy(mask).astype(bool)
     if parts.shape[1:] != truth.shape or chosen.shape != truth.shape[:-1]:
@@ -124,7 +129,7 @@ def _checked(samples: Images, truth: Images, mask: Images | None) -> tuple[NDArr
             " samples need one axis more than the two others, and all must be complex or all real"
         )
     if not chosen.any():
-        raise InputError("the mask chooses no pixel")
+        raise InputError("the mask has no pixel that is True")
     return parts, truth, chosen
 
 

@@ -37,8 +37,8 @@ class Denoised:
     """|image| times this is the root-sum-of-squares image in the file's own coils."""
     noise_std: float
     """Of each real component of `noisy`."""
-    told: float
-    """The level that the prior was told, over noise_std: 1 within the range that it was trained on."""
+    level_ratio: float
+    """Noise level given to the prior, divided by noise_std: 1 within the training range of the prior."""
 
 
 def denoise(
@@ -102,7 +102,7 @@ def denoise_slice(
         prior.to(device), noisy, level, probes=probes, seed=seed, name=scan.file.name, slice=number, progress=progress
     )
     noisy, image, std = (scale * part.cpu() for part in (noisy, image, std))
-    return Denoised(noisy, image, std, weight=coil_weight(item)[0], noise_std=given * scale, told=level / given)
+    return Denoised(noisy, image, std, weight=coil_weight(item)[0], noise_std=given * scale, level_ratio=level / given)
 
 
 def nearest_level(prior: ScoreModel, noise_std: float) -> float:

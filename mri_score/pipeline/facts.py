@@ -71,17 +71,22 @@ def _source_of_maps(scan: Scan) -> str:
     return "ESPIRiT from the calibration region of the sampled data"
 
 
-def unlike_note(ratios: Sequence[float], threshold: float | None, basis: Mapping[str, object]) -> str | None:
-    """The warning that some slices of a volume look unlike what the prior knows; None without a reason.
+def out_of_distribution_note(
+    ratios: Sequence[float], threshold: float | None, basis: Mapping[str, object]
+) -> str | None:
+    """The warning that a volume may be out of distribution for the prior; None if all slices are below the threshold.
 
-    basis: what the threshold was measured on, as `scripts/calibrate_ood.py` records it.
+    ratios: `misfit_ratio` of each slice. threshold: from `threshold_at`; None gives no warning. basis: the data that
+    the threshold was calibrated on, as recorded by `scripts/calibrate_ood.py`.
     """
     above = [] if threshold is None else [ratio for ratio in ratios if ratio > threshold]
     if not above:
         return None
-    measured = f" ({basis['slices']} slices, {basis['law']} masks)" if {"slices", "law"} <= set(basis) else ""
+    measured = ""
+    if {"slices", "law"} <= set(basis):
+        measured = f" (calibrated on {basis['slices']} slices, {basis['law']} masks)"
     where = "" if len(ratios) == 1 else f"; {len(above)} of {len(ratios)} slices are above that"
     return (
-        f"unlike what the prior knows: its denoised images misfit k-space by {max(above):.1f}, and on scans like its"
-        f" validation images{measured} hardly ever by more than {threshold:.1f} at this acceleration{where}"
+        f"this scan may be out of distribution for the prior: misfit ratio {max(above):.1f}, expected below"
+        f" {threshold:.1f} at this acceleration{measured}{where}"
     )

@@ -52,12 +52,12 @@ def write_volume(folder: Path, volume: Volume, options: Options, attributes: dic
 
 
 def _figures(volume: Volume) -> dict[str, float]:
-    """The promise of the intervals, the verdict of the left-out lines, how unlike the scan is: as numbers."""
-    figures: dict[str, float] = {"misfit_ratio": max(volume.unlike)} if volume.unlike else {}
-    if (promise := volume.promise()) is not None:
-        figures["interval_level"] = promise.level
-        figures |= {f"interval_factor_{target}": value for target, value in promise.factors.items()}
-        figures |= {f"interval_coverage_{target}": value for target, value in promise.kept.items()}
+    """Numbers for the file's attributes: out-of-distribution score, coverage of intervals, misfit of left-out lines."""
+    figures: dict[str, float] = {"misfit_ratio": max(volume.misfit_ratios)} if volume.misfit_ratios else {}
+    if (check := volume.interval_check()) is not None:
+        figures["interval_level"] = check.level
+        figures |= {f"interval_factor_{target}": value for target, value in check.factors.items()}
+        figures |= {f"interval_coverage_{target}": value for target, value in check.coverage.items()}
     if volume.held_out:
         judged = list(volume.held_out.values())[-1]  # the method itself; baselines stand before it
         figures["held_out_misfit"] = judged.misfit
@@ -169,7 +169,7 @@ def write_pictures(
         notes=notes,
         tables=[score_table(target, methods) for target, methods in volume.scores(options.estimate).items()],
         calibration=volume.calibration() if METHODS[options.method].draws else None,
-        promise=volume.promise(),
+        intervals=volume.interval_check(),
         held_out=_misfit_table(volume) if volume.held_out else None,
         slices=figures,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mri_score.evaluation.intervals import TARGETS, Intervals, covered, predicted_std, relative_errors
 from mri_score.evaluation.metrics import foreground, volume_scores
-from mri_score.evaluation.report import MethodScores, Promise
+from mri_score.evaluation.report import IntervalCheck, MethodScores
 from mri_score.evaluation.uncertainty import EnsembleCalibration, calibration
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.held_out import Misfit
@@ -54,8 +54,8 @@ class Volume:
     seconds: dict[str, float] = field(default_factory=dict)
     held_out: dict[str, Misfit] = field(default_factory=dict)
     """Of each method, over all slices."""
-    unlike: list[float] = field(default_factory=list)
-    """One a slice, where it is known: `misfit_ratio`, mean over its walks."""
+    misfit_ratios: list[float] = field(default_factory=list)
+    """Out-of-distribution score of each slice, mean over its samples; slices without a score are left out."""
     _scores: dict[str, dict[str, list[MethodScores]]] = field(default_factory=dict, repr=False)
 
     @property
@@ -102,15 +102,15 @@ class Volume:
         slices = zip(images, self.predicted, truths, self.foreground, strict=True)
         return [relative_errors(*one) for one in slices if one[-1].any()]
 
-    def promise(self) -> Promise | None:
-        """What the intervals promise, and where there is a truth what they keep."""
+    def interval_check(self) -> IntervalCheck | None:
+        """The conformal intervals and, with ground truth, their coverage; None without intervals."""
         if self.intervals is None:
             return None
         factor = self.intervals.at(self.acceleration)
         factors = {target: getattr(factor, target) for target in TARGETS}
         scores = {target: self.interval_scores(target) for target in TARGETS if self.truth}
         fitted = f"{counted(self.intervals.slices, 'slice')} of {counted(self.intervals.volumes, 'volume')}"
-        return Promise(
+        return IntervalCheck(
             self.intervals.level,
             factors,
             {target: covered(found, factors[target]) for target, found in scores.items()},

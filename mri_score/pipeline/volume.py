@@ -23,7 +23,7 @@ from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.numerics.fourier import resize_image
 from mri_score.operators.noncartesian import find_gain
 from mri_score.pipeline.baselines import Classical, classical_methods
-from mri_score.pipeline.facts import counted, unlike_note, volume_facts
+from mri_score.pipeline.facts import counted, out_of_distribution_note, volume_facts
 from mri_score.pipeline.held_out import held_out_of, misfit
 from mri_score.pipeline.options import OPERATORS, Options
 from mri_score.pipeline.result import Volume
@@ -74,7 +74,8 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
-    if (warning := unlike_note(volume.unlike, threshold, prior.about.get("ood_basis", {}))) is not None:
+    basis = prior.about.get("ood_basis", {})
+    if (warning := out_of_distribution_note(volume.misfit_ratios, threshold, basis)) is not None:
         volume.notes = [*volume.notes, warning]
     return volume
 
@@ -177,8 +178,8 @@ def _add(
         volume.stds.append(_written(std, scan))
         volume.noise.append(one.level * scale)
         volume.weight.append(_written(one.weight, scan))
-        if found.unlike is not None and not bool((unlike := found.unlike[:, place].nanmean()).isnan()):
-            volume.unlike.append(float(unlike))
+        if found.misfit_ratios is not None and not bool((ratio := found.misfit_ratios[:, place].nanmean()).isnan()):
+            volume.misfit_ratios.append(float(ratio))
         if one.truth is not None:
             _add_truth(volume, scan, one.acquisition, *one.truth, image)
 

@@ -1,4 +1,4 @@
-"""Scans unlike what a prior knows: the ratio in closed form, and the note of a run."""
+"""The out-of-distribution score in closed form, and the warning of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mri_score.noise.schedules import Karras
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.pipeline.facts import unlike_note
+from mri_score.pipeline.facts import out_of_distribution_note
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import write_volume
 from mri_score.pipeline.volume import reconstruct_volume
@@ -148,15 +148,16 @@ def test_a_slightly_wrong_noise_level_counts_less_where_the_noise_decides():
 @pytest.mark.parametrize(
     ("ratios", "threshold", "words"),
     [
-        ([3.14], 2.0, "by 3.1, and on scans like its validation images hardly ever by more than 2.0"),
-        ([1.0, 3.14, 2.5], 2.0, "hardly ever by more than 2.0 at this acceleration; 2 of 3 slices are above that"),
+        ([3.14], 2.0, "for the prior: misfit ratio 3.1, expected below 2.0 at this acceleration"),
+        ([1.0, 3.14, 2.5], 2.0, "expected below 2.0 at this acceleration; 2 of 3 slices are above that"),
     ],
 )
 def test_the_note(ratios, threshold, words):
-    assert words in unlike_note(ratios, threshold, {})
-    assert all(unlike_note(*nothing, {}) is None for nothing in ((ratios, None), (ratios, 5.0), ([], 1.0)))
+    assert words in out_of_distribution_note(ratios, threshold, {})
+    assert all(out_of_distribution_note(*nothing, {}) is None for nothing in ((ratios, None), (ratios, 5.0), ([], 1.0)))
     basis = {"slices": 18, "law": "variable-density", "scans": ["head.h5"]}
-    assert "its validation images (18 slices, variable-density masks) hardly" in unlike_note(ratios, threshold, basis)
+    calibrated = "at this acceleration (calibrated on 18 slices, variable-density masks)"
+    assert calibrated in out_of_distribution_note(ratios, threshold, basis)
 
 
 def test_thresholds_are_interpolated_in_the_logarithm_of_the_acceleration():
@@ -200,15 +201,16 @@ def volume(scan: Path, prior: Path, method: str = "adaptive-draw"):
 )
 def test_a_run_warns_above_the_threshold_of_its_prior(scan, tmp_path, about, warns):
     options, found = volume(scan, prior_file(tmp_path, **about))
-    assert any("unlike what the prior knows: its denoised images misfit" in note for note in found.notes) == warns
-    assert len(found.unlike) == 1 and found.unlike[0] > 0
+    words = "this scan may be out of distribution for the prior: misfit ratio"
+    assert any(words in note for note in found.notes) == warns
+    assert len(found.misfit_ratios) == 1 and found.misfit_ratios[0] > 0
     with h5py.File(write_volume(tmp_path, found, options, {})) as file:
-        assert file.attrs["misfit_ratio"] == pytest.approx(found.unlike[0])
+        assert file.attrs["misfit_ratio"] == pytest.approx(found.misfit_ratios[0])
 
 
 def test_methods_that_do_not_look_say_nothing(scan, tmp_path):
     _, found = volume(scan, prior_file(tmp_path, ood_thresholds={"4": 1e-6}), method="exact-draw")
-    assert not found.unlike and not any("unlike" in note for note in found.notes)
+    assert not found.misfit_ratios and not any("out of distribution" in note for note in found.notes)
 
 
 def test_the_script_writes_a_threshold_that_these_scans_keep(scan, tmp_path):
@@ -227,4 +229,4 @@ def test_the_script_writes_a_threshold_that_these_scans_keep(scan, tmp_path):
     assert about["ood_thresholds"] == {"3": pytest.approx(1.5 * float(np.quantile(one, 0.95)), rel=1e-3)}
     assert about["ood_basis"]["scans"] == [scan.name] and about["ood_basis"]["law"] == "variable-density"
     assert about["summary"] == "white" and sha256(path) == before
-    assert not any("unlike" in note for note in volume(scan, path)[1].notes)
+    assert not any("out of distribution" in note for note in volume(scan, path)[1].notes)
