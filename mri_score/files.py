@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written under a temporary name, synced, renamed."""
+"""Writing files so that they appear complete or not at all, locks, and hashes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mri_score.errors import InputError
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success sync it and rename it to `path`, on failure remove it.
+    """Yield a temporary path beside `path`. On success it is synced to disk and renamed to `path`, else it is removed.
 
     Errors: InputError where the folder cannot be made or written, or the disk is full.
     """
@@ -33,7 +33,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        part.chmod(0o666 & ~umask)  # mkstemp makes files readable by their owner only
         os.replace(part, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -44,9 +44,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def alone(path: str | Path) -> Iterator[None]:
-    """Wait until no other process is inside with the same path: for files that are read, changed and written anew.
+    """Hold an exclusive lock for a file that is read, changed and written again; waits for other processes.
 
-    A lock on `.<name>.lock` beside it, which the system lets go of when its process ends, however it ends.
+    The lock is on `.<name>.lock` beside the file. The system releases it when the process ends, even after a crash.
+    Errors: InputError where the lock file cannot be written.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -59,7 +60,7 @@ def alone(path: str | Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents. Errors: InputError where that cannot be."""
+    """Make a folder and its parents. Errors: InputError where it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,7 +68,7 @@ def make_folder(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
+    """Sync a folder to disk, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -76,13 +77,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a UTF-8 text file, complete or not at all. Errors: as in `whole_file`."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, as hex."""
+    """The SHA-256 hash of a file, as a hexadecimal string."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

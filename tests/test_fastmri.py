@@ -151,7 +151,7 @@ def test_the_written_image_has_fastmris_size(path, shape, recon, crop):
     assert FastMRI(path).crop == crop
 
 
-# ---- Padding and masks: the samples have the last word.
+# ---- Padding and masks: the samples decide.
 
 
 def padded(left: int, right: int, cols: int = 20) -> torch.Tensor:
@@ -349,7 +349,7 @@ def test_data_outside_the_file_is_refused(path, tmp_path, key, kind):
             file.create_virtual_dataset(key, layout)
         else:
             file.create_dataset(key, shape, dtype, external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
-    refused(path, f"{key} is a link|samples of {key} lie in other files")
+    refused(path, f"{key} is a link|the data of {key} are stored in other files")
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 1, 64, 64)])
@@ -400,11 +400,11 @@ def test_compressed_files_are_read(path):
         ("kspace", np.ones((1, 1, 2, 6, 5), np.complex64), "slices, coils, rows, cols"),
         ("kspace", np.ones((0, 2, 6, 5), np.complex64), r"shape \(0, 2, 6, 5\)"),
         ("mask", np.ones(6), r"mask is .* \(6,\) .*\(6, 5\)"),
-        ("mask", np.zeros(5), "no samples"),
+        ("mask", np.zeros(5), "mask is zero everywhere"),
         ("reconstruction_rss", np.ones((2, 6, 5)), r"needs \(1, rows, cols\)"),
         ("ismrmrd_header", "<a>", "not a readable ISMRMRD header"),
         ("ismrmrd_header", "<a/>", "encodedSpace"),
-        ("ismrmrd_header", np.ones(3), "not a text"),
+        ("ismrmrd_header", np.ones(3), "not text"),
         ("ismrmrd_header", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "DOCTYPE"),
         ("ismrmrd_header", "<!doctype a><a/>", "DOCTYPE"),
         ("ismrmrd_header", np.void("<!DOCTYPE a><a/>".encode("utf-16")), "ismrmrd_header"),

@@ -242,7 +242,7 @@ def test_links_to_other_files_are_not_followed(path, tmp_path, key):
     with h5py.File(path, "a") as file:
         del file[key]
         file[key] = h5py.ExternalLink(tmp_path / "secret.h5", key)
-    with pytest.raises(InputError, match=f"{key} is a link to another place"):
+    with pytest.raises(InputError, match=f"{key} is a link; copy the data into the file"):
         ImageStacks([path])
 
 

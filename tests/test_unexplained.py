@@ -36,7 +36,7 @@ def test_level_of_a_head_whose_outer_kspace_holds_signal(shape, acceleration):
         assert ring.noise_std > 1.2 * float(scan.noise_std)
         assert level.whitening is None and level.covariance is None
         assert torch.allclose(level.coil_std, torch.tensor(level.noise_std))
-        assert "what the coil maps cannot explain" in level.notes[-1]
+        assert "is from the residual of the coil maps" in level.notes[-1]
     else:
         assert level.whitening is not None and level.notes == ring.notes
 
@@ -119,7 +119,7 @@ def test_training_images_of_a_real_head_use_it(shared):
     volume = Combined(shared / "data/kspace/brain_t2_4ch.h5")
     y = volume.file.kspace(volume.slices[len(volume.slices) // 2])[None]
     assert volume.noise_std == pytest.approx(null_space_noise(y), rel=0.06)
-    assert volume.whitening is None and "cannot explain" in volume.notes[-1]
+    assert volume.whitening is None and "is from the residual of the coil maps" in volume.notes[-1]
 
 
 def test_training_images_of_a_small_head_use_it(tmp_path):

@@ -113,7 +113,7 @@ def test_padding_is_never_counted():
     for given in (None, mask):
         level = measure_noise([padded], given)
         assert level.noise_std == pytest.approx(STD, rel=0.03)
-        assert level.notes == ("zero-padded: 24 of 124 columns at the edges of k-space hold no measurement",)
+        assert level.notes == ("zero-padded: 24 of 124 columns at the edges of k-space are not measured",)
     dust = padded + 1e-4 * noise(padded, seed=9)
     assert measure_noise([dust], mask).noise_std == pytest.approx(STD, rel=0.03)
     assert "24 of 124 columns" in measure_noise([dust]).notes[0]
@@ -178,7 +178,7 @@ def test_too_few_samples_do_not_whiten():
     mask = (torch.arange(48) < 8).reshape(1, 1, 1, 48)
     level = measure_noise([(kspace + noise(kspace, mix=mix)) * mask[0]], mask)
     assert level.whitening is None and level.covariance is None
-    assert "a ring holds 191 samples, 16 coils need 320" in level.notes[0]
+    assert "a ring has 191 samples, 16 coils need 320" in level.notes[0]
     many = measure_noise([(kspace + noise(kspace, i, mix)) * mask[0] for i in range(8)], mask)
     assert many.whitening is not None
 
@@ -186,7 +186,7 @@ def test_too_few_samples_do_not_whiten():
 def test_signal_in_outer_kspace_is_seen_and_not_whitened():
     sharp = resize_kspace(head((256, 256), coils=8, part=0.7), (40, 40))
     level = measure_noise([sharp + 1e-3 * noise(sharp)])
-    assert level.whitening is None and "outer k-space is signal" in level.notes[0]
+    assert level.whitening is None and "outer k-space has signal" in level.notes[0]
 
 
 def test_a_filter_is_told_from_signal():
@@ -248,4 +248,4 @@ def test_real_scans(shared, name, whitened):
         kspace = torch.from_numpy(file["kspace"][()])
     level = measure_noise(kspace)
     assert (level.whitening is not None) == whitened
-    assert ("outer k-space is signal" in "".join(level.notes)) != whitened
+    assert ("outer k-space has signal" in "".join(level.notes)) != whitened

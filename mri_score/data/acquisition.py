@@ -1,4 +1,4 @@
-"""What the scanner gave: k-space with all that is needed to make its forward operator."""
+"""The measured k-space with everything that its forward operator needs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mri_score.operators.sense import Sense
 
 @dataclass(frozen=True)
 class Acquisition:
-    """One or several slices of one scan, or a batch of them; everything but the name is optional.
+    """One or several slices of one scan, or a batch of slices; everything but the name is optional.
 
-    kspace, noise_std and image share one scale: the file's values times 1 / scale.
+    kspace, noise_std and image have the same unit: the file's values divided by `scale`.
     """
 
     name: str
@@ -28,17 +28,17 @@ class Acquisition:
     noise_std: Tensor | None = None
     """() or (B,): standard deviation of the real and of the imaginary part of one k-space sample."""
     image: Tensor | None = None
-    """(B, H, W) complex: the truth, or a training image."""
+    """(B, H, W) complex: the ground truth, or a training image."""
     scale: Tensor | None = None
-    """() or (B,): what a value of 1 here is in the file's units."""
+    """() or (B,): the value in the file's units that is 1 here."""
     whitening: Tensor | None = None
-    """(C, C): the whitening that was applied to the coils; its inverse leads back to the file's coils."""
+    """(D, C): the matrix that was applied to the file's C coils: whitening, compression, or both."""
     trajectory: Tensor | None = None
-    """(M, 2): in place of a mask, where samples lie, in cycles per field of view; see `NonCartesian`."""
+    """(M, 2): sample positions in cycles per field of view, in place of a mask; see `NonCartesian`."""
     acceleration: Tensor | None = None
-    """(B,): all points over sampled points of each training item."""
+    """(B,): number of points divided by number of sampled points, for training items."""
     estimate: Tensor | None = None
-    """(B, H, W) complex: the CG-SENSE image of the samples, which a supervised network starts from."""
+    """(B, H, W) complex: CG-SENSE image, the input of a supervised network."""
 
     def __post_init__(self) -> None:
         if self.trajectory is not None:
@@ -53,7 +53,10 @@ class Acquisition:
             )
 
     def operator(self) -> LinearOperator:
-        """The forward operator of these samples: SENSE with these maps and this mask, or along this trajectory."""
+        """The forward operator: SENSE with these maps and this mask, or along the trajectory.
+
+        Errors: InputError without maps, or with neither mask nor trajectory.
+        """
         if self.maps is None:
             raise InputError(f"{self.name} has no coil maps; make them with: mri-score maps")
         if self.trajectory is not None:
@@ -61,7 +64,7 @@ class Acquisition:
 
             return NonCartesian(self.maps, self.trajectory)
         if self.mask is None:
-            raise InputError(f"{self.name} has no sampling mask; undersample it first, or give mask=all ones")
+            raise InputError(f"{self.name} has no sampling mask; undersample it first, or give a mask of ones")
         return Sense(self.maps, self.mask)
 
     def _check_trajectory(self, trajectory: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Coil maps of a scan: which k-space they come from; the truth that they give; the compression of coils."""
+"""Coil maps of a scan: choice of the calibration region, ESPIRiT, combined images, coil compression."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mri_score.numerics.noise import generators
 from mri_score.operators.sense import Sense
 
 SIZES = (24, 20, 16, 12, 8)
-"""Calibration squares that are tried under two-dimensional masks."""
+"""Side lengths of the calibration squares that are tried for two-dimensional masks."""
 HELD_OUT = 0.05
-"""The part of the samples outside the largest square that judges them."""
+"""Share of the samples outside the largest square that is held out to choose among the squares."""
 
 
 @dataclass(frozen=True)
 class CalibrationRegion:
-    """Where the maps of a batch came from: for each slice the region (rows, columns) and, if tried, its misfit."""
+    """Origin of the maps of a batch: for each slice the size (rows, columns) of its region, and its misfit if known."""
 
     source: str
     shapes: tuple[tuple[int, int], ...]
     misfit: tuple[float, ...] | None = None
-    """||held-out k-space - its reconstruction||^2 / ||held-out k-space||^2, a slice."""
+    """||held-out k-space - prediction||^2 / ||held-out k-space||^2, for each slice."""
 
     def __str__(self) -> str:
         regions = ", ".join(f"{rows} x {cols}" for rows, cols in dict.fromkeys(self.shapes))
@@ -49,13 +49,15 @@ def coil_maps(
     kernel: int = 6,
     threshold: float = 0.02,
 ) -> tuple[Tensor, Tensor, CalibrationRegion]:
-    """ESPIRiT maps and eigenvalue of each slice, from the calibration region that the mask offers.
+    """ESPIRiT maps, eigenvalue and calibration region of each slice, from the centre of the sampled k-space.
 
-    Without a mask, or with one that samples whole lines: the contiguous lines at the centre, at most
-    `calibration_lines`, times at most `rows` samples along them. With a two-dimensional mask: the centre square of 8
-    to 24, holes allowed, whose maps predict held-out samples best after ten CG-SENSE iterations.
+    Without a mask, or with one that samples whole lines, the region is the contiguous lines at the centre, at most
+    `calibration_lines`, and at most `rows` samples along them. With a two-dimensional mask it is a central square of 8
+    to 24, possibly with unsampled points: the square whose maps predict held-out samples best after ten CG-SENSE
+    iterations.
 
-    Shapes: kspace (B, C, H, W); mask bool, broadcastable to (B, 1, H, W); maps (B, C, H, W), eigenvalue (B, H, W).
+    kernel, threshold: as in `espirit`. Shapes: kspace complex (B, C, H, W), any unit; mask bool, broadcastable to
+    (B, 1, H, W). Returns maps (B, C, H, W), eigenvalue (B, H, W) and a `CalibrationRegion`.
     Errors: InputError for no or too small a calibration region, NaN, or a coil without signal.
     """
     if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
@@ -75,11 +77,11 @@ def coil_maps(
 
 
 def calibration_region(sampled: Tensor, lines: int = 32, rows: int = 64) -> tuple[slice, slice] | None:
-    """The rows and columns of the fully sampled centre of a mask (H, W) of whole lines; None for any other mask.
+    """Slices of the rows and columns of the calibration region; None for a mask that is not of whole lines.
 
-    Columns run as far as they are contiguous around W // 2 (rows around H // 2 for masks along the other axis), but
-    at most `lines`, and `rows` the other way.
-    Errors: InputError where the centre line is not sampled.
+    sampled: bool (H, W). The region has the contiguous sampled columns around W // 2, at most `lines` of them, and the
+    central `rows` rows; for masks of rows, rows and columns change places.
+    Errors: InputError if the centre line is not sampled.
     """
     height, width = sampled.shape
     if bool((sampled == sampled[:1]).all()):
@@ -90,11 +92,11 @@ def calibration_region(sampled: Tensor, lines: int = 32, rows: int = 64) -> tupl
 
 
 def _centre(line: Tensor, at_most: int) -> slice:
-    """The run of samples around the middle of a line, cut to `at_most` of them around the middle."""
+    """The contiguous sampled points around the middle of a line (n,), at most `at_most` of them."""
     size, flags = len(line), line.tolist()
     if not flags[size // 2]:
         raise InputError(
-            f"the mask does not sample line {size // 2}, the centre of k-space, so that there are no calibration lines;"
+            f"the mask does not sample line {size // 2}, the centre of k-space, so there are no calibration lines;"
             " choose a mask with centre lines, or give coil maps"
         )
     start, stop = size // 2, size // 2 + 1
@@ -108,7 +110,7 @@ def _centre(line: Tensor, at_most: int) -> slice:
 def _best_square(
     kspace: Tensor, sampled: Tensor, kernel: int, threshold: float
 ) -> tuple[Tensor, Tensor, CalibrationRegion]:
-    """For each slice the maps from that centre square which predicts the held-out samples best."""
+    """For each slice, the maps from the central square that predicts the held-out samples best."""
     held_out = _held_out(sampled)
     best: tuple[Tensor, ...] | None = None
     for size in SIZES:
@@ -123,8 +125,8 @@ def _best_square(
         best = now if best is None else tuple(_choose(misfit < best[0], a, b) for a, b in zip(now, best, strict=True))
     if best is None:
         raise InputError(
-            f"the mask samples no whole {kernel} x {kernel} patch within the centre {SIZES[0]} x {SIZES[0]}"
-            " of k-space, so that coil maps cannot be made from it; give coil maps"
+            f"the mask samples no complete {kernel} x {kernel} patch within the central {SIZES[0]} x {SIZES[0]}"
+            " of k-space, so coil maps cannot be estimated; give coil maps"
         )
     misfit, sizes, maps, eigenvalue = best
     shapes = tuple((size, size) for size in sizes.tolist())
@@ -132,7 +134,7 @@ def _best_square(
 
 
 def _held_out(sampled: Tensor) -> Tensor:
-    """(H, W) bool: some samples outside the largest square, the same for every slice and run."""
+    """Bool (H, W): random samples outside the largest square, the same in every slice and run."""
     (random,) = generators(0, "held-out samples")
     chosen = torch.rand(sampled.shape, generator=random).to(sampled.device) < HELD_OUT
     square = torch.ones([min(SIZES[0], side) for side in sampled.shape], dtype=torch.bool, device=sampled.device)
@@ -140,7 +142,7 @@ def _held_out(sampled: Tensor) -> Tensor:
 
 
 def _misfit(kspace: Tensor, maps: Tensor, sampled: Tensor, held_out: Tensor) -> Tensor:
-    """Relative squared error of the held-out samples after ten CG-SENSE iterations on the others: (B,)."""
+    """Relative squared error (B,) of the held-out samples, predicted by ten CG-SENSE iterations from the others."""
     kept = Sense(maps, sampled & ~held_out)
     image = kept.solve(kept.adjoint(kspace), weight=1e-3, tolerance=1e-4, max_iterations=10)
     expected = kspace * held_out
@@ -153,7 +155,7 @@ def _choose(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _join(each: Sequence[tuple[Tensor, Tensor, CalibrationRegion]]) -> tuple[Tensor, Tensor, CalibrationRegion]:
-    """One batch from slices that have a mask each."""
+    """Join the results of single slices, each with its own mask, into one batch."""
     maps, eigenvalue, reports = zip(*each, strict=True)
     shapes = tuple(shape for report in reports for shape in report.shapes)
     misfit = tuple(value for report in reports for value in report.misfit or ())
@@ -161,9 +163,10 @@ def _join(each: Sequence[tuple[Tensor, Tensor, CalibrationRegion]]) -> tuple[Ten
 
 
 def truth_image(kspace: Tensor, maps: Tensor | None = None) -> Tensor:
-    """The truth of a fully sampled scan: sum_c conj(S_c) x_c, with maps from its full k-space unless given.
+    """Ground truth of a fully sampled scan: sum_c conj(S_c) x_c, by default with maps from its full k-space.
 
-    Shapes: kspace and maps (B, C, H, W), image (B, H, W).
+    Shapes: kspace and maps (B, C, H, W); result (B, H, W) complex, in the units of kspace.
+    Errors: as in `coil_maps`.
     """
     if maps is None:
         maps, _, _ = coil_maps(kspace)
@@ -171,10 +174,10 @@ def truth_image(kspace: Tensor, maps: Tensor | None = None) -> Tensor:
 
 
 def compress_coils(kspace: Tensor, count: int, matrix: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mix C coils into the `count` virtual ones that keep most of the energy of the sampled k-space.
+    """Compress C coils to `count` virtual coils that keep most of the energy; return them and the matrix.
 
-    The rows of the matrix (count, C) are the leading singular vectors of the coils: orthonormal, so white noise stays
-    white and keeps its level. Make it from one batch and pass it on for the rest of a volume.
+    The rows of the matrix (count, C) are the leading singular vectors of the coils. They are orthonormal, so white
+    noise stays white with the same level. matrix: use this one, made from another batch of the volume.
 
     Shapes: kspace (B, C, H, W) -> (B, count, H, W).
     Errors: InputError for a count that is not within 1 to C.

@@ -1,4 +1,4 @@
-"""ESPIRiT: coil maps as the eigenvectors of what the calibration data say about every pixel."""
+"""ESPIRiT: coil maps as eigenvectors of matrices that the calibration data give for every pixel."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from mri_score.errors import InputError
 
 BLOCK = 2**18
-"""How many entries of the pixels' (C, C) matrices are held at once: 4 MiB in double precision."""
+"""Number of entries of the pixels' (C, C) matrices in memory at once: 4 MiB in double precision."""
 
 POWERS = 4
-"""Power iterations that find the scale of the top eigenvalue, ..."""
+"""Power iterations to estimate the top eigenvalue."""
 DEGREE = 16
-"""... and the degree of the Chebyshev polynomial that then singles out its eigenvector."""
+"""Degree of the Chebyshev polynomial that then isolates its eigenvector."""
 DAMPED = 0.85
-"""Eigenvalues up to this part of the top one, as the power iterations found it, are damped; ..."""
+"""The polynomial damps eigenvalues up to this fraction of the estimated top eigenvalue."""
 SECOND = 0.85
-"""... the second one must lie below this part of it, or the pixel goes to the eigensolver."""
+"""If the second eigenvalue is above this fraction of the top one, the pixel goes to the eigensolver."""
 ACCURACY = 5e-6
-"""Bound of the sine between a map that was found so and the eigenvector."""
+"""Largest sine of the angle between a map from the polynomial and the exact eigenvector."""
 
 
 def espirit(
@@ -34,16 +34,18 @@ def espirit(
 ) -> tuple[Tensor, Tensor]:
     """Coil maps S with sum_c |S_c|^2 = 1 at every pixel, and the eigenvalue (about 1 where the object is).
 
-    The patches of the calibration region span a space with projector P, of which singular values above `threshold`
-    times the largest are kept. At pixel r, S is the top eigenvector of the (C, C) matrix
+    P is the projector onto the span of the patches of the calibration region, without singular values below `threshold`
+    times the largest. At pixel r, S is the top eigenvector of the (C, C) matrix
     G_cd(r) = 1/kernel^2 sum_l R_cd(l) exp(2 pi i l.r / N),  R_cd(l) = sum of P[(c, i), (d, j)] over i - j = l.
-    Phase: that of the dominant virtual coil (the first singular vector of the coils) is zero, so that the maps stay
-    smooth where any single coil is dark. The matrices are made in double precision, and so are the eigenvectors where
-    two eigenvalues nearly meet, in air: rounding would else make the maps depend on batch and device. Elsewhere maps
-    in single precision come from a polynomial, each within a certified ACCURACY (`_filtered`).
+    The phase is chosen so that the dominant virtual coil (first singular vector of the coils) has phase zero, which
+    keeps the maps smooth where a single coil is dark. The matrices are in double precision. So are the eigenvectors
+    where two eigenvalues are nearly equal, as in air, because rounding errors would make the maps there depend on batch
+    size and device. Elsewhere, for single precision, maps come from a polynomial with certified `ACCURACY`
+    (see `_filtered`).
 
-    Shapes: calibration (B, C, h, w), centred and of any proportions; shape (H, W) of the maps; `sampled` (h, w) bool
-    leaves out every patch with a hole; maps (B, C, H, W) complex, eigenvalue (B, H, W) real.
+    calibration: complex (B, C, h, w), centred k-space, any unit. shape: (H, W) of the maps. kernel: side of the
+    patches. threshold: see above. sampled: bool (h, w); patches with unsampled points are left out. Returns maps (B, C,
+    H, W) complex and eigenvalue (B, H, W) real.
     Errors: InputError for a region smaller than the kernel, without a whole patch, not finite, or with a zero coil.
     Reference: Uecker et al., ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI, MRM 2014.
     """
@@ -71,7 +73,8 @@ def espirit(
 def _top_eigenpairs(matrices: Tensor, start: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Top eigenvalue (B, h, W) and unit eigenvector (B, h, W, C), in double precision, of Hermitian (B, h, W, C, C).
 
-    For a result of single precision they are filtered out of `start` (B, C), but for the pixels where that fails.
+    For single precision they come from the polynomial filter applied to `start` (B, C), and from the eigensolver for
+    pixels where the filter is not certain.
     """
     if dtype != torch.complex64:
         values, vectors = torch.linalg.eigh(matrices)
@@ -86,11 +89,11 @@ def _top_eigenpairs(matrices: Tensor, start: Tensor, dtype: torch.dtype) -> tupl
 
 
 def _filtered(matrices: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Top eigenvalue (n,) and unit eigenvector (n, C) of (n, C, C) out of v, and where they are certain, (n,) bool.
+    """Top eigenvalue (n,) and unit eigenvector (n, C) of matrices (n, C, C), from start v, and bool (n,): certified.
 
     The Chebyshev polynomial T of 2 G / (DAMPED * scale) - 1 stays within 1 for eigenvalues from 0 to DAMPED * scale and
     grows fast beyond. By Weyl's inequality the second eigenvalue is below c = SECOND * top if c - (G - top v v^H) is
-    positive definite, which a Cholesky factorisation tells; by Davis and Kahan's theorem the sine between v and the
+    positive definite, which a Cholesky factorisation tests; by Davis and Kahan's theorem the sine between v and the
     eigenvector is then at most |G v - top v| / (top - c). All in single precision.
     Reference: Saad, Numerical methods for large eigenvalue problems, 2011.
     """
@@ -113,7 +116,7 @@ def _filtered(matrices: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _norm(v: Tensor) -> Tensor:
-    """Of the columns (n, C, 1), over real components, which is faster."""
+    """Norm of vectors (n, C, 1), over real components, which is faster."""
     return torch.linalg.vector_norm(torch.view_as_real(v), dim=(1, 3)).unsqueeze(1)
 
 
@@ -125,7 +128,7 @@ def _check(calibration: Tensor, kernel: int) -> None:
             f" {lines} lines; a kernel of {kernel} needs at least {kernel}: sample more centre lines, or give maps"
         )
     if not torch.isfinite(torch.view_as_real(calibration)).all():
-        raise InputError("coil maps: the calibration region holds NaN or infinity; look at the file's k-space")
+        raise InputError("coil maps: the calibration region contains NaN or infinity; check the k-space of the file")
     silent = (calibration == 0).flatten(2).all(2)
     if bool(silent.any()):
         item, coil = torch.nonzero(silent)[0].tolist()
@@ -148,24 +151,25 @@ def _patches(calibration: Tensor, kernel: int, sampled: Tensor | None) -> Tensor
 
 
 def whole_patches(sampled: Tensor, kernel: int) -> Tensor:
-    """Which kernel x kernel patches of a region (h, w) have no hole: (h - kernel + 1, w - kernel + 1) bool."""
+    """Bool (h - kernel + 1, w - kernel + 1): completely sampled kernel x kernel patches of a region (h, w)."""
     if min(sampled.shape) < kernel:
         return sampled.new_zeros(0, 0)
     return sampled.unfold(-2, kernel, 1).unfold(-2, kernel, 1).flatten(2).all(2)
 
 
 def _projector(patches: Tensor, threshold: float) -> Tensor:
-    """The projector onto the patches' span, without the singular values below `threshold` times the largest.
+    """Projector onto the span of the patches, without singular values below `threshold` times the largest.
 
-    From the Gram matrix, which is small; in double precision that squares no accuracy away. Where noise alone reaches
-    above the threshold, as in small noisy images, its largest singular value is the threshold: with the mean square
-    s^2 of a noise patch's entries, told by the smallest quarter, s (sqrt(patches) + sqrt(size)), and a tenth more.
+    It is computed from the Gram matrix, which is small; double precision makes up for the squared condition number. In
+    small noisy images noise alone can exceed the threshold. The threshold is therefore at least 1.1 times the expected
+    largest singular value of noise, s (sqrt(patches) + sqrt(size)), where s^2, the mean square of a noise entry, comes
+    from the smallest quarter of the eigenvalues.
     Reference: Marchenko and Pastur, Math. USSR Sb. 1967, for the largest singular value of noise.
     """
     size, count = patches.shape[-2:]
     few = count < size
     values, vectors = torch.linalg.eigh(patches.mH @ patches if few else patches @ patches.mH)
-    # Of fewer patches than that, the Gram matrix of the patches leaves out values that are zero.
+    # With fewer patches than entries, the Gram matrix of the patches lacks the zero eigenvalues.
     quarter = max(0, size // 4 - max(0, size - count))
     noise = values[:, :quarter].clamp_min(0).sum(1, keepdim=True) / (size // 4 * count)
     edge = 1.1 * noise.sqrt() * (math.sqrt(count) + math.sqrt(size))
@@ -199,7 +203,7 @@ def _waves(size: int, kernel: int, like: Tensor) -> Tensor:
 
 
 def _virtual_coil(calibration: Tensor) -> Tensor:
-    """(B, C): the unit combination of the coils with the most energy, its largest part real and positive."""
+    """(B, C): unit combination of the coils with the most energy; its largest entry is real and positive."""
     samples = calibration.flatten(2).to(torch.complex128)
     top = torch.linalg.eigh(samples @ samples.mH).eigenvectors[..., -1]
     largest = top.gather(1, top.abs().argmax(1, keepdim=True))

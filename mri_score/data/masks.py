@@ -1,4 +1,4 @@
-"""Sampling masks: our exact laws for lines, fastMRI's laws bit for bit, and masks from files."""
+"""Sampling masks: laws with an exact number of lines, fastMRI's laws bit for bit, and masks from files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 Shape = tuple[int, int]
 Lines = Callable[[int, float, int, RandomState, Shape], np.ndarray]
 MASK_FILES = (".npy", ".h5")
-"""Endings of files that hold a mask."""
+"""Suffixes of mask files."""
 DENSITY_EXPONENT = 1.0
-"""Of `variable_density`; between 0.75 and 1.5 CG-SENSE of a head varies least over seeds, and gaps grow with it."""
+"""Density exponent of `variable_density`. CG-SENSE errors vary least over seeds from 0.75 to 1.5; gaps grow with it."""
 
 
 def make_mask(
@@ -37,12 +37,15 @@ def make_mask(
     axis: int = -1,
     padding: Shape | None = None,
 ) -> Tensor:
-    """The mask of k-space (rows, cols) by a law of `MASK_LAWS`, or from a .npy or .h5 file.
+    """Make a sampling mask by a law of `MASK_LAWS`, or read it from a .npy or .h5 file.
 
-    Shapes: bool (1, W) for lines along the last axis, (H, 1) for axis -2, (H, W) for points and for rows with padding.
-    The calibration lines are part of the budget; poisson-disc takes a square of them. Columns outside
-    padding = (left, right) are never sampled. The same seed gives the same mask on every machine.
-    Errors: InputError for an unknown law and for an acceleration that the shape cannot give.
+    law: name of a law, or path of a file. shape: (H, W) of k-space. acceleration: number of lines or points divided by
+    number of sampled ones, calibration included. calibration_lines: fully sampled lines at the centre (a square of that
+    side for poisson-disc); default from `default_calibration_lines`. seed: of the random lines; the same seed gives the
+    same mask on every machine. axis: the undersampled axis, -1 or -2. padding: range (left, right) of acquired columns;
+    none outside is sampled.
+    Returns bool (1, W) for lines along the last axis, (H, 1) for axis -2, (H, W) for points and for rows with padding.
+    Errors: InputError for an unknown law, and for an acceleration that is not possible for the shape.
     """
     rows, cols = shape
     left, right = padding or (0, cols)
@@ -51,7 +54,7 @@ def make_mask(
     if law not in MASK_LAWS:
         raise unknown_name("the mask law", law, MASK_LAWS)
     if axis not in (-1, -2):
-        raise InputError(f"the mask axis is {axis}; known axes: -1 (columns), -2 (rows)")
+        raise InputError(f"the mask axis is {axis}; allowed: -1 (columns), -2 (rows)")
     if not 1 <= acceleration < math.inf:
         raise InputError(f"mask {law}: acceleration is {acceleration}; it must be a number of at least 1")
     size = shape[axis]
@@ -68,14 +71,14 @@ def make_mask(
 
 
 def default_calibration_lines(size: int, acceleration: float, least: int = 10) -> int:
-    """8 % of the lines up to an acceleration of 6, 4 % above, and at least `least`."""
+    """Number of calibration lines: 8 % of `size` up to an acceleration of 6, 4 % above, and at least `least`."""
     return max(least, round((0.08 if acceleration <= 6 else 0.04) * size))
 
 
 def mask_seed(name: str, seed: int | None = None) -> tuple[int, ...]:
-    """The seed of a volume's mask: fastMRI's rule, the characters of the file name; a number is appended to them.
+    """Seed of a volume's mask by fastMRI's rule: the characters of the file name, with `seed` appended if given.
 
-    `name` is the file's, with or without its .h5.
+    name: file name, with or without .h5. Errors: InputError for a seed outside 0 to 2^32 - 1.
     """
     letters = tuple(map(ord, name if name.endswith(".h5") else f"{name}.h5"))
     if seed is None:
@@ -86,9 +89,9 @@ def mask_seed(name: str, seed: int | None = None) -> tuple[int, ...]:
 
 
 def true_acceleration(mask: Tensor, padding: Shape | None = None) -> float:
-    """Acquired points / sampled points: columns outside padding = (left, right) count as neither.
+    """Number of points divided by number of sampled points, without the columns outside padding = (left, right).
 
-    Shapes: mask (..., H or 1, W or 1).
+    Shapes: mask bool (..., H or 1, W or 1).
     """
     if padding is not None and mask.shape[-1] > 1:
         mask = mask[..., padding[0] : padding[1]]
@@ -104,9 +107,11 @@ def undersample(
     axis: int = -1,
     padding: Shape | None = None,
 ) -> Acquisition:
-    """The acquisition as if the scanner had sampled only this mask: the same for all slices that bear its name.
+    """Undersample an acquisition by a mask; returns a new acquisition with masked k-space.
 
-    Points that an earlier mask left out stay out.
+    law, acceleration, calibration_lines, axis, padding: as in `make_mask`. seed: appended to the mask's seed, which is
+    the name of the acquisition: all slices of one name get the same mask. Points outside an existing mask stay
+    unsampled. Errors: InputError without k-space, and as in `make_mask`.
     """
     if acquisition.kspace is None:
         raise InputError(f"{acquisition.name} has no k-space to undersample; give a file with kspace")
@@ -120,9 +125,10 @@ def undersample(
 
 
 def read_mask(path: str | Path, shape: Shape) -> Tensor:
-    """A mask of zeros and ones from a .npy file or the dataset `mask` of an HDF5 file, for k-space (rows, cols).
+    """Read a mask of zeros and ones from a .npy file, or from the dataset `mask` of an HDF5 file.
 
-    Shapes: (W,), (1, W), (H, 1) or (H, W) in the file; the last three come out.
+    shape: (H, W) of k-space. The file has (W,), (1, W), (H, 1) or (H, W); the result is bool, one of the last three.
+    Errors: InputError for an unreadable file, another shape, or other values.
     """
     path = Path(path)
     rows, cols = shape
@@ -159,7 +165,7 @@ def _inside(mask: Tensor, left: int, right: int, cols: int) -> Tensor:
 
 
 def _check_budget(law: str, size: int, acceleration: float, calibration: int, acquired: Shape) -> None:
-    """One message for every acceleration that `size` lines cannot give, with the range that they can."""
+    """Check that an acceleration is possible for `size` lines. Errors: InputError with the allowed range."""
     count = acquired[1] - acquired[0]
     most = count / max(calibration, 1)
     if not 0 <= calibration <= count:
@@ -167,30 +173,31 @@ def _check_budget(law: str, size: int, acceleration: float, calibration: int, ac
     if not 1 <= acceleration <= most:
         raise InputError(
             f"mask {law}: acceleration {acceleration:g} is out of range for {count} lines with {calibration}"
-            f" calibration lines; known: 1 to {most:.4g}, or other calibration lines"
+            f" calibration lines; allowed: 1 to {most:.4g}, or change the number of calibration lines"
         )
     if law in ("equispaced", "magic") and acceleration != int(acceleration):
-        raise InputError(f"mask {law}: acceleration {acceleration:g} is no whole number; use {law}_fraction")
+        raise InputError(f"mask {law}: acceleration {acceleration:g} is not a whole number; use {law}_fraction")
     if law.endswith("_fraction") and (round(size / acceleration) <= calibration or calibration * acceleration >= size):
         raise InputError(
             f"mask {law}: {calibration} calibration lines use up the {size / acceleration:.4g} lines of acceleration"
-            f" {acceleration:g}; known: accelerations below {size / (calibration + 1):.4g}, or fewer calibration lines"
+            f" {acceleration:g}; allowed: accelerations below {size / (calibration + 1):.4g}, or fewer calibration"
+            " lines"
         )
 
 
 def _calibration(size: int, count: int) -> np.ndarray:
-    """The central block, where fastMRI puts it."""
+    """Bool (size,): the central block of lines, placed as in fastMRI."""
     start = (size - count + 1) // 2
     lines = np.zeros(size, dtype=bool)
     lines[start : start + count] = True
     return lines
 
 
-# ---- Our laws for lines: the exact number of them.
+# ---- Laws of this project: an exact number of lines.
 
 
 def random_lines(size: int, acceleration: float, calibration: int, random: RandomState, acquired: Shape) -> np.ndarray:
-    """Calibration lines, and the rest of round(acquired / R) lines uniformly among the others."""
+    """Calibration lines and others drawn uniformly, together round(acquired / R) lines."""
     lines, others, count = _budget(size, acceleration, calibration, acquired)
     lines[random.choice(others, count, replace=False)] = True
     return lines
@@ -199,23 +206,23 @@ def random_lines(size: int, acceleration: float, calibration: int, random: Rando
 def variable_density(
     size: int, acceleration: float, calibration: int, random: RandomState, acquired: Shape
 ) -> np.ndarray:
-    """Exactly round(acquired / R) lines, denser toward the centre, with bounded gaps.
+    """Exactly round(acquired / R) lines, denser towards the centre, with bounded gaps.
 
-    The density |k|^-p, at most 1, is cut into strata of equal mass; each holds exactly one line, drawn uniformly:
-    a gap is shorter than two neighbouring strata.
+    The density |k|^-p, at most 1, is divided into strata of equal mass, and one line is drawn uniformly from each:
+    every gap is shorter than two neighbouring strata.
     """
     lines, others, count = _budget(size, acceleration, calibration, acquired)
     if count == 0:
         return lines
     mass = np.cumsum(_capped(np.maximum(np.abs(others - size // 2), 1.0) ** -DENSITY_EXPONENT, count))
-    edges = np.searchsorted(mass, np.arange(1, count) - 1e-9) + 1  # no line has a mass above 1: no stratum is empty
+    edges = np.searchsorted(mass, np.arange(1, count) - 1e-9) + 1  # mass of a line <= 1: no stratum is empty
     for stratum in np.split(others, edges):
         lines[stratum[random.randint(len(stratum))]] = True
     return lines
 
 
 def _budget(size: int, acceleration: float, calibration: int, acquired: Shape) -> tuple[np.ndarray, np.ndarray, int]:
-    """The calibration lines, the other acquired lines, and how many of these are to be drawn."""
+    """The calibration lines (mask), the other acquired lines (numbers), and how many of these to draw."""
     lines = _calibration(size, calibration)
     lines[: acquired[0]] = lines[acquired[1] :] = False
     others = np.setdiff1d(np.arange(*acquired), np.flatnonzero(lines))
@@ -224,7 +231,7 @@ def _budget(size: int, acceleration: float, calibration: int, acquired: Shape) -
 
 
 def _capped(weights: np.ndarray, total: int) -> np.ndarray:
-    """min(1, a * weights) with a such that the sum is `total`."""
+    """min(1, a * weights), with the factor a for which the sum is `total`."""
     full = np.zeros(len(weights), dtype=bool)
     while True:
         share = np.where(full, 1.0, weights * (total - full.sum()) / max(weights[~full].sum(), 1e-300))
@@ -233,19 +240,19 @@ def _capped(weights: np.ndarray, total: int) -> np.ndarray:
         full |= share >= 1
 
 
-# ---- fastMRI's laws: the same numbers from the same seed (fastmri/data/subsample.py, one center_fraction).
+# ---- fastMRI's laws: the same lines for the same seed as fastmri/data/subsample.py with one center_fraction.
 
 
 def fastmri_random(
     size: int, acceleration: float, calibration: int, random: RandomState, acquired: Shape
 ) -> np.ndarray:
-    """Each line with probability (N / R - low) / (N - low), and the calibration lines: R holds on average only."""
+    """Calibration lines, and each other line with probability (N / R - low) / (N - low): R is met on average only."""
     probability = (size / acceleration - calibration) / max(size - calibration, 1)
     return (random.uniform(size=size) < probability) | _calibration(size, calibration)
 
 
 def equispaced(size: int, acceleration: float, calibration: int, random: RandomState, acquired: Shape) -> np.ndarray:
-    """Every R-th line from a random offset, and the calibration lines: the true R is below the nominal one."""
+    """Calibration lines, and every R-th line from a random offset: the true R is below the nominal one."""
     lines = _calibration(size, calibration)
     lines[random.randint(0, round(acceleration)) :: int(acceleration)] = True
     return lines
@@ -254,7 +261,7 @@ def equispaced(size: int, acceleration: float, calibration: int, random: RandomS
 def equispaced_fraction(
     size: int, acceleration: float, calibration: int, random: RandomState, acquired: Shape
 ) -> np.ndarray:
-    """Lines R (N - low) / (N - R low) apart, rounded, so that R holds with the calibration lines counted."""
+    """Lines R (N - low) / (N - R low) apart, rounded, so that R includes the calibration lines."""
     lines = _calibration(size, calibration)
     spacing = (acceleration * (calibration - size)) / (calibration * acceleration - size)
     offset = random.randint(0, round(spacing))
@@ -263,7 +270,7 @@ def equispaced_fraction(
 
 
 def magic(size: int, acceleration: float, calibration: int, random: RandomState, acquired: Shape) -> np.ndarray:
-    """Every R-th line, offset differently on the two sides so that conjugate symmetry adds to them.
+    """Every R-th line, with different offsets on the two sides, so that conjugate symmetry fills lines in between.
 
     Reference: Defazio, Offset sampling, arXiv 1912.01101, 2019.
     """
@@ -273,7 +280,7 @@ def magic(size: int, acceleration: float, calibration: int, random: RandomState,
 def magic_fraction(
     size: int, acceleration: float, calibration: int, random: RandomState, acquired: Shape
 ) -> np.ndarray:
-    """`magic` with the spacing of the lines that the calibration leaves of round(N / R)."""
+    """`magic` with a spacing such that round(N / R) lines include the calibration lines."""
     spacing = round(size / (round(size / acceleration) - calibration))
     return _offset_lines(size, spacing, random) | _calibration(size, calibration)
 

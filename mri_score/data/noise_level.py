@@ -1,4 +1,4 @@
-"""The noise level where outer k-space still holds signal: from what the coil maps cannot explain there."""
+"""The noise level if outer k-space has signal: from the residual of a fit with the coil maps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
 
 OUTER = 0.8
-"""Outer k-space begins at this part of the half width, as a radius: there what maps explain badly is small."""
+"""Radius at which outer k-space begins, relative to the half width; beyond it, errors of the maps are small."""
 
 WEIGHT = 0.03
-"""Tikhonov weight of the fit: small enough that what coils share does not leak, large enough for few iterations."""
+"""Tikhonov weight of the fit: small enough to keep signal out of the residual, large enough for few iterations."""
 
 SIGNAL = 0.9
-"""The outer ring holds signal where less than this part of its level is unexplained: the scatter of both is smaller."""
+"""Below this ratio of residual level to level of the outer ring, the ring has signal; both scatter by less."""
 
 
 def noise_level(
@@ -32,12 +32,13 @@ def noise_level(
     middle: int | None = None,
     name: str = "k-space",
 ) -> NoiseLevel:
-    """The level of the outer ring, or what the coil maps of the middle slice leave unexplained where that is less.
+    """Noise level of a volume: that of the outer ring of k-space, or of the residual of the coil maps if smaller.
 
-    If it is clearly less, the covariance of the ring holds signal too: the coils are then not whitened, their noise is
-    taken to be equal, and a note says so.
-    Shapes: each of `slices` (C, H, W); mask bool, broadcastable to (1, 1, H, W) or with one for each slice; maps
-    (1, C, H, W) of slice number `middle`, made from its samples unless given.
+    If the residual is clearly smaller, the ring has signal, and its covariance too. Then the coils are not whitened,
+    their noise levels are assumed to be equal, and a note states it.
+    slices: sequence of k-space (C, H, W), file's units. mask: bool, broadcastable to (1, 1, H, W), or one mask per
+    slice. maps: (1, C, H, W), coil maps of slice number `middle` (default: the middle one); None estimates them from
+    its samples. name: of the scan, for messages. Errors: as in `measure_noise`.
     """
     level = measure_noise(slices, mask, name=name)
     middle = len(slices) // 2 if middle is None else middle
@@ -46,30 +47,31 @@ def noise_level(
     try:
         found = unexplained_noise(kspace, coil_maps(kspace, mask)[0] if maps is None else maps, mask)
     except InputError as error:
-        return replace(level, notes=(*level.notes, f"noise_std is that of the outer ring, signal or not: {error}"))
+        note = f"noise_std is that of the outer ring, which may include signal: {error}"
+        return replace(level, notes=(*level.notes, note))
     if found >= SIGNAL * level.noise_std:
         return replace(level, noise_std=min(found, level.noise_std))
     note = (
-        f"noise_std {found:.3g} is what the coil maps cannot explain; the outer ring, which holds signal, says"
-        f" {level.noise_std:.3g}: the coils are not whitened from it"
+        f"noise_std {found:.3g} is from the residual of the coil maps; the outer ring of k-space has signal and gives"
+        f" {level.noise_std:.3g}, so the coils are not whitened"
     )
     equal = torch.full_like(level.coil_std, found)
     return replace(level, noise_std=found, coil_std=equal, covariance=None, whitening=None, notes=(*level.notes, note))
 
 
 def unexplained_noise(kspace: Tensor, maps: Tensor, mask: Tensor | None = None) -> float:
-    """Standard deviation of the real and of the imaginary part of the noise, for one slice; infinite if unknown.
+    """Noise level of one slice from the residual of a fit with its coil maps; infinity if it cannot be measured.
 
-    With H y = A (A^H A + w)^-1 A^H y, what the coil maps explain, the residual (I - H) y of outer k-space is compared
-    with that of white noise n of unit variance on the same samples, medians over the samples of a coil:
+    The level is the standard deviation of the real, and of the imaginary, part of a sample. H y = A (A^H A + w)^-1 A^H
+    y is the part of k-space that the coil maps explain. The residual (I - H) y in outer k-space is compared with that
+    of white noise n of unit variance on the same samples, by medians over the samples of each coil:
 
         noise_std^2 = sum_c median^2 |(I - H) y|_c / sum_c median^2 |(I - H) n|_c.
 
-    An image with these coils has almost no residual, whatever its spectrum, so that signal in outer k-space does not
-    count. What leaks, because maps are never exact, makes the result too large; coils of very unequal or correlated
-    noise make it up to a tenth too small, and it scatters by a few per cent.
-    Padding is not counted. One coil explains everything, and there may be no sample in outer k-space: both give
-    infinity, which leaves min() another estimate.
+    An image seen by these coils has almost no residual, so signal in outer k-space does not matter. Errors of the maps
+    make the result too large; very unequal or correlated noise of the coils makes it up to 10 % too small, and it
+    scatters by a few per cent. Padding is left out. The result is infinity for a single coil, which leaves no residual,
+    and without samples in outer k-space; min() then takes another estimate.
     Shapes: kspace and maps (1, C, H, W), mask broadcastable bool.
     """
     points, _ = measured_points(kspace, mask)

@@ -1,4 +1,4 @@
-"""The noise of a scan, measured in its outer k-space, and the whitening of coils whose noise differs."""
+"""The noise of a scan, measured in outer k-space, and the whitening of its coils."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from torch import Tensor
 from mri_score.errors import InputError
 
 SLICES = 8
-"""At most so many evenly spaced slices of a volume are looked at."""
+"""Largest number of slices of a volume that are measured, evenly spaced."""
 AGREEMENT = 0.05
-"""Two rings of white noise have levels that differ by less than this."""
+"""Largest relative difference between the levels of two rings of white noise."""
 FAINT = 0.2
-"""Less disagreement than this, without correlation, is not enough to speak of a filter."""
+"""Without correlation, a relative difference below this is not reported as a filter."""
 COHERENCE = 0.15
-"""Neighbouring samples of an object are correlated beyond this; those of filtered white noise are not."""
+"""Correlation of neighbouring samples above which a ring has signal; that of filtered white noise is smaller."""
 GAUSSIAN_MEDIAN = 0.6744897501960817
 """The median of |x| for a standard normal x."""
 
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """What the outer k-space says about the noise of one volume."""
+    """The noise of one volume, as measured in outer k-space."""
 
     noise_std: float
     """Standard deviation of the real and of the imaginary part of a sample, root mean square over the coils."""
     coil_std: Tensor
-    """(C,): the same for each coil."""
+    """(C,): the standard deviation of each coil."""
     covariance: Tensor | None
     """(C, C) complex, of real plus imaginary part over 2, so that its diagonal is coil_std^2; None if unknown."""
     whitening: Tensor | None
-    """(C, C): makes the coils' noise white and keeps its mean power; None where whitening is not justified."""
+    """(C, C): matrix that makes the noise of the coils white and keeps its mean power; None without whitening."""
     notes: tuple[str, ...]
-    """What a user should know: padding, filters, signal in the outer k-space, why there is no whitening."""
+    """Warnings for the user: padding, filters, signal in outer k-space, the reason if there is no whitening."""
 
 
 def evenly_spaced(count: int) -> list[int]:
-    """At most SLICES of `count` slices, the first and the last included."""
+    """Numbers of at most SLICES evenly spaced slices out of `count`, the first and the last included."""
     return torch.linspace(0, count - 1, min(count, SLICES)).round().long().tolist()
 
 
@@ -51,7 +51,7 @@ def whiten(kspace: Tensor, matrix: Tensor) -> Tensor:
 def whitening_matrix(covariance: Tensor) -> Tensor:
     """W = sqrt(tr(covariance) / C) covariance^(-1/2): W covariance W^H = mean coil noise power times identity.
 
-    Hermitian, hence the whitening that changes the coils least.
+    The Hermitian root is the whitening that changes the coils least. Shapes: covariance and result (C, C).
     """
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * (values.mean() / values).sqrt().to(vectors.dtype)) @ vectors.mH
@@ -66,19 +66,19 @@ def measure_noise(
 ) -> NoiseLevel:
     """Measure noise_std = median |Re, Im| / 0.6745 in the two outermost rings of the sampled points.
 
-    A ring holds 2 to 5 % of the points, and at least 20 samples a coil over all slices. Its median ignores the few
-    points that hold signal. The second ring counts only where it agrees with the first within 5 %; then, or with a
-    noise scan, the coils may be whitened. If it does not, the outer k-space is signal or filtered, and a note says so.
+    A ring has 2 to 5 % of the points, and at least 20 samples per coil over all slices. The median is robust to the few
+    points with signal. The second ring is used only if it agrees with the first within 5 %; in that case, or with a
+    noise scan, the coils can be whitened. Otherwise outer k-space has signal or was filtered, and a note states it.
 
-    Shapes: each of `slices` (C, H, W), after removal of the readout oversampling (receive filters darken the removed
-    margin); anything with a length and an index will do, only 8 slices are read. mask: bool, broadcastable to
-    (1, H, W), one for the volume; points that are zero in every coil are never counted, sampled or not.
-    noise_scan (C, ...): noise alone, in any unit: it gives the covariance, outer k-space its level.
-    Errors: InputError for NaN and for k-space without a sample.
+    slices: sequence of k-space (C, H, W), file's units, of which at most 8 are read; readout oversampling must be
+    removed, because receive filters darken the removed margin. mask: bool, broadcastable to (1, H, W), one for the
+    volume; points that are zero in all coils are left out. noise_scan: (C, ...), noise only, in any unit, from which
+    the covariance is then computed (the level still comes from outer k-space). name: of the scan, for messages.
+    Errors: InputError for NaN, and for k-space without a nonzero sample.
     """
     kspace = torch.stack([slices[index] for index in evenly_spaced(len(slices))])
     if not torch.isfinite(torch.view_as_real(kspace)).all():
-        raise InputError(f"{name}: k-space holds NaN or infinity; look at the file before reconstructing it")
+        raise InputError(f"{name}: k-space contains NaN or infinity; repair or export the file again")
     points, notes = measured_points(kspace, mask)
     if not bool(points.any()):
         raise InputError(f"{name}: k-space of shape {tuple(kspace.shape)} is zero at every sampled point")
@@ -99,9 +99,10 @@ def measure_noise(
 
 
 def measured_points(kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, list[str]]:
-    """(H, W) bool: the points that the scanner measured, without padding; and what was left out.
+    """Bool (H, W): the measured points, without zero padding; and notes about the padding.
 
-    Shapes: kspace (S, C, H, W), mask bool, broadcastable to it; padding is zero in all coils, or 30 times too dark.
+    Padding is zero in all coils, or at least 30 times darker than the lines beside it.
+    Shapes: kspace (S, C, H, W), mask bool, broadcastable to it.
     """
     power = kspace.abs().square().sum((0, 1))
     points = power > 0
@@ -113,13 +114,13 @@ def measured_points(kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, list[s
     for axis, what in ((0, "rows"), (1, "columns")):
         empty = _empty_edges(power, points, claimed, axis)
         if count := int(empty.sum()):
-            notes.append(f"zero-padded: {count} of {len(empty)} {what} at the edges of k-space hold no measurement")
+            notes.append(f"zero-padded: {count} of {len(empty)} {what} at the edges of k-space are not measured")
             points = points & ~(empty[:, None] if axis == 0 else empty[None])
     return points, notes
 
 
 def _empty_edges(power: Tensor, points: Tensor, claimed: Tensor, axis: int) -> Tensor:
-    """Which lines along `axis` are padding: claimed to be sampled, at an edge, and 30 times below what follows."""
+    """Bool (lines,): lines that are padding: sampled by the mask, at an edge, 30 times darker than the next lines."""
     lines = torch.nonzero(claimed.any(1 - axis)).flatten()
     level = torch.where(points, power, torch.nan).nanmedian(1 - axis).values.nan_to_num(0).sqrt()[lines].cpu()
     empty = torch.zeros(claimed.shape[axis], dtype=torch.bool, device=power.device)
@@ -133,7 +134,7 @@ def _empty_edges(power: Tensor, points: Tensor, claimed: Tensor, axis: int) -> T
 
 
 def _rings(points: Tensor, count: int, coils: int) -> tuple[Tensor, Tensor]:
-    """Flat indices of the two outermost rings; the inner one is short or empty where points are few."""
+    """Flat indices of the two outermost rings of points; the inner ring is short or empty if there are few points."""
     height, width = points.shape
     rows = (torch.arange(height, device=points.device) - height // 2) / (height / 2)
     cols = (torch.arange(width, device=points.device) - width // 2) / (width / 2)
@@ -158,12 +159,12 @@ def _coil_std(samples: Tensor) -> Tensor:
 
 
 def _mean(coil_std: Tensor) -> Tensor:
-    """Root mean square over the coils that have noise at all."""
+    """Root mean square over the coils with nonzero noise."""
     return coil_std.square().sum().div((coil_std > 0).sum().clamp_min(1)).sqrt()
 
 
 def _covariance(samples: Tensor, coil_std: Tensor | None = None) -> Tensor:
-    """(C, n) -> (C, C): the samples' correlation, with the robust `coil_std` in place of their own deviation."""
+    """Covariance (C, C) of samples (C, n); with `coil_std`, their correlation scaled to these robust deviations."""
     samples = samples.to(torch.complex128)
     covariance = samples @ samples.mH / (2 * samples.shape[1])
     if coil_std is None:
@@ -173,10 +174,10 @@ def _covariance(samples: Tensor, coil_std: Tensor | None = None) -> Tensor:
 
 
 def _covariance_or_none(samples: Tensor, coil_std: Tensor, count: int, notes: list[str]) -> Tensor | None:
-    """The covariance, where a ring has enough samples (`count`) and every coil has noise; else a note."""
+    """The covariance, if a ring has enough samples (`count`) and all coils have noise; else None and a note."""
     coils = len(coil_std)
     if count < 20 * coils:
-        notes.append(f"not whitened: a ring holds {count} samples, {coils} coils need {20 * coils} or a noise scan")
+        notes.append(f"not whitened: a ring has {count} samples, {coils} coils need {20 * coils} or a noise scan")
         return None
     if not bool((coil_std > 0).all()):
         notes.append(f"not whitened: coils {torch.nonzero(coil_std == 0).flatten().tolist()} are empty")
@@ -185,9 +186,9 @@ def _covariance_or_none(samples: Tensor, coil_std: Tensor, count: int, notes: li
 
 
 def _coherence(kspace: Tensor, points: Tensor, ring: Tensor) -> float | None:
-    """|correlation| of a ring's samples with their neighbours along either axis; None with fewer than 50 pairs.
+    """|correlation| of a ring's samples with their neighbours, the larger of both axes; None for fewer than 50 pairs.
 
-    Noise is white in k-space: about 0. An object smaller than the field of view is not.
+    It is about 0 for noise, which is white in k-space, but not for an object smaller than the field of view.
     """
     found = []
     for axis, step in ((0, points.shape[1]), (1, 1)):
@@ -204,12 +205,14 @@ def _coherence(kspace: Tensor, points: Tensor, ring: Tensor) -> float | None:
 def _disagreement(ratio: float, coherence: float | None) -> str:
     levels = f"its outermost ring and the next differ by a factor of {ratio:.2f}"
     if ratio == 0:
-        return "too few sampled points for a second ring: noise_std rests on one, and the coils stay as they are"
+        return "too few sampled points for a second ring: noise_std comes from one ring, and the coils are not whitened"
     if coherence is None or coherence > COHERENCE:
-        return f"outer k-space is signal: {levels}; noise_std is an upper bound, and the coils are not whitened from it"
+        return f"outer k-space has signal: {levels}; noise_std is an upper bound, and the coils are not whitened"
     if abs(ratio - 1) < FAINT:
-        return f"faint signal, or a mild filter, in outer k-space: {levels}; the coils are not whitened from it"
-    return f"k-space looks filtered: {levels}, without correlation; noise_std may be too low; coils not whitened"
+        return f"faint signal, or a mild filter, in outer k-space: {levels}; the coils are not whitened"
+    return (
+        f"k-space looks filtered: {levels}, without correlation; noise_std may be too low; the coils are not whitened"
+    )
 
 
 def _whitening_or_none(covariance: Tensor | None, notes: list[str]) -> Tensor | None:
@@ -217,6 +220,6 @@ def _whitening_or_none(covariance: Tensor | None, notes: list[str]) -> Tensor | 
         return None
     values = torch.linalg.eigvalsh(covariance)
     if values[0] <= 1e-6 * values[-1]:
-        notes.append("the coils' noise covariance is singular: some coils are copies or empty; not whitened")
+        notes.append("not whitened: the noise covariance is singular, because some coils are empty or copies of others")
         return None
     return whitening_matrix(covariance).to(torch.complex64)

@@ -1,4 +1,4 @@
-"""Non-Cartesian scans, simulated from full Cartesian ones: samples, coil maps, scale."""
+"""Non-Cartesian scans, simulated from fully sampled Cartesian ones: samples, coil maps, scale."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from mri_score.operators.noncartesian import NonCartesian
 from mri_score.readers.base import Reader
 
 LEAST_CENTRE = 10.0
-"""Radius of the centre of k-space that coil maps are made from, at least: smaller ones do not tell coils apart."""
+"""Smallest radius of the centre of k-space for coil maps; a smaller centre does not resolve the coils."""
 
 
 class NonCartesianScan(Scan):
-    """A fully sampled file, as a scan along a trajectory would have seen it; `truth` is that of the file.
+    """A scan along a trajectory, simulated from a fully sampled file; `truth` is the fully sampled image.
 
-    Errors: InputError for an undersampled file, or one of another matrix than the trajectory's.
+    options: as in `Scan`. Errors: InputError for an undersampled file, and if matrix and trajectory differ in shape.
     """
 
     def __init__(self, file: Reader, trajectory: Trajectory, **options: Any) -> None:
         super().__init__(file, **options)
         self.trajectory = trajectory
         if file.mask is not None:
-            raise InputError(f"{file.path} is undersampled; trajectories are simulated from full k-space: name another")
+            raise InputError(
+                f"{file.path} is undersampled; trajectories are simulated from fully sampled scans: name another"
+            )
         if file.image_shape != trajectory.shape:
             raise InputError(
-                f"{file.path} has {file.image_shape} points, the trajectory is made for {trajectory.shape}; make it"
+                f"{file.path} has a matrix of {file.image_shape}, but the trajectory is for {trajectory.shape}; make it"
                 " for the file's image_shape"
             )
 
@@ -55,21 +57,21 @@ class NonCartesianScan(Scan):
 def acquire(
     kspace: Tensor, trajectory: Trajectory, noise_std: float, name: str = "scan", mixing: Tensor | None = None
 ) -> Acquisition:
-    """The scaled acquisition that a trajectory would have given in place of full k-space.
+    """Simulate a scan along a trajectory from fully sampled k-space, scaled for reconstruction.
 
-    Coil by coil, without coil maps, y = N x with x the coil's image: the scan's own noise passes with it. The rows of N
-    have norm 1, so every sample keeps the standard deviation noise_std of the scan; samples of one spoke or arm, a grid
-    cell apart, are nearly uncorrelated (|correlation| at most 0.13), but those that lie closer, near DC, share noise.
-    Scale and floor of the noise as for Cartesian scans (`scaled`); then kspace and noise_std are multiplied by the gain
-    of the operator.
-    Shapes: kspace (B, C, H, W), noise_std in its units.
+    Each coil is sampled by itself, without coil maps: y = N x, with x the image of the coil including its noise. The
+    rows of N have norm 1, so the noise of every sample has the standard deviation noise_std. The noise of samples one
+    grid cell apart is nearly uncorrelated (|correlation| at most 0.13); closer samples, near DC, have correlated noise.
+    Scale and lower bound of the noise are those of Cartesian scans (`scaled`); then kspace and noise_std are multiplied
+    by the gain of the operator. kspace: (B, C, H, W). noise_std: in the units of kspace. name: for messages. mixing:
+    matrix that was applied to the coils, stored as `whitening`. Errors: InputError for a slice without signal.
     """
     y = samples(ifft(kspace), trajectory)
     maps = centre_maps(y, trajectory)
     operator = NonCartesian(maps, trajectory.coordinates)
     scale = percentile(operator.cg_sense(y * operator.gain))
     if not bool((scale > 0).all()):
-        raise InputError(f"{name}: slice {int((scale <= 0).nonzero()[0])} of the batch holds no signal; leave it out")
+        raise InputError(f"{name}: slice {int((scale <= 0).nonzero()[0])} of the batch has no signal; leave it out")
     return Acquisition(
         name=name,
         kspace=y * (operator.gain / scale[:, None, None]),
@@ -82,16 +84,16 @@ def acquire(
 
 
 def samples(images: Tensor, trajectory: Trajectory) -> Tensor:
-    """What each image (B, C, H, W) has along a trajectory, in the units of orthonormal k-space: (B, C, M)."""
+    """K-space samples (B, C, M) of images (B, C, H, W) along a trajectory, in the units of orthonormal k-space."""
     transform = _single(trajectory.shape, trajectory.coordinates, gain=1.0)
     return transform(images.flatten(0, 1)).unflatten(0, images.shape[:2])[:, :, 0]
 
 
 def centre_maps(y: Tensor, trajectory: Trajectory) -> Tensor:
-    """ESPIRiT maps (B, C, H, W) from the samples (B, C, M) near DC.
+    """ESPIRiT maps (B, C, H, W) from the samples y (B, C, M) near DC.
 
-    These alone give each coil's image on a coarse grid by least squares, which needs no density compensation; ESPIRiT
-    takes the disc of k-space that they fill.
+    A least-squares fit to these samples gives the image of each coil on a coarse grid, without density compensation.
+    ESPIRiT uses the disc of k-space that the samples fill.
     """
     longer = max(trajectory.shape)
     radius = min(max(trajectory.centre, LEAST_CENTRE), longer / 2)
@@ -108,7 +110,7 @@ def centre_maps(y: Tensor, trajectory: Trajectory) -> Tensor:
 
 
 def gridding(acquisition: Acquisition, trajectory: Trajectory) -> Tensor:
-    """The classical image A^H D y, D the area of k-space that each sample stands for: (B, H, W), scaled as the scan."""
+    """Gridding: the image A^H D y (B, H, W), with D the area of k-space of each sample; in the scan's scale."""
     operator = acquisition.operator()
     assert isinstance(operator, NonCartesian) and acquisition.kspace is not None
     area = trajectory.area.to(acquisition.kspace.real)
@@ -116,10 +118,10 @@ def gridding(acquisition: Acquisition, trajectory: Trajectory) -> Tensor:
 
 
 def _single(shape: tuple[int, ...], coordinates: Tensor, gain: float | None = None) -> NonCartesian:
-    """The transform of single images, without coils."""
+    """The non-uniform Fourier transform of single images, without coils."""
     return NonCartesian(torch.ones(1, 1, *shape, dtype=torch.complex64), coordinates, gain)
 
 
 def _radius(coordinates: Tensor, shape: tuple[int, int]) -> Tensor:
-    """|k|, as a part of the whole width of k-space."""
+    """|k| relative to the full width of k-space."""
     return (coordinates / torch.tensor(shape).to(coordinates.double())).square().sum(-1).sqrt()

@@ -1,4 +1,4 @@
-"""Poisson-disc masks: points in the plane that keep a distance, which grows away from the centre."""
+"""Poisson-disc masks: random points with a minimum distance that grows away from the centre."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ Shape = tuple[int, int]
 def poisson_disc(
     shape: Shape, acceleration: float, calibration: int, random: RandomState, acquired: Shape
 ) -> np.ndarray:
-    """Variable-density Poisson disc on an ellipse: points keep a distance 1 + slope * |k|; the centre square is full.
+    """Variable-density Poisson-disc mask (H, W) on an ellipse, with a fully sampled square at the centre.
 
-    The slope is searched for at most 16 steps until R is met within 1 %; what came out is `true_acceleration`.
-    Errors: InputError where the nearest R is more than 5 % away, with the range.
+    The minimum distance is 1 + slope * |k|. The slope is found by bisection, at most 16 steps, until R is met within
+    1 %; `true_acceleration` of the mask gives the exact value. calibration: side of the square. acquired: range
+    (left, right) of the acquired columns.
+    Errors: InputError if R is missed by more than 5 %, with the allowed range.
     Reference: Bridson, Fast Poisson disk sampling, SIGGRAPH sketches 2007; density as in SigPy's `mri.poisson`.
     """
     rows, cols = shape
@@ -46,13 +48,13 @@ def poisson_disc(
         least, most = budget / int((allowed | center).sum()), budget / int(center.sum())
         raise InputError(
             f"mask poisson-disc: acceleration {acceleration:g} is out of range for k-space {shape} with a calibration"
-            f" square of {calibration}; nearest: {reached:.3g}, known: {least:.3g} to below {most:.3g}"
+            f" square of {calibration}; nearest: {reached:.3g}, allowed: {least:.3g} to below {most:.3g}"
         )
     return best
 
 
 def _square(shape: Shape, calibration: int) -> np.ndarray:
-    """The calibration square, where fastMRI puts its lines."""
+    """Bool (H, W): the calibration square, placed as fastMRI places its lines."""
     top, left = ((n - calibration + 1) // 2 for n in shape)
     square = np.zeros(shape, dtype=bool)
     square[top : top + calibration, left : left + calibration] = True
@@ -66,7 +68,7 @@ def _distance(shape: Shape, calibration: int) -> np.ndarray:
 
 
 def _darts(center: np.ndarray, order: np.ndarray, radius: np.ndarray, aspect: np.ndarray) -> np.ndarray:
-    """Take the points in this order, each unless an earlier one keeps it off."""
+    """Take the points in this order, except those within the radius of an earlier one."""
     cols = center.shape[1]
     taken = center.copy()
     margin = math.ceil(radius.max())
@@ -88,7 +90,7 @@ def _darts(center: np.ndarray, order: np.ndarray, radius: np.ndarray, aspect: np
 
 @lru_cache(maxsize=8192)
 def _disc(eighths: int, aspect_y: float, aspect_x: float) -> np.ndarray:
-    """The grid points nearer than a radius given in eighths, flattened as k-space is, never below 1."""
+    """Bool (h, w): grid points within a radius, given in eighths, scaled by the aspect ratio, at least 1."""
     radii = [max(eighths / 8 * aspect, 1.0) for aspect in (aspect_y, aspect_x)]
     y, x = (np.arange(-math.ceil(r), math.ceil(r) + 1) / r for r in radii)
     return y[:, None] ** 2 + x**2 < 1

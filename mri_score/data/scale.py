@@ -1,4 +1,4 @@
-"""The scale of an image: its percentile that is 1 for the networks."""
+"""The scale of an image: the percentile of the magnitude that networks expect to be 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 PERCENTILE = 0.99
-"""The magnitude percentile that is 1 for the networks (convention of loading, writing and training)."""
+"""Quantile of the magnitude that is scaled to 1, in training and reconstruction."""
 
 
 def percentile(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a file, or arrays, to scaled acquisitions that are ready to be reconstructed."""
+"""From a file or arrays to scaled acquisitions, ready for reconstruction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mri_score.readers.base import Reader
 from mri_score.readers.maps import cache_key, cached_maps, normalise_maps, read_maps
 
 LEAST_NOISE = 1e-3
-"""noise_std is never taken to be less than this part of the image scale."""
+"""Lower bound of noise_std, relative to the image scale."""
 
 
 def scaled(
@@ -34,17 +34,18 @@ def scaled(
     name: str,
     mixing: Tensor | None = None,
 ) -> Acquisition:
-    """The acquisition in units in which the 99th percentile of its CG-SENSE image is 1, slice by slice.
+    """An acquisition scaled so that the 99th percentile of the CG-SENSE image of each slice is 1.
 
-    Of the undersampled data only: fifteen iterations of conjugate gradient keep the percentile above 0.85 of the true
-    one where the zero-filled image's falls to 0.7.
-    Shapes: kspace and maps (B, C, H, W), mask broadcastable, noise_std in the units of kspace.
+    The scale comes from the undersampled data only. After 15 iterations of conjugate gradients the percentile is above
+    0.85 of the fully sampled one, when that of the zero-filled image can be as low as 0.7.
+    kspace, maps: (B, C, H, W). mask: broadcastable to kspace. noise_std: in the units of kspace. name: for messages.
+    mixing: matrix that was applied to the coils, stored as `whitening`. Errors: InputError for a slice without signal.
     """
     operator = Sense(maps, mask)
     scale = percentile(operator.cg_sense(kspace))
     if not bool((scale > 0).all()):
         empty = int((scale <= 0).nonzero()[0])
-        raise InputError(f"{name}: slice {empty} of the batch holds no signal; leave it out with --slices")
+        raise InputError(f"{name}: slice {empty} of the batch has no signal; leave it out with --slices")
     return Acquisition(
         name=name,
         kspace=kspace / scale[:, None, None, None],
@@ -57,7 +58,7 @@ def scaled(
 
 
 def coil_weight(acquisition: Acquisition) -> Tensor:
-    """Root sum of squares of the maps in the file's own coils: |image| times this is the RSS image. (B, H, W)."""
+    """Root sum of squares (B, H, W) of the maps in the file's own coils: |image| times this is the RSS image."""
     assert acquisition.maps is not None
     maps = acquisition.maps
     if acquisition.whitening is not None:
@@ -72,17 +73,21 @@ def from_arrays(
     noise_std: float | None = None,
     name: str = "k-space",
 ) -> Acquisition:
-    """The acquisition of k-space that is already in memory: what is not given is found in it.
+    """The scaled acquisition of k-space in memory. Mask, maps and noise level are estimated if not given.
 
-    Shapes: kspace (B, C, H, W) complex, unsampled points zero; mask (W,), (H, W) or broadcastable to kspace; maps
-    (B or 1, C, H, W). Without a mask the points that are zero in all coils are unsampled.
+    kspace: complex (B, C, H, W), unsampled points zero, any unit. mask: (W,), (H, W) or broadcastable to kspace; by
+    default, points that are zero in all coils are unsampled. maps: (B or 1, C, H, W); by default from ESPIRiT.
+    noise_std: standard deviation of the real, and of the imaginary, part of a sample, in the units of kspace; by
+    default measured, and the coils are then whitened if maps are not given. name: seeds random numbers and labels
+    messages.
+    Errors: InputError for shapes that do not fit, NaN or infinity, and slices without signal.
     """
     if kspace.ndim != 4 or not kspace.is_complex():
         raise InputError(
             f"{name} has shape {tuple(kspace.shape)} {kspace.dtype}; it needs complex (slices, coils, rows, cols)"
         )
     if not bool(torch.isfinite(torch.view_as_real(kspace.resolve_conj())).all()):
-        raise InputError(f"{name} holds NaN or infinity")
+        raise InputError(f"{name} contains NaN or infinity")
     shape = (kspace.shape[-2], kspace.shape[-1])
     if mask is None:
         mask = (kspace != 0).any(0).any(0)
@@ -96,7 +101,7 @@ def from_arrays(
     empty = (kspace == 0).flatten(1).all(1)
     if bool(empty.any()):
         number = int(empty.nonzero()[0])
-        raise InputError(f"{name}: slice {number} holds nothing but zeros where the mask samples it; leave it out")
+        raise InputError(f"{name}: slice {number} is zero at all sampled points; leave it out")
     mixing = None
     if maps is not None:
         maps = _fitting(maps, kspace, name)
@@ -111,21 +116,21 @@ def from_arrays(
 
 
 def _fitting(maps: Tensor, kspace: Tensor, name: str) -> Tensor:
-    """Given maps, (B or 1, C, H, W), of unit sum of squares and one for each slice."""
+    """Check given maps (B or 1, C, H, W), normalise them and expand them to the shape of kspace."""
     if maps.ndim != 4 or maps.shape[1:] != kspace.shape[1:] or len(maps) not in (1, len(kspace)):
         raise InputError(
             f"{name}: maps of shape {tuple(maps.shape)} do not fit k-space of {tuple(kspace.shape)}"
-            " (slices, coils, rows, cols); give one slice of maps, or as many as there are slices, or none"
+            " (slices, coils, rows, cols); give maps of one slice, or of all slices, or none"
         )
     return normalise_maps(maps).expand(kspace.shape)
 
 
 @dataclass(frozen=True)
 class Undersampling:
-    """How a fully sampled scan is to be undersampled; the defaults are the project's."""
+    """Settings for undersampling a fully sampled scan; arguments of `make_mask`."""
 
     acceleration: float | None = None
-    """Nominal; None leaves the scan as it is."""
+    """Nominal acceleration; None leaves the scan as it is."""
     law: str = "variable-density"
     calibration_lines: int | None = None
     seed: int | None = None
@@ -133,11 +138,12 @@ class Undersampling:
 
     @property
     def from_file(self) -> bool:
-        """Whether the law is the name of a mask file, which has its own acceleration."""
+        """Whether `law` is a mask file, which has an acceleration of its own."""
         return Path(self.law).suffix in masks.MASK_FILES
 
     @property
     def nominal(self) -> float | None:
+        """The nominal acceleration; None for mask files."""
         return None if self.from_file else self.acceleration
 
 
@@ -146,19 +152,20 @@ Sampling = Undersampling  # the former name
 
 
 class Scan:
-    """One file as the reconstruction sees it: undersampled, its noise known, coils white or as they are.
+    """A file prepared for reconstruction: undersampled, noise measured, coils whitened or compressed.
 
-    Nothing here is computed from samples outside the mask, except by `truth`.
+    Nothing here uses samples outside the mask, except `truth`, and `make_maps` if full_maps is set.
+    Errors: InputError for undersampling a scan that was acquired undersampled.
     """
 
     def __init__(
         self,
         file: Reader,
         sampling: Undersampling | None = None,
-        maps: str | Path | None = None,      # a file of given maps
-        cache: str | Path | None = None,     # a folder that keeps maps
-        coils: int | None = None,            # compress to so many
-        full_maps: bool = False,             # maps from full k-space: studies only, the report names it
+        maps: str | Path | None = None,      # file of coil maps
+        cache: str | Path | None = None,     # folder for estimated maps
+        coils: int | None = None,            # number of virtual coils
+        full_maps: bool = False,             # maps from full k-space, for studies only; the report states it
     ) -> None:  # fmt: skip
         self.file, self.sampling = file, sampling or Undersampling()
         self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
@@ -171,7 +178,7 @@ class Scan:
 
     @cached_property
     def mask(self) -> Tensor:
-        """(1, 1, 1 or H, 1 or W) bool: one for the volume."""
+        """Bool (1, 1, 1 or H, 1 or W): the mask of the volume."""
         sampled = self.file.sampled
         if self.sampling.acceleration is None:
             return sampled
@@ -188,27 +195,28 @@ class Scan:
 
     @property
     def acceleration(self) -> float:
-        """The true one: acquired points over sampled points."""
+        """True acceleration: number of acquired points divided by number of sampled points."""
         return masks.true_acceleration(self.mask, self.file.padding if self.mask.shape[-1] > 1 else None)
 
     @property
     def has_truth(self) -> bool:
+        """Whether the file is fully sampled."""
         return self.file.mask is None
 
     @cached_property
     def looked_at(self) -> list[int]:
-        """The slices that speak for the volume: evenly spaced, those of zeros left out."""
+        """Slices that noise is measured on: evenly spaced, without empty slices."""
         spaced = [slice for slice in evenly_spaced(self.file.slices) if not self.file.empty(slice)]
         return spaced or [self.file.slices // 2]
 
     @property
     def middle(self) -> int:
-        """That of them which is nearest the middle."""
+        """The slice of `looked_at` that is nearest to the middle of the volume."""
         return min(self.looked_at, key=lambda slice: abs(slice - self.file.slices // 2))
 
     @cached_property
     def noise(self) -> NoiseLevel:
-        """Measured once a volume, on the sampled points of the file's own coils."""
+        """Noise of the volume, measured once, on the sampled points of the file's own coils."""
         maps = None if self._given is None else self._given[self.middle : self.middle + 1]
         slices, middle = [self.kspace(slice) for slice in self.looked_at], self.looked_at.index(self.middle)
         level = noise_level(slices, self.mask, maps, middle=middle, name=self.file.name)
@@ -217,15 +225,15 @@ class Scan:
 
     @property
     def noise_std(self) -> float:
-        """Of the mixed coils as of the file's own: whitening keeps the mean power, compression the level."""
+        """Noise level in the file's units, before and after mixing: whitening and compression do not change it."""
         return self.noise.noise_std
 
     @cached_property
     def mixing(self) -> Tensor | None:
-        """(D, C): whitening, then coil compression; None for neither."""
+        """(D, C): matrix of whitening followed by coil compression; None without both."""
         mixing = self.noise.whitening
         if self.given_maps is not None and mixing is not None:
-            self.notes.append("the coils are not whitened: the given maps are those of the file's own coils")
+            self.notes.append("the coils are not whitened, because the given maps are for the coils of the file")
             mixing = None
         if self.coils is not None:
             middle = self.kspace(self.middle)[None]
@@ -238,11 +246,17 @@ class Scan:
         if self.given_maps is None:
             return None
         if self.coils is not None:
-            raise InputError("--coils makes virtual coils, which the maps of --maps do not know; leave one of them out")
+            raise InputError(
+                "--coils makes virtual coils, but the maps of --maps are for the coils of the file; leave out one of"
+                " the two"
+            )
         return read_maps(self.given_maps, (self.file.slices, self.file.coils, *self.file.image_shape))
 
     def acquisition(self, slice: int) -> Acquisition:
-        """One slice, scaled, with its maps; batch size 1."""
+        """One slice, scaled, with coil maps; batch size 1.
+
+        Errors: InputError for an empty slice, and as in `coil_maps`.
+        """
         kspace = self.kspace(slice)[None]
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
@@ -250,18 +264,21 @@ class Scan:
         return scaled(kspace, self.mask, maps, self.noise_std, self.file.name, self.mixing)
 
     def truth(self, slice: int) -> tuple[Tensor, Tensor]:
-        """The truth of a fully sampled scan, in the file's units: its image (H, W) and its coil images (C, H, W)."""
+        """Ground truth of a fully sampled scan in the file's units: image (H, W) and coil images (C, H, W)."""
         kspace = self.file.kspace(slice)[None]
         return truth_image(kspace)[0], ifft(kspace)[0]
 
     def kspace(self, slice: int) -> Tensor:
-        """One slice (C, H, W) of the file, as the mask samples it."""
+        """Masked k-space (C, H, W) of one slice. Errors: InputError for an empty slice."""
         if self.file.empty(slice):
-            raise InputError(f"{self.file.path}: slice {slice} holds nothing but zeros; leave it out with --slices")
+            raise InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices")
         return self.file.kspace(slice) * self.mask[0]
 
     def make_maps(self, slice: int) -> tuple[Tensor, Tensor, CalibrationRegion]:
-        """Coil maps and eigenvalue of one slice, batch size 1, and where they came from."""
+        """Estimate coil maps (1, C, H, W), eigenvalue (1, H, W) and their origin for one slice.
+
+        Errors: InputError as in `coil_maps`.
+        """
         kspace, mask = (self.file.kspace(slice), None) if self.full_maps else (self.kspace(slice), self.mask)
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
@@ -281,6 +298,6 @@ class Scan:
 
 
 def _fingerprint(matrix: Tensor) -> str:
-    """The same for matrices that agree to six decimals."""
+    """A text that is equal for matrices that agree to six decimals."""
     digits = torch.view_as_real(matrix.to(torch.complex128)).mul(1e6).round().long()
     return str(key(*digits.flatten().tolist()))

@@ -1,4 +1,4 @@
-"""Trajectories through k-space that are no grid: radial spokes and spirals."""
+"""Non-Cartesian trajectories: radial spokes and spirals."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ GOLDEN = math.pi * (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where a scan samples k-space, in cycles per field of view, rows and columns; DC is 0.
+    """Sample positions in k-space, in cycles per field of view along rows and columns; DC is 0.
 
-    It fills the ellipse within the matrix: the corners of k-space stay empty, as on scanners.
+    The samples fill the ellipse inside the matrix; the corners of k-space are empty, as on scanners.
     """
 
     name: str
@@ -27,18 +27,20 @@ class Trajectory:
     coordinates: Tensor
     """(M, 2) float64."""
     area: Tensor
-    """(M,): the part of k-space that a sample stands for, in grid cells; for gridding alone, no posterior sees it."""
+    """(M,): area of k-space of each sample, in grid cells; used for gridding only."""
     centre: float
     """Radius, in samples of the longer side, within which neighbours are at most one grid cell apart on average."""
 
     @property
     def acceleration(self) -> float:
-        """Points of the grid over samples: the same scan time as a Cartesian scan of that acceleration."""
+        """Number of grid points divided by number of samples."""
         return self.shape[0] * self.shape[1] / len(self.coordinates)
 
 
 def radial(shape: tuple[int, int], acceleration: float) -> Trajectory:
-    """Spokes through DC, each turned by the golden angle, with one sample a grid cell along the longer side.
+    """Spokes through DC at successive golden angles, with one sample per grid cell along the longer side.
+
+    shape: (H, W) of the image. acceleration: grid points divided by samples. Errors: InputError if no spoke is left.
 
     Reference: Winkelmann et al., An optimal radial profile order based on the golden ratio, IEEE TMI 2007.
     """
@@ -51,10 +53,11 @@ def radial(shape: tuple[int, int], acceleration: float) -> Trajectory:
 
 
 def spiral(shape: tuple[int, int], acceleration: float, interleaves: int = 8, centre: float = 12.0) -> Trajectory:
-    """Archimedean spirals from DC at constant speed: arms one grid cell apart in the centre, equally further beyond.
+    """Archimedean spirals from DC at constant speed: arms one grid cell apart in the centre, further apart outside.
 
-    Undersampled from DC on, coil maps could not be made: the dense centre, of radius at most a quarter of the edge's,
-    pays for them. Interleaves are turned against each other evenly.
+    The dense centre, needed for coil maps, has a radius of `centre` samples, but at most a quarter of the edge's.
+    Interleaves are rotated evenly. shape: (H, W) of the image. acceleration: grid points divided by samples.
+    Errors: InputError for an acceleration that leaves too few samples.
     Reference: Ahn, Kim and Cho, High-speed spiral-scan echo planar NMR imaging, IEEE TMI 1986.
     """
     longer = max(shape)
@@ -67,7 +70,7 @@ def spiral(shape: tuple[int, int], acceleration: float, interleaves: int = 8, ce
             f" ({math.pi * centre**2:.0f}); choose a smaller acceleration"
         )
     pitch = math.pi * (edge**2 - centre**2) / (wanted - math.pi * centre**2)
-    samples = _count(shape[0] * shape[1] / (acceleration * interleaves), "samples an interleaf", shape, acceleration)
+    samples = _count(shape[0] * shape[1] / (acceleration * interleaves), "samples per interleaf", shape, acceleration)
     fine = torch.linspace(0, edge, 64 * longer, dtype=torch.float64)
     turn = 2 * math.pi / interleaves * (fine.clamp_max(centre) + (fine - centre).clamp_min(0) / pitch)
     arm = torch.polar(fine, turn)
@@ -86,7 +89,7 @@ TRAJECTORIES = {"radial": radial, "spiral": spiral}
 def _trajectory(
     name: str, shape: tuple[int, int], radius: Tensor, angle: Tensor, area: Tensor, centre: float
 ) -> Trajectory:
-    """From polar coordinates in samples of the longer side: circles become the ellipse of the matrix."""
+    """A trajectory from polar coordinates in samples of the longer side; circles become ellipses of the matrix."""
     stretch = torch.tensor(shape, dtype=torch.float64) / max(shape)
     circle = torch.stack([radius * angle.sin(), radius * angle.cos()], -1).flatten(0, 1)
     return Trajectory(name, shape, circle * stretch, area.flatten() * float(stretch.prod()), centre)
@@ -94,12 +97,12 @@ def _trajectory(
 
 def _count(wanted: float, what: str, shape: tuple[int, int], acceleration: float) -> int:
     if not acceleration > 0 or round(wanted) < 1:
-        raise InputError(f"acceleration {acceleration:g} leaves no {what} of {shape[0]} x {shape[1]} points; lower it")
+        raise InputError(f"acceleration {acceleration:g} leaves no {what} for {shape[0]} x {shape[1]} points; lower it")
     return round(wanted)
 
 
 def _interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Piecewise linear y at `at`, for rising x."""
+    """Piecewise linear interpolation of y at `at`, for increasing x."""
     right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
     part = (at - x[right - 1]) / (x[right] - x[right - 1])
     return torch.lerp(y[right - 1], y[right], part.clamp(0, 1))

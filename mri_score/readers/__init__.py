@@ -1,4 +1,4 @@
-"""Files that hold scans, coil maps and images. A new format of scans is one file here and one row of `READERS`."""
+"""Readers of scans, coil maps and images. A new format of scans is one file here and one row of `READERS`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from mri_score.readers.base import Reader
 from mri_score.readers.fastmri import FastMRI
 
 READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI}
-"""By the suffix of the file; a file with another suffix is taken for fastMRI's."""
+"""File suffix -> reader. Files with any other suffix are read as fastMRI files."""
 
 
 def open_scan(path: str | Path) -> Reader:
-    """The volume of k-space in a file. Errors: InputError, with the file's name, for what is none."""
+    """Open the volume of k-space in a file, with the reader for its suffix.
+
+    Errors: InputError with the name of the file, if it is no readable scan.
+    """
     path = Path(path)
     return READERS.get(path.suffix.lower(), FastMRI)(path)
 
 
 def scan_files(path: str | Path) -> list[Path]:
-    """The file itself, or the scans of a folder, sorted. Errors: InputError where there is none."""
+    """The paths of all scans in a folder, sorted; for the path of a file, that path alone.
+
+    Errors: InputError if the path does not exist, or the folder has no scan.
+    """
     path = Path(path)
     if path.is_file():
         return [path]

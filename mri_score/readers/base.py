@@ -1,4 +1,4 @@
-"""What every reader of scans offers: one volume of Cartesian k-space, read slice by slice."""
+"""The protocol of all readers of scans: one volume of Cartesian k-space, read slice by slice."""
 
 from __future__ import annotations
 
@@ -6,97 +6,106 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # torch takes a second: it is loaded where samples are asked for, not to tell what a file holds
+if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
 
 Shape = tuple[int, int]
 
 
 class Reader(Protocol):
-    """One volume of k-space in a file. Opening it checks everything but the samples, and raises InputError.
+    """One volume of k-space in a file.
 
-    A reader can be pickled, for the workers of a training run.
+    The constructor takes the path and checks everything except the samples. Errors: InputError.
+    Readers must be picklable, because training sends them to worker processes.
     """
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Path of the file."""
+        ...
 
     @property
     def name(self) -> str:
-        """Of the scan: the file's without its suffix."""
+        """Name of the scan: the file name without its suffix."""
         ...
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What else the file says, such as `patient_id`."""
+        """Other metadata of the file, such as `patient_id`."""
         ...
 
     @property
     def acquisition(self) -> str:
-        """The contrast, as the file names it."""
+        """Contrast, as named in the file, such as AXT2."""
         ...
 
     @property
-    def slices(self) -> int: ...
+    def slices(self) -> int:
+        """Number of slices."""
+        ...
 
     @property
-    def coils(self) -> int: ...
+    def coils(self) -> int:
+        """Number of receiver coils."""
+        ...
 
     @property
     def rows(self) -> int:
-        """Of the stored k-space: samples of the readout."""
+        """Rows of the stored k-space: samples along the readout, oversampling included."""
         ...
 
     @property
     def cols(self) -> int:
-        """Of the stored k-space: phase encodes."""
+        """Columns of the stored k-space: phase-encoding steps."""
         ...
 
     @property
     def image_shape(self) -> Shape:
-        """(H, W) of what `kspace` gives."""
+        """(H, W) of the k-space that `kspace` returns."""
         ...
 
     @property
     def crop(self) -> Shape:
-        """(rows, cols) of the written image, within `image_shape`."""
+        """(rows, cols) of the image to write, at most `image_shape`."""
         ...
 
     @property
     def padding(self) -> Shape:
-        """The range (left, right) of acquired columns; those outside are zeros."""
+        """Range (left, right) of the acquired columns, right excluded; columns outside are zero padding."""
         ...
 
     @property
     def mask(self) -> Tensor | None:
-        """Bool (cols,), or (rows, cols) where both are phase encodes; None for a fully sampled file."""
+        """Sampling mask: bool (cols,), or (rows, cols) if both axes are phase-encoded; None for a fully sampled file.
+        """
         ...
 
     @property
     def sampled(self) -> Tensor:
-        """What an `Acquisition` takes as its mask: `mask`, or all columns within the padding, as (1, 1, 1 or H, W)."""
+        """Mask for an `Acquisition`, bool (1, 1, 1 or H, W): `mask`, or all acquired columns of a fully sampled file.
+        """
         ...
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the file, such as where its header and its samples disagree."""
+        """Warnings for the user, for example about contradictions between header and samples."""
         ...
 
     def about(self) -> dict[str, str]:
-        """What the file says, in words, for `mri-score info`."""
+        """Name -> text on the contents of the file, for `mri-score info`."""
         ...
 
     def empty(self, slice: int) -> bool:
-        """Whether nothing but zeros is stored of a slice."""
+        """Whether all stored samples of a slice are zero."""
         ...
 
     def kspace(self, slice: int) -> Tensor:
-        """One slice (coils, H, W), complex64, DC at N // 2, without readout oversampling, unsampled points zero.
+        """One slice of k-space: (coils, H, W) complex64, DC at N // 2, unsampled points zero, file's units.
 
-        Errors: InputError for samples that are not finite and coils of zeros.
+        Readout oversampling is removed. Errors: InputError for samples that are not finite, and for coils of zeros.
         """
         ...
 
     def close(self) -> None:
-        """Close what is open; the next read opens it again."""
+        """Close the file; the next read opens it again."""
         ...

@@ -1,4 +1,4 @@
-"""fastMRI files: one HDF5 file a volume, read slice by slice, trusted no further than it can be checked."""
+"""fastMRI files: one HDF5 file per volume, read slice by slice; treated as untrusted files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mri_score.readers.base import Shape
 from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.ismrmrd_header import Header, build_header, parse_header
 
-if TYPE_CHECKING:  # torch takes a second: it is loaded where samples are asked for, not to tell what a file holds
+if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
 
 @dataclass(frozen=True)
 class StoredSampling:
-    """Which columns were acquired, which points of them were sampled (None: all), and what was odd about it."""
+    """Range of acquired columns, mask of sampled points within them (None: all), and warnings."""
 
     padding: Shape
     mask: np.ndarray | None
@@ -30,10 +30,10 @@ class StoredSampling:
 
 
 class FastMRI:
-    """One fastMRI file, its k-space (slices, coils, rows = readout, cols = phase encode), or without coils.
+    """One fastMRI file: k-space (slices, coils, rows = readout, cols = phase encode), or without the coil axis.
 
-    Opening checks everything but the samples themselves; each process then opens its own handle at the first read.
-    Errors: InputError for what is not a plain, complete fastMRI file, with the file's name.
+    The constructor checks everything except the samples. Each process opens its own file handle at its first read.
+    Errors: InputError with the name of the file, if it is not a complete fastMRI file.
     Reference: Zbontar et al., fastMRI, arXiv 1811.08839, 2018.
     """
 
@@ -85,7 +85,7 @@ class FastMRI:
 
     @property
     def max(self) -> float | None:
-        """The largest value of the target, where the file says it."""
+        """Maximum of the target, if the file states it."""
         return _number(self.attributes.get("max"))
 
     @property
@@ -98,12 +98,13 @@ class FastMRI:
 
     @property
     def padding(self) -> Shape:
-        """The range (left, right) of acquired columns; those outside are zeros."""
+        """Range (left, right) of the acquired columns, right excluded; columns outside are zero padding."""
         return self._sampling.padding
 
     @property
     def mask(self) -> Tensor | None:
-        """Bool (cols,), or (rows, cols) where both are phase encodes; None for a fully sampled file."""
+        """Sampling mask: bool (cols,), or (rows, cols) if both axes are phase-encoded; None for a fully sampled file.
+        """
         mask = self._sampling.mask
         if mask is None:
             return None
@@ -113,12 +114,13 @@ class FastMRI:
 
     @property
     def full(self) -> bool:
-        """Whether every column within the padding was sampled."""
+        """Whether all acquired columns were sampled."""
         return self._sampling.mask is None
 
     @property
     def sampled(self) -> Tensor:
-        """What an `Acquisition` takes as its mask: `mask`, or all columns within the padding, as (1, 1, 1 or H, W)."""
+        """Mask for an `Acquisition`, bool (1, 1, 1 or H, W): `mask`, or all acquired columns of a fully sampled file.
+        """
         import torch
 
         left, right = self.padding
@@ -128,7 +130,7 @@ class FastMRI:
 
     @property
     def notes(self) -> list[str]:
-        """Where the header, the mask and the samples disagree, and what was done."""
+        """Contradictions between header, mask and samples, and how each was resolved."""
         return self._sampling.notes
 
     @property
@@ -138,7 +140,7 @@ class FastMRI:
 
     @property
     def image_shape(self) -> Shape:
-        """(H, W) of what `kspace` gives."""
+        """(H, W) of the k-space that `kspace` returns."""
         wanted = self.recon[0] if self.recon else self._target[1][0] if self._target else self.rows
         mask = self._sampling.mask
         readout = wanted >= self.rows or mask is None or mask.ndim == 1
@@ -146,9 +148,10 @@ class FastMRI:
 
     @property
     def crop(self) -> Shape:
-        """(rows, cols) of the written image: the target's, else the header's recon matrix, within the array.
+        """(rows, cols) of the image to write: the target's, else the header's recon matrix, at most `image_shape`.
 
-        Where the array is narrower than that the crop is square, as fastMRI does for its odd file FLAIR 203.
+        If k-space has fewer columns than that, the crop is a square of that width, as fastMRI does for its file
+        FLAIR 203.
         """
         rows, cols = self._target[1] if self._target else self.recon or self.image_shape
         if self.cols < cols:
@@ -156,7 +159,7 @@ class FastMRI:
         return min(rows, self.image_shape[0]), cols
 
     def about(self) -> dict[str, str]:
-        """What the file says, in words; found without torch, at once."""
+        """Name -> text on the contents of the file. Does not import torch."""
         encoded, recon = self.encoded, self.recon
         return {
             "acquisition": self.acquisition,
@@ -168,16 +171,15 @@ class FastMRI:
         }
 
     def empty(self, slice: int) -> bool:
-        """Whether nothing but zeros is stored of a slice, which `kspace` would refuse."""
+        """Whether all stored samples of a slice are zero; `kspace` raises an error for such a slice."""
         return not self._read("kspace", slice).any()
 
     def kspace(self, slice: int) -> Tensor:
-        """One slice (coils, H, W), complex64, without readout oversampling, unsampled points zero.
+        """One slice of k-space: (coils, H, W) complex64, DC at N // 2, unsampled points zero, file's units.
 
-        The readout is cropped in image space, from (N - n) // 2, between orthonormal transforms: image values stay as
-        they are, and so does the noise. White noise is white, with the same standard deviation, in the n rows that are
-        kept as in the N samples before, because both transforms are unitary.
-        Errors: InputError for NaN, infinity and coils of zeros.
+        Readout oversampling is removed by a crop in image space, from (N - n) // 2, between orthonormal transforms.
+        Image values do not change. White noise stays white with the same standard deviation, because both transforms
+        are unitary. Errors: InputError for NaN, infinity and coils of zeros.
         """
         import torch
 
@@ -193,7 +195,10 @@ class FastMRI:
         return y
 
     def target(self, slice: int) -> Tensor | None:
-        """The file's own reconstruction of a slice, float32 (rows, cols): RSS, for single-coil files ESC."""
+        """The file's own reconstruction of a slice, float32 (rows, cols): RSS, or ESC of single-coil files; or None.
+
+        Errors: InputError for NaN or infinity.
+        """
         if self._target is None:
             return None
         import torch
@@ -217,7 +222,7 @@ class FastMRI:
         if not 0 <= slice < self.slices:
             raise InputError(f"{self.path} has slices 0 to {self.slices - 1}, not {slice}")
         with reading(self.path):
-            if self._handle is None or self._process != os.getpid():  # a handle must not cross a fork
+            if self._handle is None or self._process != os.getpid():  # handles do not survive a fork
                 self._handle, self._process = open_hdf5(self.path), os.getpid()
             return self._handle[key][slice]
 
@@ -257,11 +262,12 @@ class FastMRI:
 
 
 def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape | None) -> StoredSampling:
-    """Padding and mask from what is nonzero, the file's mask and the header's padding; the samples have the last word.
+    """Padding and mask from the nonzero samples, the file's mask and the padding in the header.
 
-    In a file without a mask zero columns at the edges are padding, and zeros anywhere else mean undersampling: points
-    where more than 1 % of the sampled columns is zero, columns otherwise.
-    Shapes: points (rows, cols), stored (1 or rows, cols), both bool.
+    If they contradict each other, the samples decide, with a note. In a file without a mask, zero columns at the edges
+    are padding, and other zeros are unsampled: single points if more than 1 % of the points in sampled columns are
+    zero, else whole columns. points: bool (rows, cols), nonzero samples. stored: bool (1 or rows, cols), the file's
+    mask, or None. declared: the header's padding (left, right), or None.
     """
     notes: list[str] = []
     rows, cols = points.shape
@@ -281,16 +287,16 @@ def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape
     else:
         padding = (min(max(declared[0], 0), first), max(min(declared[1], cols), last))
     if declared is not None and declared != padding:
-        notes.append(f"the header says columns {declared[0]} to {declared[1]} were acquired, the samples say {padding}")
+        notes.append(f"columns {declared[0]} to {declared[1]} were acquired by the header, {padding} by the samples")
     if mask is None:
         return StoredSampling(padding, None, notes)
     if len(mask) > 1 and (mask == mask[:1]).all():
         mask = mask[:1]
     measured = points if len(mask) > 1 else columns[None]
     if (measured & ~mask).any():
-        notes.append("kspace has samples where the mask has none: they are set to zero")
+        notes.append("kspace has nonzero samples outside the mask: they are set to zero")
     if (mask & ~measured).any():
-        notes.append(f"the mask has {int((mask & ~measured).sum())} places where kspace is zero: taken as unsampled")
+        notes.append(f"kspace is zero at {int((mask & ~measured).sum())} points of the mask: taken as unsampled")
     sampled = mask & measured
     return StoredSampling(padding, sampled[0] if len(sampled) == 1 else sampled, notes)
 
@@ -307,10 +313,12 @@ def write_fastmri(
     padding: Shape | None = None,
     attributes: Mapping[str, str | float] | None = None,
 ) -> None:
-    """Write one volume in the fastMRI layout, header included; it appears whole or not at all.
+    """Write one volume in the fastMRI format, header included; the file appears complete or not at all.
 
-    Shapes: kspace (slices, coils, rows, cols), or (slices, rows, cols) of one coil, rss (slices, h, w), mask (cols,)
-    or (rows, cols); encoded, recon and padding as in `Header`, by default the sizes of kspace and rss, and none.
+    kspace: complex (slices, coils, rows, cols), or (slices, rows, cols) for a single coil. rss: (slices, h, w), the RSS
+    image in the same units. mask: (cols,) or (rows, cols). acquisition: the contrast. encoded, recon, padding: as in
+    `Header`; by default the sizes of kspace and rss, and no padding. attributes: further HDF5 attributes.
+    Errors: InputError for k-space of another number of axes, or if the file cannot be written.
     """
     kspace = np.asarray(kspace, dtype=np.complex64)
     if kspace.ndim not in (3, 4):
@@ -346,12 +354,12 @@ def _header(file: h5py.File, path: Path) -> Header | None:
     if dataset is None:
         return None
     if dataset.size != 1 or dataset.dtype.kind not in "SO":
-        raise InputError(f"{path}: ismrmrd_header is {dataset.dtype} {dataset.shape}, not a text; delete or repair it")
+        raise InputError(f"{path}: ismrmrd_header is {dataset.dtype} {dataset.shape}, not text; delete or repair it")
     return parse_header(np.asarray(dataset[()]).item(), str(path))
 
 
 def _stored_mask(file: h5py.File, path: Path, shape: Shape) -> np.ndarray | None:
-    """The file's mask as bool (1, cols) or (rows, cols)."""
+    """The mask stored in the file, as bool (1, cols) or (rows, cols); None if there is none."""
     dataset = plain_dataset(file, path, "mask")
     if dataset is None:
         return None
@@ -363,7 +371,7 @@ def _stored_mask(file: h5py.File, path: Path, shape: Shape) -> np.ndarray | None
         )
     mask = (dataset[()] != 0).reshape(-1, shape[1])
     if not mask.any():
-        raise InputError(f"{path}: mask has no samples; repair it, or delete it to have it found from kspace")
+        raise InputError(f"{path}: mask is zero everywhere; repair it, or delete it so that it is derived from kspace")
     return mask
 
 
@@ -372,7 +380,7 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    """A number that some files hold as text."""
+    """A value as a number, also if the file stores it as text; None if it is no number."""
     try:
         return float(value)
     except (TypeError, ValueError):

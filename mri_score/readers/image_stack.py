@@ -11,14 +11,18 @@ from mri_score.readers.hdf5 import open_hdf5, plain_dataset, plain_datasets, rea
 
 
 def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Images (slice, row, column) in the file's own type, and the labels of the slices."""
+    """Read a stack of real images (slices, rows, columns), in the file's data type, and the labels of its slices.
+
+    Labels are datasets with one value per slice, such as the patient; NIfTI files have none.
+    Errors: InputError for a file that cannot be read, or has no `image` of three axes.
+    """
     if path.name.endswith((".nii", ".nii.gz")):
         return _read_nifti(path), {}
     with reading(path), open_hdf5(path) as file:
         dataset = plain_dataset(file, path, "image")
         if dataset is None or dataset.ndim != 3 or dataset.dtype.kind not in "fiub":
             raise InputError(
-                f"{path} holds {sorted(file)}; an image stack needs `image` (slice, row, column), real numbers"
+                f"{path} has {sorted(file)}; an image stack needs `image` (slice, row, column), real numbers"
             )
         labels = {
             key: value.asstr()[:] if value.dtype.kind in "SO" else value[:]
@@ -32,7 +36,7 @@ def _read_nifti(path: Path) -> np.ndarray:
     try:
         import nibabel
     except ImportError as error:
-        raise InputError(f"{path} is NIfTI, which needs nibabel: pip install 'mri-score[nifti]'") from error
+        raise InputError(f"reading NIfTI files such as {path} needs nibabel: pip install 'mri-score[nifti]'") from error
     try:
         volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
     except Exception as error:  # nibabel raises many kinds for a broken file

@@ -1,4 +1,4 @@
-"""The ISMRMRD header of a fastMRI file: matrix sizes and padding, read from untrusted XML and written."""
+"""The ISMRMRD header of a fastMRI file: matrix sizes and padding, read from untrusted XML, and written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 
 @dataclass(frozen=True)
 class Header:
-    """What a reconstruction needs of the header; sizes are (rows, cols), the readout x and the phase encode y.
+    """The parts of the header that a reconstruction needs. Sizes are (rows, cols): readout x, phase encode y.
 
-    padding is the range (left, right) of acquired columns, left = encoded // 2 - center, right = left + maximum + 1;
-    None where the header has no encoding limits.
+    padding: range (left, right) of acquired columns, left = encoded // 2 - center, right = left + maximum + 1; None if
+    the header has no encoding limits.
     """
 
     encoded: tuple[int, int]
@@ -25,16 +25,21 @@ class Header:
 
 
 def parse_header(xml: bytes | str, place: str) -> Header:
-    """Read the XML of `ismrmrd_header`; `place` names the file in errors.
+    """Parse the XML of `ismrmrd_header`. place: name of the file, for error messages.
 
-    Errors: InputError for more than 1 MiB, DOCTYPE or ENTITY declarations, broken XML, and missing or absurd sizes.
+    Errors: InputError for more than 1 MiB, DOCTYPE or ENTITY declarations, broken XML, and missing or invalid sizes.
     """
     if len(xml) > LARGEST_HEADER:
-        raise InputError(f"{place}: ismrmrd_header has {len(xml)} bytes; at most {LARGEST_HEADER} are read; shorten it")
+        raise InputError(
+            f"{place}: ismrmrd_header has {len(xml)} bytes; at most {LARGEST_HEADER} are allowed; shorten it"
+        )
     try:
-        text = xml if isinstance(xml, str) else xml.decode("utf-8")  # decoded first: UTF-16 would hide a DOCTYPE
+        text = xml if isinstance(xml, str) else xml.decode("utf-8")  # decoded first: UTF-16 could hide a DOCTYPE
         if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
-            raise InputError(f"{place}: ismrmrd_header declares a DOCTYPE or ENTITY; no scanner does: do not trust it")
+            raise InputError(
+                f"{place}: ismrmrd_header has a DOCTYPE or ENTITY declaration, which no scanner writes: do not use this"
+                " file"
+            )
         root = ElementTree.fromstring(text)
         encoded, recon = (_matrix(root, space) for space in ("encodedSpace", "reconSpace"))
         return Header(encoded, recon, _padding(root, encoded[1]))
@@ -45,7 +50,7 @@ def parse_header(xml: bytes | str, place: str) -> Header:
 
 
 def build_header(encoded: tuple[int, int], recon: tuple[int, int], padding: tuple[int, int], coils: int) -> bytes:
-    """The shortest header that fastMRI's and our own reader take."""
+    """The minimal header for fastMRI's reader and this one, as XML bytes. Arguments as in `Header`."""
     left, right = padding
     return f"""<?xml version="1.0" encoding="utf-8"?>
 <ismrmrdHeader xmlns="{NAMESPACE}">

@@ -1,4 +1,4 @@
-"""Coil maps on disk: files that users give or want, and the cache."""
+"""Coil maps on disk: files of users, files of `mri-score maps`, and the cache."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mri_score.errors import InputError
 from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 
 VERSION = 2
-"""Raise it when the maps that `coil_maps` makes change: older caches are then left alone."""
+"""Version of `coil_maps`; increase it when its results change, so that older cached maps are not used."""
 
 
 def normalise_maps(maps: Tensor) -> Tensor:
-    """Scale maps (..., C, H, W) to sum_c |S_c|^2 = 1 at every pixel, 1 / sqrt(C) each where all are zero."""
+    """Scale maps (..., C, H, W) to sum_c |S_c|^2 = 1 at every pixel; maps that are all zero become 1 / sqrt(C) each."""
     norm = maps.abs().square().sum(-3, keepdim=True).sqrt()
     even = torch.full_like(maps, maps.shape[-3] ** -0.5)
     scaled = torch.where((norm - 1).abs() > 1e-5, maps / norm.clamp_min(torch.finfo(norm.dtype).tiny), maps)
@@ -28,9 +28,9 @@ def normalise_maps(maps: Tensor) -> Tensor:
 
 
 def read_maps(path: str | Path, shape: Sequence[int]) -> Tensor:
-    """Read coil maps for k-space of `shape` (slices, C, H, W): from HDF5 (`maps` or `s_maps`) or from .npy.
+    """Read coil maps for k-space of `shape` (slices, C, H, W), from HDF5 (dataset `maps` or `s_maps`) or .npy.
 
-    One slice may come without its first axis. The maps are scaled to unit sum of squares at every pixel.
+    For a single slice the first axis may be missing. Returns complex64 maps of `shape`, scaled to sum_c |S_c|^2 = 1.
     Errors: InputError for an unreadable file, no such data set, NaN, or another shape.
     """
     path, shape = Path(path), tuple(shape)
@@ -44,7 +44,7 @@ def read_maps(path: str | Path, shape: Sequence[int]) -> Tensor:
         )
     maps = torch.from_numpy(np.ascontiguousarray(array, dtype=np.complex64))
     if not torch.isfinite(torch.view_as_real(maps)).all():
-        raise InputError(f"{path}: coil maps hold NaN or infinity; make them anew with: mri-score maps")
+        raise InputError(f"{path}: coil maps contain NaN or infinity; make new ones with: mri-score maps")
     return normalise_maps(maps)
 
 
@@ -60,11 +60,11 @@ def _read_hdf5(path: Path) -> np.ndarray:
         for name in ("maps", "s_maps"):
             if (dataset := plain_dataset(file, path, name)) is not None:
                 return dataset[()]
-        raise InputError(f"{path} has no coil maps: data sets `maps` or `s_maps` are known, it has {sorted(file)}")
+        raise InputError(f"{path} has no coil maps: it needs a dataset `maps` or `s_maps`, but has {sorted(file)}")
 
 
 def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: Mapping[str, str | float]) -> None:
-    """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to HDF5, with attributes that say where from."""
+    """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to HDF5. attributes: their origin."""
     with new_hdf5(Path(path)) as file:
         file["maps"] = maps.cpu().numpy()
         file["eigenvalue"] = eigenvalue.cpu().numpy()
@@ -72,7 +72,7 @@ def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: M
 
 
 def finished_maps(path: Path, identity: str) -> bool:
-    """Whether `write_maps` has written this file already, with this attribute `identity`."""
+    """Whether the file exists and has this attribute `identity`, from `write_maps`."""
     try:
         with h5py.File(path) as file:
             return file.attrs.get("identity") == identity
@@ -81,9 +81,9 @@ def finished_maps(path: Path, identity: str) -> bool:
 
 
 def cache_key(path: str | Path, mask: Tensor | None, **parameters: str | float | bool | None) -> str:
-    """The name of the maps that come from this file, mask and parameters: `<stem>-<hash>`.
+    """Cache name `<stem>-<hash>` of the maps made from this file, mask and parameters.
 
-    The file counts by its name, size and time of change; parameters in any order.
+    The hash covers the name, size and modification time of the file, the mask, and the parameters in any order.
     """
     path = Path(path)
     status = path.stat()
@@ -97,7 +97,8 @@ def cache_key(path: str | Path, mask: Tensor | None, **parameters: str | float |
 def cached_maps(
     folder: str | Path, key: str, make: Callable[[], tuple[Tensor, Tensor]], **attributes: str | float
 ) -> tuple[Tensor, Tensor]:
-    """Maps and eigenvalue from `<folder>/<key>.h5`; made, and kept there, only where that file is absent or broken."""
+    """Maps and eigenvalue from `<folder>/<key>.h5`; if that file is missing or damaged, from `make()`, and then saved.
+    """
     path = Path(folder) / f"{key}.h5"
     try:
         return _read_cached(path)
