@@ -13,7 +13,7 @@ from typing import Any
 MOVED: dict[str, tuple[str, ...]] = {
     "comparison": ("benchmark.comparison",),
     "data.anatomy": ("simulation.anatomy",),
-    "data.borrowed": ("simulation.borrowed",),
+    "data.borrowed": ("simulation.from_images",),
     "data.combined": ("sources.combined_images",),
     "data.fastmri": ("readers.fastmri",),
     "data.hdf5": ("readers.hdf5",),
@@ -46,6 +46,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "quality": ("sample_quality.features", "sample_quality.images", "sample_quality.checkpoints"),
     "results": ("pipeline.output",),
     "schedules": ("noise.schedules",),
+    "simulation.borrowed": ("simulation.from_images",),
     "score": ("models.base", "models.network", "models.preconditioning", "models.analytic", "models.counted"),
     "subject": ("benchmark.subject",),
     "volumes": ("pipeline.volume", "pipeline.result", "pipeline.options", "pipeline.baselines", "pipeline.facts"),
@@ -53,6 +54,9 @@ MOVED: dict[str, tuple[str, ...]] = {
 """Old module -> the modules that hold its names today, within the package."""
 
 RENAMED = {
+    "data.borrowed.Loan": "simulation.from_images.ScanTemplate",
+    "simulation.borrowed.Loan": "simulation.from_images.ScanTemplate",
+    "simulation.borrowed.borrow": "simulation.from_images.scan_template",
     "volumes.unlike_note": "pipeline.facts.out_of_distribution_note",
     "data.fastmri.Sampling": "readers.fastmri.StoredSampling",
     "data.fastmri.fastmri_files": "readers.scan_files",

@@ -1,4 +1,4 @@
-"""Methods by name: what walks what, and down which noise levels. Without torch: the command line reads it too."""
+"""Tables of methods by name: posterior, sampler and noise levels. Imports no torch, for the command line."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Method:
-    """A posterior, the sampler that walks it, and how many levels of which schedule; all by name."""
+    """A method: names of posterior, sampler and schedule, with the number of noise levels."""
 
     posterior: str | None
-    """Of `POSTERIORS`; None for a walk over the bare prior."""
+    """Key of `POSTERIORS`; None samples the prior itself."""
     sampler: str
-    """Of `SAMPLERS`."""
+    """Key of `SAMPLERS`."""
     schedule: str
-    """Of `WALK_SCHEDULES`."""
+    """Key of `WALK_SCHEDULES`."""
     steps: int
-    """Noise levels."""
+    """Number of noise levels."""
     calls: int
-    """Network calls a level; 0 where a tolerance decides."""
+    """Network calls per level; 0 if a tolerance decides."""
     draws: bool = True
-    """Whether its results are draws of a posterior, or point estimates."""
+    """Whether the results are draws of a posterior; else point estimates."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What its posterior and sampler take, where not their defaults."""
+    """Options of posterior and sampler that differ from their defaults."""
 
 
 METHODS = {
-    # Draws of a posterior, one network call a level.
+    # Draws of a posterior, one network call per level.
     "adaptive-draw": Method("adaptive-draw", "renoise", "karras", 50, 1),
     "exact-draw": Method("exact-draw", "renoise", "karras", 30, 1),
-    # Draws through the Jacobian of the network.
+    # Draws that use the Jacobian of the network.
     "mmps-draw": Method("mmps-draw", "renoise", "karras", 20, 1),
     "mmps": Method("mmps", "ancestral", "karras", 50, 1),
     "pigdm": Method("pigdm", "ancestral", "karras", 100, 1),
     "dps": Method("dps", "guided-ancestral", "geometric", 1000, 1),
-    # Draws by many small steps.
+    # Draws with many small steps.
     "langevin": Method("annealed", "langevin", "geometric", 334, 3),
     "langevin-norm-matched": Method("norm-matched", "langevin", "geometric", 334, 3),
     "pula": Method("unannealed", "preconditioned", "geometric", 100, 1),
@@ -44,13 +44,13 @@ METHODS = {
     "split-gibbs": Method("split-gibbs", "renoise", "geometric", 100, 10),
     "score-mri": Method("projected", "predictor-corrector", "geometric", 1000, 2),
     "score-mri-coils": Method("coil-projected", "predictor-corrector", "geometric", 1000, 2),
-    # Point estimates: their spread says nothing.
+    # Point estimates: their spread does not measure uncertainty.
     "proximal": Method("proximal", "renoise", "karras", 30, 1, False),
     "dds": Method("dds", "ddim", "karras", 50, 1, False, {"zeta": 0.85**2}),
     "diffpir": Method("diffpir", "ddim", "karras", 100, 1, False),
     "red-diff": Method("unannealed", "red-diff", "vp", 1000, 1, False),
 }
-"""Of reconstruction."""
+"""Methods of reconstruction."""
 DEFAULT_METHOD = "adaptive-draw"
 
 WALKS = {
@@ -63,11 +63,11 @@ WALKS = {
     "predictor-corrector": Method(None, "predictor-corrector", "geometric", 500, 2),
     "rk45": Method(None, "rk45", "karras", 4, 0),
 }
-"""Of generation, over the bare prior."""
+"""Samplers of a prior, without data."""
 DEFAULT_WALK = "heun-churn"
-"""New noise along the way mends what a coarse step, or a network that errs, has done above it."""
+"""Noise added at each level corrects errors of earlier coarse steps and of the network."""
 DEFAULT_FLOW = "heun"
-"""Of interpolations, whose walks may draw no more noise."""
+"""Default for interpolation, which needs a deterministic sampler."""
 
 INPAINTING = {
     "adaptive-draw": Method("adaptive-draw", "renoise", "karras", 50, 1),
@@ -77,5 +77,7 @@ INPAINTING = {
     "mmps-draw": Method("mmps-draw", "renoise", "karras", 20, 1),
     "pigdm": Method("pigdm", "ancestral", "karras", 100, 1),
 }
-"""They start where the bare prior's walks do: unlike k-space, known pixels say little of the others' mean."""
+"""Methods of inpainting. They start at the noise level of unconditional sampling, because known pixels, unlike
+k-space, determine little about the mean of the others.
+"""
 DEFAULT_INPAINTING = "mmps-draw"

@@ -40,7 +40,7 @@ from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior
 from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import Reconstruction, sample_posterior
-from mri_score.simulation.borrowed import HEAD, Loan, borrow, fit
+from mri_score.simulation.from_images import HEAD, ScanTemplate, fit, scan_template
 from mri_score.sources.magnitude_images import ImageStacks
 
 
@@ -124,13 +124,13 @@ class Score(NamedTuple):
 
 
 def simulated(
-    magnitude: Tensor, loan: Loan, condition: Condition, acceleration: float, name: str
+    magnitude: Tensor, template: ScanTemplate, condition: Condition, acceleration: float, name: str
 ) -> tuple[Acquisition, Tensor]:
     """The scaled samples of a magnitude (H, W), and the truth (H, W)."""
-    profiles = fit(loan, magnitude[None])
+    profiles = fit(template, magnitude[None])
     image = magnitude if condition.image is None else condition.image(magnitude)
     image = image / percentile(image)
-    noise_std = condition.noise * loan.noise_std
+    noise_std = condition.noise * template.noise_std
     kspace = fft(profiles * image)[None]
     kspace = kspace + noise_std * noise_like(kspace, generators(0, name))
     mask = make_mask("variable-density", (image.shape[-2], image.shape[-1]), acceleration, seed=(0,))[None, None]
@@ -186,7 +186,7 @@ FILES = click.Path(exists=True, path_type=Path)
 @click.command()
 @click.option("--prior", "name", default="brain", show_default=True)
 @click.option("--images", required=True, type=FILES, help="A stack of magnitude images.")
-@click.option("--like", "lenders", multiple=True, required=True, type=FILES, help="Scans that lend phase and coils.")
+@click.option("--like", "likes", multiple=True, required=True, type=FILES, help="Scans whose phase and maps are used.")
 @click.option("--real", multiple=True, type=FILES, help="Fully sampled scans, tried as they are.")
 @click.option("--slices", type=int, default=4, show_default=True, help="Of the stack, contrasts by turns.")
 @click.option("--samples", type=int, default=4, show_default=True)
@@ -196,7 +196,7 @@ FILES = click.Path(exists=True, path_type=Path)
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
 def main(
-    name: str, images: Path, lenders: tuple[Path, ...], real: tuple[Path, ...], slices: int, samples: int,
+    name: str, images: Path, likes: tuple[Path, ...], real: tuple[Path, ...], slices: int, samples: int,
     accel: tuple[float, ...], only: tuple[str, ...], precision: str, threads: int, page: Path | None,
 ) -> None:  # fmt: skip
     if only and page is not None:
@@ -206,7 +206,7 @@ def main(
     prior = load_prior(name)
     thresholds = prior.about.get("ood_thresholds")
     prior.precision = find_precision(precision)
-    loans, stacks = [borrow(path) for path in lenders], ImageStacks([images], augment=False)
+    templates, stacks = [scan_template(path) for path in likes], ImageStacks([images], augment=False)
     chosen = stacks.spread(slices, 0.4, 0.6)
     head = "| changed | R | prior | L1-wavelet | gain | lowest gain | spread / skill | misfit | warned |"
     lines = [head, "|---" * 9 + "|"]
@@ -218,8 +218,9 @@ def main(
     for title in only or CONDITIONS:
         condition = CONDITIONS[title]
         for factor in accel:
-            cases = [(stacks.image(number).abs(), loan, f"{number} {loan.name}") for number in chosen for loan in loans]
-            problems = [simulated(image, loan, condition, factor, label) for image, loan, label in cases]
+            pairs = [(number, template) for number in chosen for template in templates]
+            cases = [(stacks.image(number).abs(), template, f"{number} {template.name}") for number, template in pairs]
+            problems = [simulated(image, template, condition, factor, label) for image, template, label in cases]
             add(title, factor, [score(scan, truth, prior, samples) for scan, truth in problems])
     for path in real:
         file = FastMRI(path)

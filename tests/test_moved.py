@@ -13,7 +13,7 @@ from mri_score._moved import MOVED, RENAMED
 NAMES = {
     "comparison": "Plan Cell Outcome Weights Comparison REFERENCE SUPERVISED TITLES",
     "data.anatomy": "Head",
-    "data.borrowed": "simulate_like Loan",
+    "data.borrowed": "simulate_like extend fit",
     "data.combined": "Combined CachedImages cached_images CENTRE",
     "data.fastmri": "FastMRI find_sampling write_fastmri",
     "data.hdf5": "open_hdf5 new_hdf5 plain_dataset plain_datasets reading write_arrays",
@@ -46,6 +46,7 @@ NAMES = {
     "quality": "RealImages prepare read_samples Extractor OwnFeatures FileFeatures extract checkpoints draw",
     "results": "write_volume write_pictures write_scores finished read_scores score_rows",
     "schedules": "Schedule Geometric Karras LogNormal VP SubVP Uniform Automatic AboveNoise",
+    "simulation.borrowed": "simulate_like extend fit",
     "score": "ScoreModel NetworkPrior CountedPrior GaussianPrior MixturePrior PRECONDITIONINGS find_precision",
     "subject": "Subject Subjects",
     "volumes": "Options Volume reconstruct_volume BASELINES OPERATORS ahead counted",

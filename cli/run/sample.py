@@ -81,7 +81,9 @@ def sample(given: SampleOptions) -> None:
     channels = image_channels(record["network"])
     if channels > 2 and (channels != 3 or given.image is not None):
         task = "sample" if given.image is None else "--inpaint"
-        raise InputError(f"{path} is a prior of {channels} channels, which {task} does not support; complex images have 2")
+        raise InputError(
+            f"{path} is a prior of {channels} channels, which {task} does not support; complex images have 2"
+        )
     dtype = torch.complex64 if channels == 2 else torch.float32
     mean = given.mean if given.mean is not None else generation.prior_mean(path, dtype.is_complex)
 

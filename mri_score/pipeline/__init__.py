@@ -1,1 +1,1 @@
-"""A file from k-space to written results."""
+"""Reconstruction of a file: from k-space to written results."""

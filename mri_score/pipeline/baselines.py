@@ -1,4 +1,4 @@
-"""The classical methods by name, as a volume is compared with them: under masks and along trajectories."""
+"""Classical methods by name, for scans with masks and along trajectories."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ TRAJECTORY_BASELINES: dict[str, tuple[str, TrajectoryBaseline]] = {
     "zero-filled": ("gridding", gridding),
     "cg-sense": ("CG-SENSE", lambda scan, trajectory: scan.operator().cg_sense(scan.kspace)),  # type: ignore[arg-type]
 }
-"""Those of `BASELINES` that are offered for non-Cartesian scans, and what they are there."""
+"""Baselines for non-Cartesian scans: name -> (title, function)."""
 Classical = Callable[[Acquisition, int], Tensor]
-"""From one slice and its number to its image (H, W), in its scale."""
+"""Function from the acquisition of one slice and its number to the image (H, W), in the scale of the acquisition."""
 
 
 def classical_methods(names: Sequence[str], trajectory: Trajectory | None, seed: int = 0) -> dict[str, Classical]:
-    """The classical methods of these names, by title; random numbers depend on the seed, the file and the slice."""
+    """Classical methods by title. Random numbers depend on seed, file name and slice only.
+
+    names: keys of `BASELINES`. trajectory: None for scans with masks.
+    Errors: InputError for a baseline that does not exist for trajectories.
+    """
     if trajectory is None:
         return {BASELINES[name].title: partial(_on_grid, name, seed) for name in names}
     for name in names:
         if name not in TRAJECTORY_BASELINES:
             raise InputError(
-                f"the baseline {name} is not offered along a trajectory; known there:"
-                f" {', '.join(TRAJECTORY_BASELINES)} (gridding takes the place of zero-filled)"
+                f"the baseline {name} is not available for trajectories; available:"
+                f" {', '.join(TRAJECTORY_BASELINES)} (zero-filled is gridding)"
             )
     chosen = [TRAJECTORY_BASELINES[name] for name in names]
     return {title: partial(_along, method, trajectory) for title, method in chosen}

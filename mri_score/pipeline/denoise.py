@@ -1,4 +1,4 @@
-"""Denoising: a fully sampled scan at its own noise level, and how far its denoised image can be trusted."""
+"""Denoising of fully sampled scans: posterior mean and standard deviation at the scan's noise level."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from mri_score.numerics.noise import generators, signs_like
 from mri_score.sources.undersampled_scans import filled_image
 
 WINDOW = 3
-"""Side of the square over which the variance is averaged: single pixels are known from few probes only."""
+"""Side of the square over which the variance is averaged, because few probes give single pixels poorly."""
 PROBES = 16
-"""Of the variance: of a posterior that keeps a tenth of the noise's, each window is known to about a fifth."""
+"""Number of probes. If the posterior variance is a tenth of the noise variance, a window has about 20 % error."""
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """One slice (H, W), in the file's units."""
+    """One denoised slice; images (H, W) in the file's units."""
 
     noisy: Tensor
-    """Complex: the coils combined, sum_c conj(S_c) x_c."""
+    """Complex: the combined coil images, sum_c conj(S_c) x_c."""
     image: Tensor
     """Complex: the posterior mean."""
     std: Tensor
-    """Of each real component of the posterior."""
+    """Posterior standard deviation, each real component."""
     weight: Tensor
     """|image| times this is the root-sum-of-squares image in the file's own coils."""
     noise_std: float
-    """Of each real component of `noisy`."""
+    """Noise level of `noisy`, each real component."""
     level_ratio: float
     """Noise level given to the prior, divided by noise_std: 1 within the training range of the prior."""
 
@@ -50,14 +50,17 @@ def denoise(
     seed: int = 0,
     name: str = "image",
     slice: int = 0,
-    progress: Callable[[int], None] | None = None,      # called with the passes that were made
+    progress: Callable[[int], None] | None = None,      # called with the number of new passes
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """E[x0 | x] of an image x = x0 + noise_std n (H, W), and the standard deviation of x0 given x, each real component.
+    """Posterior mean and standard deviation of an image x0 given x = x0 + noise_std n.
 
-    Tweedie's formula of second order: the covariance of x0 given x is noise_std^2 J, J = dD/dx. Its diagonal is the
-    mean over `probes` b of b * J^T b, b = +-1 in each real component, the two components and a WINDOW averaged.
-    So it takes D at the scan's own level only: priors that learned from noisy scans know nothing below, where walks
-    to draws of x0 would lead. Probes follow from (seed, name, slice).
+    By the second-order Tweedie formula, the covariance of x0 given x is noise_std^2 J, with J = dD/dx the Jacobian of
+    the denoiser. Its diagonal is estimated as the mean of b * J^T b over random `probes` b, +-1 in each real component,
+    then averaged over the two components and over windows. Only the denoiser at the scan's noise level is used; priors
+    that were trained on noisy scans have no lower levels.
+    prior: a score model. noisy: complex (H, W), in the prior's scale. noise_std: of each real component, same units.
+    probes: number of random vectors. seed, name, slice: determine the probes.
+    Returns the posterior mean, complex (H, W), and the standard deviation (H, W), each real component.
     Errors: InputError for a level that is not positive, and for probes < 1.
     """
     if probes < 1 or not float(noise_std) > 0:
@@ -79,16 +82,17 @@ def denoise_slice(
     number: int,
     prior: ScoreModel,
     *,
-    noise_std: float | None = None,     # in the file's units; None: as measured
+    noise_std: float | None = None,     # in the file's units; None measures it
     probes: int = PROBES,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Denoised:  # fmt: skip
-    """A slice of a full scan, its coils combined by maps of unit sum of squares, which keep the noise white.
+    """Denoise slice `number` of a fully sampled scan.
 
-    Columns of padding, which hold no noise, are given some. The prior is told the nearest level that it was trained on.
-    Errors: InputError for an undersampled scan.
+    The coil images are combined with maps of unit sum of squares, which keeps the noise white. Zero-padded columns are
+    filled with noise. If the noise level is outside the training range of the prior, the nearest level is used.
+    probes, seed, progress: as in `denoise`. Errors: InputError for an undersampled scan.
     """
     check_full(scan)
     item = scan.acquisition(number)
@@ -106,15 +110,16 @@ def denoise_slice(
 
 
 def nearest_level(prior: ScoreModel, noise_std: float) -> float:
-    """noise_std, within the range that the prior was trained on."""
+    """The noise level within the training range of the prior that is nearest to noise_std."""
     if isinstance(prior, NetworkPrior):
         return min(max(noise_std, prior.sigma_min), prior.sigma_max)
     return noise_std
 
 
 def check_full(scan: Scan) -> None:
+    """Errors: InputError for an undersampled scan."""
     if scan.acceleration > 1:
         raise InputError(
-            f"{scan.file.path} is undersampled {scan.acceleration:.4g} fold, and its aliases are no white noise; run:"
+            f"{scan.file.path} is undersampled {scan.acceleration:.4g} fold, and aliasing is not white noise; run:"
             f" mri-score reconstruct {scan.file.path}"
         )

@@ -1,4 +1,4 @@
-"""What a report says of a volume besides its scores: where it comes from, how it was made, what to beware of."""
+"""Text about a volume for its report: origin, settings, warnings."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from mri_score.pipeline.options import Options
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 slice`, `2 slices`."""
+    """A number with its noun, such as `1 slice` or `2 slices`."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def volume_facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
+    """Name -> text about a scan and its reconstruction. levels: noise_std of each slice, in scaled units."""
     file = scan.file
     method = METHODS[options.method]
     steps = method.steps if options.steps is None else options.steps
     cost = f"{steps} levels, {steps * method.calls} network calls a draw"
     warm = {}
     if options.warm_start is not None:
-        cost = f"of {steps} levels those of the warm start"
+        cost = f"{steps} levels, only those of the warm start"
         warm["Warm start"] = f"at sigma {options.warm_start:g}, about CG-SENSE"
     along = isinstance(scan, NonCartesianScan)
     return {
@@ -67,7 +68,7 @@ def _source_of_maps(scan: Scan) -> str:
     if scan.given_maps is not None:
         return f"given ({Path(scan.given_maps).name})"
     if scan.full_maps:
-        return "ESPIRiT from full k-space (a study: no real scan has it)"
+        return "ESPIRiT from full k-space (for studies only)"
     return "ESPIRiT from the calibration region of the sampled data"
 
 

@@ -1,4 +1,4 @@
-"""Samples that are left out of a reconstruction and then judge it: a check for scans without truth."""
+"""Check without ground truth: leave out samples, reconstruct, and compare the result with them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mri_score.operators.sense import Sense
 
 
 def hold_out(mask: Tensor, shape: tuple[int, int], amount: float, random: Generator) -> Tensor:
-    """A random few of the sampled lines outside the calibration lines, as a mask that leaves them out of k-space.
+    """Choose random samples to leave out, as a bool mask.
 
-    `amount` is a number of lines from 1 on, a share of them below 1. Under masks of points it counts points, outside
-    the centre square that coil maps may come from.
-    Shapes: mask bool (1, 1, 1 or H, 1 or W) of k-space (H, W); the result (1, 1, 1, W), (1, 1, H, 1) or (1, 1, H, W).
-    Errors: InputError where this would leave out nothing, or everything.
+    For masks of lines, lines outside the calibration lines are chosen; for masks of points, points outside the central
+    square that coil maps may come from. amount: a number of lines or points if at least 1, else a share of them.
+    Shapes: mask bool (1, 1, 1 or H, 1 or W) for k-space of `shape` (H, W); result (1, 1, 1, W), (1, 1, H, 1) or
+    (1, 1, H, W). Errors: InputError if nothing, or everything, would be left out.
     """
     candidates = _candidates(mask.reshape(mask.shape[-2:]).bool().expand(shape))
     places = candidates.flatten().nonzero()[:, 0]
@@ -31,7 +31,7 @@ def hold_out(mask: Tensor, shape: tuple[int, int], amount: float, random: Genera
     count = 0 if not known else round(amount) if amount >= 1 else max(1, round(amount * len(places)))
     if not 0 < count < len(places):
         raise InputError(
-            f"--check-lines {amount:g} cannot be left out: outside its calibration region the mask samples"
+            f"--check-lines {amount:g} is not possible: outside the calibration region the mask samples"
             f" {len(places)} lines or points; give a share such as 0.1, or a number below {len(places)}"
         )
     held = torch.zeros(candidates.numel(), dtype=torch.bool)
@@ -40,7 +40,7 @@ def hold_out(mask: Tensor, shape: tuple[int, int], amount: float, random: Genera
 
 
 def _candidates(sampled: Tensor) -> Tensor:
-    """The samples that coil maps do not need: lines (1, W) or (H, 1), or points (H, W)."""
+    """Bool mask of the samples that may be left out: lines (1, W) or (H, 1), or points (H, W)."""
     size = max(sampled.shape)
     region = calibration_region(sampled, size, size)
     if region is None:
@@ -53,12 +53,12 @@ def _candidates(sampled: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Misfit:
-    """Sums over held-out samples, in units of their noise |n|^2 = 2 noise_std^2; those of several slices add up."""
+    """Sums over left-out samples, in units of the noise variance 2 noise_std^2; sums of several slices add up."""
 
     squared: float
     """|y - A image|^2."""
     squared_draws: float | None
-    """|y - A mean of the draws|^2, for the ratio: a better image than theirs would hide that they are too sure."""
+    """|y - A mean of the draws|^2, for `ratio`, which must not use a better image than the mean of the draws."""
     spread: float | None
     """(1 + 1/P) times the variance of A x over P draws; None for a method without draws."""
     count: int
@@ -71,17 +71,17 @@ class Misfit:
 
     @property
     def misfit(self) -> float:
-        """A sample's: 1 where nothing but noise is left, and the lower the better the method."""
+        """Mean squared error divided by the noise variance: 1 is noise alone, lower is better."""
         return self.squared / self.count
 
     @property
     def expected(self) -> float | None:
-        """What the draws foretell of it: their own variance, and the noise."""
+        """Expected value of the draws' misfit: their variance plus the noise. None for a method without draws."""
         return None if self.spread is None else 1 + self.spread / self.count
 
     @property
     def ratio(self) -> float | None:
-        """Found over expected of the draws: 1 for the true posterior, above it for draws too sure of themselves."""
+        """Misfit of the mean of the draws divided by `expected`: 1 is calibrated, above 1 is overconfident."""
         if self.expected is None or self.squared_draws is None:
             return None
         return self.squared_draws / self.count / self.expected
@@ -90,12 +90,13 @@ class Misfit:
 def misfit(
     image: Tensor, kspace: Tensor, maps: Tensor, held: Tensor, noise_std: float, samples: Tensor | None = None
 ) -> Misfit:
-    """How an image that never saw the samples of `held` predicts them, y = A x + n with n of 2 noise_std^2.
+    """Compare an image with samples y = A x + n that were left out of its reconstruction; E |n|^2 = 2 noise_std^2.
 
-    If x and the P draws come from one law, E |y - A mean|^2 = 2 noise_std^2 + (1 + 1/P) E var(A x) at every sample,
-    whatever the law. Coil maps that are not exact add to the misfit of every method alike.
-    Scale and noise level of the scan came from all samples; no image did.
-    Shapes: image (H, W), kspace and maps (C, H, W), held broadcastable to (1, C, H, W), samples (P, H, W).
+    If x and the P draws have the same distribution, E |y - A mean|^2 = 2 noise_std^2 + (1 + 1/P) E var(A x) at every
+    sample. Errors of the coil maps add to the misfit of every method. Scale and noise level of the scan come from all
+    samples, but the image does not.
+    Shapes: image (H, W), kspace and maps (C, H, W), held bool, broadcastable to (1, C, H, W), samples (the draws)
+    (P, H, W); all in one unit, as noise_std (each real component).
     """
     operator = Sense(maps[None], held)
     points = held.expand(1, *kspace.shape)[0]
@@ -116,8 +117,11 @@ def misfit(
 
 
 def held_out_of(scan: Scan, amount: float) -> Tensor:
-    """The left-out samples of a volume, which follow from the seed of its mask."""
+    """The left-out samples of a volume, as `hold_out`; they depend on the seed of its mask only.
+
+    Errors: InputError for a non-Cartesian scan, and as in `hold_out`.
+    """
     if isinstance(scan, NonCartesianScan):
-        raise InputError(f"{scan.file.path}: --check-lines leaves out samples of a mask, not of a trajectory")
+        raise InputError(f"{scan.file.path}: --check-lines is for masks only, not for trajectories")
     seed = key("held-out lines", *mask_seed(scan.file.path.name, scan.sampling.seed))
     return hold_out(scan.mask, scan.file.image_shape, amount, generators(seed)[0])

@@ -1,4 +1,4 @@
-"""How a volume is reconstructed."""
+"""Settings for the reconstruction of a volume."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from mri_score.operators.sigpy import sigpy_sense
 from mri_score.reconstruction import WalkOptions
 
 OPERATORS: dict[str, Callable[[Tensor, Tensor], LinearOperator]] = {"torch": Sense, "sigpy": sigpy_sense}
-"""Forward operators of masks by name, made from maps and mask."""
+"""Forward operators for masks, by name: functions of maps and mask."""
 
 
 @dataclass(frozen=True)
 class Options(WalkOptions):
-    """How a volume is reconstructed; the same for all volumes of a run."""
+    """Settings for the reconstruction of a volume, the same for all volumes of a run. Errors: InputError."""
 
     precision: str = "float32"
-    """What the prior's network computes in."""
+    """Precision of the prior's network: float32 or bfloat16."""
     operator: str = "torch"
     baselines: Sequence[str] = DEFAULT_BASELINES
     keep_samples: bool = False
     check_lines: float | None = None
-    """A number or share of sampled lines, left out of a second reconstruction that must predict them."""
+    """Number or share of sampled lines to leave out of a second reconstruction, which is compared with them."""
     intervals: Intervals | None = None
-    """What makes an interval of the standard deviation."""
+    """Conformal intervals to write."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +46,7 @@ class Options(WalkOptions):
 
     @property
     def estimate(self) -> str:
-        """What the mean of the results is called."""
+        """Title of the mean of the results, for tables and pictures."""
         if not METHODS[self.method].draws:
             return f"{self.method} estimate" if self.samples == 1 else f"mean of {self.samples} {self.method} estimates"
         return "posterior mean of one walk" if self.samples == 1 else f"posterior mean of {self.samples} draws"

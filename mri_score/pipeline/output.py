@@ -1,4 +1,4 @@
-"""What is written of a volume: its HDF5 file, its rows of metrics.csv, pictures and report."""
+"""Output for a volume: its HDF5 file, its rows of metrics.csv, pictures and report."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from mri_score.pipeline.result import MVUE, Volume
 from mri_score.readers.hdf5 import new_hdf5
 
 REPORTED_SLICES = 4
-"""Slices that a report shows, evenly spaced: a page of a whole volume would not open."""
+"""Largest number of slices in a report, evenly spaced; a page with all slices would be too large."""
 
 COLUMNS = ("file", "target", "region", "method", "psnr", "ssim", "nmse", "seconds")
 
 
 def write_volume(folder: Path, volume: Volume, options: Options, attributes: dict[str, Any]) -> Path:
-    """Write reconstructions/<name>.h5: `reconstruction` as fastMRI's tools read it, and beside it what made it."""
+    """Write reconstructions/<name>.h5, with `reconstruction` as fastMRI's tools read it; return its path.
+
+    Other datasets: reconstruction_complex, std, slices, mask or trajectory, and if asked for interval,
+    interval_complex and samples. attributes: written beside the facts of the volume.
+    """
     path = folder / "reconstructions" / volume.name
     with new_hdf5(path) as file:
         file["reconstruction"] = volume.rss.numpy().astype(np.float32)
@@ -66,7 +70,7 @@ def _figures(volume: Volume) -> dict[str, float]:
 
 
 def finished(folder: Path, name: str, identity: int) -> bool:
-    """Whether reconstructions/<name> is there, whole, from the same settings and prior."""
+    """Whether reconstructions/<name> exists, complete, with the same identity of settings and prior."""
     try:
         with h5py.File(folder / "reconstructions" / name) as file:
             return bool(file.attrs.get("complete")) and file.attrs.get("identity") == str(identity)
@@ -75,7 +79,7 @@ def finished(folder: Path, name: str, identity: int) -> bool:
 
 
 def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
-    """One row a target, region and method, for metrics.csv; seconds are those of the whole volume."""
+    """Rows of metrics.csv, one for each target, region and method; seconds are for the whole volume."""
     return [
         {
             "file": volume.name,
@@ -92,7 +96,7 @@ def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
 
 
 def read_scores(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; none where there is no such file."""
+    """The rows of a metrics.csv; empty if the file does not exist."""
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -100,7 +104,7 @@ def read_scores(path: Path) -> list[dict[str, str]]:
 
 
 def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write metrics.csv, file by file, keeping the rows of files that this process did not touch."""
+    """Write rows to metrics.csv; rows of the same files are replaced, those of other files are kept."""
     new = {row["file"] for row in rows}
     with alone(path):
         old = [row for row in read_scores(path) if row.get("file") not in new]
@@ -112,7 +116,7 @@ def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _misfit_table(volume: Volume) -> Table:
-    """A row a method; in bold the least misfit."""
+    """The table of left-out samples: one row per method, the lowest misfit in bold."""
     held_out = volume.held_out
     rows = [
         [name, f"{one.misfit:.2f}", *("–" if value is None else f"{value:.2f}" for value in (one.expected, one.ratio))]
@@ -120,15 +124,16 @@ def _misfit_table(volume: Volume) -> Table:
     ]
     least = min(range(len(rows)), key=lambda row: list(held_out.values())[row].misfit)
     best = frozenset({(least, 1)} if len(rows) > 1 else ())
-    return Table(
-        f"{volume.facts['Held out']} left out", ["Method", "Misfit", "Foretold by the draws", "Ratio"], rows, best=best
-    )
+    return Table(f"{volume.facts['Held out']} left out", ["Method", "Misfit", "Expected", "Ratio"], rows, best=best)
 
 
 def write_pictures(
     folder: Path, report: Path, volume: Volume, options: Options, facts: dict[str, str]
 ) -> tuple[list[Path], Path]:
-    """Write a panel for each reported slice into `folder`, and the page into `report`; return their paths."""
+    """Write a panel of each reported slice into `folder`/panels and the page into `report`; return their paths.
+
+    facts: further entries of the report.
+    """
     count = len(volume.slices)
     shown = sorted({round(place) for place in np.linspace(0, count - 1, min(count, REPORTED_SLICES))})
     panels, figures = [], []
@@ -157,12 +162,12 @@ def write_pictures(
         figures.append(SliceFigures(f"Slice {volume.slices[place]}", png, flips, zooms))
     notes = list(volume.notes)
     if not volume.truth:
-        notes.append("The scan was acquired undersampled: there is no truth, so nothing is scored.")
+        notes.append("The scan was acquired undersampled: there is no ground truth, so there are no scores.")
     if not METHODS[options.method].draws:
-        notes.append(f"{options.method} gives point estimates: their spread says nothing about uncertainty.")
+        notes.append(f"{options.method} gives point estimates: their spread does not measure uncertainty.")
     extra = {}
     if volume.complex_nrmse:
-        extra["Complex NRMSE"] = f"{np.mean(volume.complex_nrmse):.4f} (truth's coil images on the maps used)"
+        extra["Complex NRMSE"] = f"{np.mean(volume.complex_nrmse):.4f} (truth combined with the maps used)"
     page = Report(
         title=Path(volume.name).stem,
         facts=volume.facts | facts | extra,

@@ -1,4 +1,4 @@
-"""What was found of a volume: images, what they are compared with, and their scores."""
+"""The result for a volume: images, baselines, ground truth, scores."""
 
 from __future__ import annotations
 
@@ -21,70 +21,76 @@ RSS = "RSS of full k-space"
 
 @dataclass
 class Volume:
-    """What was found of one volume; images in the file's units, cropped to the written size."""
+    """The result for one volume; images in the file's units, cropped to the size that is written."""
 
     name: str
     slices: list[int]
     acceleration: float
-    """The true one."""
+    """True acceleration."""
     facts: dict[str, str]
     notes: list[str]
     mask: Tensor | None = None
-    """As `Scan.mask`, or in its place:"""
+    """As `Scan.mask`; None for a trajectory."""
     trajectory: Tensor | None = None
-    """(M, 2), as `Acquisition.trajectory`."""
+    """(M, 2), as `Acquisition.trajectory`; None for a mask."""
     intervals: Intervals | None = None
     images: list[Tensor] = field(default_factory=list)
-    """(h, w) complex, one a slice: what the reconstruction gives as its image."""
+    """For each slice the reconstructed image, (h, w) complex."""
     samples: list[Tensor] = field(default_factory=list)
-    """(P, h, w) complex, one a slice."""
+    """For each slice its draws, (P, h, w) complex."""
     stds: list[Tensor] = field(default_factory=list)
-    """(h, w): of each real component of the draws."""
+    """For each slice the standard deviation of the draws, (h, w), each real component."""
     noise: list[float] = field(default_factory=list)
-    """Of each real component of k-space, one a slice."""
+    """For each slice the noise level of k-space, each real component."""
     weight: list[Tensor] = field(default_factory=list)
+    """For each slice (h, w): |image| times this is the RSS image, see `coil_weight`."""
     truth: list[Tensor] = field(default_factory=list)
-    """(h, w) complex: the MVUE of full k-space."""
+    """For each slice the MVUE of full k-space, (h, w) complex."""
     truth_rss: list[Tensor] = field(default_factory=list)
+    """For each slice the RSS image of full k-space, (h, w)."""
     projected: list[Tensor] = field(default_factory=list)
-    """(h, w) complex: the truth's coil images on the maps of the reconstruction."""
+    """For each slice the fully sampled coil images, combined with the maps of the reconstruction, (h, w) complex."""
     complex_nrmse: list[float] = field(default_factory=list)
     baselines: dict[str, list[Tensor]] = field(default_factory=dict)
-    """By title: (h, w) magnitudes in the file's coils, one a slice."""
+    """Title -> RSS magnitude (h, w) of each slice."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Title -> seconds for the volume."""
     held_out: dict[str, Misfit] = field(default_factory=dict)
-    """Of each method, over all slices."""
+    """Title -> misfit of the left-out samples, over all slices."""
     misfit_ratios: list[float] = field(default_factory=list)
     """Out-of-distribution score of each slice, mean over its samples; slices without a score are left out."""
     _scores: dict[str, dict[str, list[MethodScores]]] = field(default_factory=dict, repr=False)
 
     @property
     def image(self) -> Tensor:
-        """(S, h, w) complex."""
+        """The reconstructed images, (S, h, w) complex."""
         return torch.stack(self.images)
 
     @property
     def rss(self) -> Tensor:
-        """Magnitude as fastMRI's tools expect it: (S, h, w)."""
+        """RSS magnitude as expected by fastMRI's tools: (S, h, w)."""
         return self.image.abs() * torch.stack(self.weight)
 
     @property
     def one_draw(self) -> Tensor:
+        """RSS magnitude of the first draw, (S, h, w)."""
         return torch.stack([draws[0] for draws in self.samples]).abs() * torch.stack(self.weight)
 
     @property
     def std(self) -> Tensor:
-        """(S, h, w), of each real component, in units of the RSS image; zero for one draw."""
+        """Standard deviation of the draws, (S, h, w), each real component, in units of the RSS image; 0 for one draw.
+        """
         return torch.stack(self.stds) * torch.stack(self.weight)
 
     @property
     def predicted(self) -> list[np.ndarray]:
-        """(h, w) a slice: the standard deviation of the error against a full scan, as `predicted_std` defines it."""
+        """For each slice the expected standard deviation of the error, (h, w), see `predicted_std`."""
         return [predicted_std(std, noise, self.acceleration) for std, noise in zip(self.stds, self.noise, strict=True)]
 
     def interval(self, target: str) -> Tensor | None:
-        """(S, h, w): half the width of the intervals of one of `TARGETS`: magnitudes in units of the RSS image,
-        components in those of the complex image.
+        """Half width of the conformal intervals, (S, h, w); None without intervals.
+
+        target: one of `TARGETS`; "magnitude" has the units of the RSS image, "component" those of the complex image.
         """
         if self.intervals is None:
             return None
@@ -93,7 +99,7 @@ class Volume:
         return half * torch.stack(self.weight) if target == "magnitude" else half
 
     def interval_scores(self, target: str) -> list[np.ndarray]:
-        """For each slice the errors inside the foreground, in units of `predicted`; none without a truth."""
+        """For each slice the errors inside the foreground divided by `predicted`; empty without ground truth."""
         if not self.truth:
             return []
         images, truths = self.images, self.projected
@@ -119,10 +125,14 @@ class Volume:
 
     @property
     def foreground(self) -> np.ndarray:
+        """Bool (S, h, w): foreground of the ground truth."""
         return foreground(torch.stack(self.truth_rss))
 
     def scores(self, estimate: str) -> dict[str, list[MethodScores]]:
-        """For each target, the methods' scores, once all slices are there; nothing without a truth."""
+        """Target -> scores of all methods, for the complete volume; empty without ground truth.
+
+        estimate: title of the reconstruction.
+        """
         if not self.truth:
             return {}
         if estimate not in self._scores:
@@ -146,7 +156,7 @@ class Volume:
         }
 
     def calibration(self) -> EnsembleCalibration | None:
-        """Whether the draws spread as they err, inside the foreground."""
+        """Calibration of the draws inside the foreground; None without ground truth, or with a single draw."""
         if not self.projected or len(self.samples[0]) < 2:
             return None
         return calibration(torch.stack(self.samples, 1), torch.stack(self.projected), self.foreground)

@@ -1,4 +1,4 @@
-"""A volume, reconstructed slice by slice, with what it is compared with."""
+"""Reconstruction of a volume, slice by slice, with baselines."""
 
 from __future__ import annotations
 
@@ -40,10 +40,13 @@ def reconstruct_volume(
     slices: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Volume:
-    """Reconstruct the slices of a scan (default: all), with baselines, and the truth where the file holds it.
+    """Reconstruct slices of a scan with a prior, with baselines and, for a fully sampled file, the ground truth.
 
-    Where walks run on a GPU, a batch holds those of several slices, and meanwhile the next are read and prepared. On a
-    CPU both would cost memory alone: walks keep its cores busy, and the factors of every slice would be held.
+    scan: the prepared file. prior: a score model. options: settings. slices: their numbers; default all. progress:
+    called with the number of new network calls.
+    On a GPU, a batch has draws of several slices, and the next slices are read and prepared meanwhile. On a CPU this
+    would need more memory without being faster.
+    Errors: InputError for options that do not fit the scan, and for slices without signal.
     """
     chosen = list(range(scan.file.slices)) if slices is None else list(slices)
     trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
@@ -81,19 +84,19 @@ def reconstruct_volume(
 
 
 def on_gpu(options: Options) -> bool:
-    """Whether walks leave the CPU free."""
+    """Whether the reconstruction runs on a GPU, which leaves the CPU free."""
     return find_device(options.device).type != "cpu"
 
 
 def slices_together(options: Options) -> int:
-    """Slices whose walks share a batch: on a GPU as many as it holds all draws of."""
+    """Number of slices per batch: on a GPU, as many as the batch has room for all of their draws; else 1."""
     return max(1, options.batch_size // options.samples) if on_gpu(options) else 1
 
 
 def ahead(make: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """make(item) for each item in turn, made by a thread while the caller is at the item before.
+    """Yield make(item) for each item, computed in a thread while the caller uses the item before.
 
-    What `make` raises, the caller meets in its place.
+    Exceptions of `make` are raised at the place of their item.
     """
     with ThreadPoolExecutor(1) as thread:
         now: Future[Out] | None = None
@@ -107,28 +110,29 @@ def ahead(make: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
 
 @dataclass(frozen=True)
 class _Slice:
-    """A slice that is ready to be walked, and what stands beside its result; images (H, W) in its scale."""
+    """A slice that is ready for sampling, with its baselines and ground truth; images (H, W) in its scale."""
 
     number: int
     acquisition: Acquisition
     weight: Tensor
     level: float
-    """noise_std without the gain of the operator."""
+    """Noise level without the gain of the operator."""
     classical: dict[str, Tensor]
-    """By title."""
+    """Title -> image of a classical method."""
     seconds: dict[str, float]
-    """What each of these took."""
+    """Title -> seconds of a classical method."""
     kept: Acquisition | None
-    """Without the left-out samples, and what the classical methods make of that:"""
+    """The acquisition without the left-out samples."""
     classical_kept: dict[str, Tensor]
+    """Title -> image of a classical method from `kept`."""
     truth: tuple[Tensor, Tensor] | None
-    """As `Scan.truth`."""
+    """Image and coil images of the ground truth, as `Scan.truth`."""
 
 
 def _prepare(
     scan: Scan, numbers: Sequence[int], *, classical: Mapping[str, Classical], held: Tensor | None, gain: float
 ) -> list[_Slice]:
-    """Some slices: read, their maps and scale found, their classical images made."""
+    """Read slices, estimate coil maps and scale, and run the classical methods."""
     return [_prepare_one(scan, number, classical, held, gain) for number in numbers]
 
 
@@ -162,7 +166,7 @@ def _prepare_one(
 def _add(
     volume: Volume, scan: Scan, group: list[_Slice], prior: ScoreModel, options: Options, progress: Progress | None
 ) -> None:
-    """Walk some slices, and take the results into the volume."""
+    """Sample some slices and add the results to the volume."""
     started = time.perf_counter()
     found = _sample([one.acquisition for one in group], group, prior, options, progress)
     volume.seconds[options.estimate] += time.perf_counter() - started
@@ -202,7 +206,7 @@ def _sample(
 
 
 def _stacked(parts: Sequence[Acquisition]) -> Acquisition:
-    """Slices of one scan as one acquisition."""
+    """Join slices of one scan into one acquisition."""
     if len(parts) == 1:
         return parts[0]
     kspace, maps, noise_std, scale = (
@@ -219,7 +223,7 @@ def _check(
     options: Options,
     progress: Progress | None,
 ) -> None:
-    """Reconstruct some slices from the other samples, by every method, and let the left-out ones judge."""
+    """Reconstruct slices without the left-out samples, by every method, and add the misfits to the volume."""
     found = _sample([one.kept for one in group if one.kept is not None], group, prior, options, progress)
     for place, one in enumerate(group):
         scan = one.acquisition
@@ -246,5 +250,5 @@ def _add_truth(
 
 
 def _written(image: Tensor, scan: Scan) -> Tensor:
-    """Cropped to the size that is written."""
+    """The image, cropped to the size that is written."""
     return resize_image(image, scan.file.crop)

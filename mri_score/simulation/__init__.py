@@ -1,1 +1,1 @@
-"""Scans made up: the numerical phantom, and images with phase and coils of a real scan."""
+"""Simulated scans: of a numerical head, and of given images with phase and coil maps of a real scan."""

@@ -1,4 +1,4 @@
-"""The geometry of a numerical head: signed distances in millimetres, evaluated wherever a slice asks."""
+"""The geometry of a numerical head: signed distances in millimetres, at any point of space."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.nn.functional import grid_sample, pad
 from mri_score.numerics.noise import generators, noise_like, uniform
 
 Layer = tuple[str, Tensor]
-"""A tissue and its signed distance (mm, negative inside): painted over all layers before it."""
+"""A tissue and its signed distance (mm, negative inside). Each layer covers the layers before it."""
 
 POINTS = 64
-"""Points a side of the lattice on which a field repeats itself, ten to a wavelength."""
+"""Points per side of the periodic lattice of a field, ten per wavelength."""
 
 
 class Field:
@@ -46,7 +46,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Head:
-    """One person: everything that the seed decides, in head coordinates (mm): x left, y forward, z up, AC-PC at 0."""
+    """The random parameters of one head, in head coordinates (mm): x left, y forward, z up, AC-PC plane at 0."""
 
     folds: Field
     creases: Field
@@ -60,7 +60,7 @@ class Head:
     @staticmethod
     @lru_cache(maxsize=2)
     def of(seed: int) -> Head:
-        """The head of a seed."""
+        """The head for a seed."""
         random = generators(seed, "head")[0]
         vary = 2 * torch.stack([uniform([random])[0] for _ in range(24)]).float() - 1
         spots = noise_like(torch.empty(1, 4 + int(4 * vary[0].abs()), 4), [random])[0]
@@ -76,14 +76,14 @@ class Head:
         )
 
     def points(self, scanner: Tensor) -> Tensor:
-        """Head coordinates of scanner coordinates (3, N): this person's size, and how the head lay."""
+        """Head coordinates of scanner coordinates (3, N), by the size and orientation of this head."""
         pitch, roll, yaw = (self.vary[1:4] * torch.tensor([0.06, 0.03, 0.06])).tolist()
         scale = (1 + 0.035 * self.vary[4:7]).unsqueeze(1)
         turned = _turn(pitch, 1, 2) @ _turn(roll, 0, 2) @ _turn(yaw, 0, 1) @ scanner
         return turned / scale - torch.tensor([[0.0], [16.0], [0.0]])
 
     def layers(self, p: Tensor) -> list[Layer]:
-        """What lies at points p (3, N), outermost first."""
+        """The tissue layers at points p (3, N), outermost first."""
         bend = self.slow(p)
         vault = _vault(p) + 0.4 * bend[0]
         dura = -_smooth_min([-vault, -_base(p)], 6.0)
@@ -115,12 +115,12 @@ class Head:
         ]
 
     def _bone(self, p: Tensor, bend: Tensor) -> Tensor:
-        """Thickness of the skull: more behind and in the forehead."""
+        """Thickness of the skull: larger at the back and in the forehead."""
         y = p[1]
         return 5.6 + self.vary[7] + 0.35 * bend[1] + 1.8 * torch.sigmoid((-y - 60) / 15) + torch.sigmoid((y - 45) / 8)
 
     def _skull(self, p: Tensor, dura: Tensor, base: Tensor, bend: Tensor) -> list[Layer]:
-        """Two dark tables with marrow between, thin and solid at the base; dura, and the fluid below."""
+        """Two dark tables with marrow between them, thin and solid at the base; dura, and the fluid below it."""
         bone, grain = self._bone(p, bend), self.fine(p)[0]
         bone = 2.5 + (bone - 2.5) * torch.sigmoid(5.0 - base)
         marrow = (dura - 0.5 * bone).abs() - (0.5 * bone - 1.5 + 0.15 * grain)
@@ -150,7 +150,7 @@ class Head:
     def _sheet(self, field: Field, p: Tensor, depth: Tensor, reach: Tensor) -> Tensor:
         """Distance to the sulci of one field, which end `reach` mm below the surface."""
         core, ray, far = _rays(p)
-        stretch = torch.tensor([[1.0], [1.0], [0.6]])  # along z: sulci that cut an axial slice rather than lie in it
+        stretch = torch.tensor([[1.0], [1.0], [0.6]])  # along z, so that sulci cross axial slices
         n, *gradient = field(stretch * (core + 40.0 * ray) + torch.where(p[0] > 0, 31.0, -17.0))
         slope = stretch * torch.stack(gradient)
         slope = slope - (slope * ray).sum(0) * ray
@@ -169,7 +169,7 @@ class Head:
         return torch.minimum(stem, sheet)
 
     def _nuclei(self, p: Tensor, bend: Tensor) -> list[Layer]:
-        """Thalamus, putamen, pallidus, caudate; both sides from one description, a little unequal."""
+        """Thalamus, putamen, pallidus and caudate; both sides from one description, slightly different."""
         x, y, z = p
         q = torch.stack([x.abs() + 0.8 * bend[0] + 0.04 * self.vary[10] * x, y, z])
         wobble = 0.5 * bend[0]
@@ -282,7 +282,9 @@ def _base(p: Tensor) -> Tensor:
 
 
 def _arch(p: Tensor, spread: float = 0.0) -> Tensor:
-    """Distance in the sagittal plane to the outside of the corpus callosum, whose ends `spread` (1 / mm) sideways."""
+    """Distance in the sagittal plane to the outside of the corpus callosum, whose ends bend sideways by `spread` (1 /
+    mm).
+    """
     return _ellipse(((p[1] + 6).abs() - spread * p[0] ** 2).clamp_min(0), p[2] - 6, 39, 22)
 
 
@@ -305,7 +307,7 @@ def _ellipse(y: Tensor, z: Tensor, a: float, b: float) -> Tensor:
 def _ellipsoid(
     p: Tensor, centre: Sequence[float], radii: Sequence[float], yaw: float = 0.0, power: float = 2.0
 ) -> Tensor:
-    """Signed distance to a (super)ellipsoid, exact to first order at its surface."""
+    """Signed distance to an ellipsoid, or superellipsoid, exact to first order at its surface."""
     r = torch.tensor(radii, dtype=p.dtype).unsqueeze(1)
     q = p - torch.tensor(centre, dtype=p.dtype).unsqueeze(1)
     if yaw:

@@ -1,4 +1,4 @@
-"""A numerical head, scanned: tissue contrast, phase, coils and noise; the demo's scan and the tests' data."""
+"""Simulated scan of a numerical head: tissue contrast, phase, coils and noise."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from mri_score.numerics.noise import generators, noise_like
 from mri_score.simulation.anatomy import Head
 
 FIELD_OF_VIEW = (230.0, 190.0)
-"""Least height and width of the image, mm: every head fits, tilted ones too."""
+"""Smallest height and width of the image (mm): all heads fit in, tilted ones too."""
 SPACING = 5.0
-"""Distance of neighbouring slices, mm."""
+"""Distance between neighbouring slices (mm)."""
 MIDDLE = 20.0
-"""Height of the middle of a stack above the AC-PC plane, mm: through the bodies of the ventricles."""
+"""Height of the middle of a stack above the AC-PC plane (mm), through the bodies of the ventricles."""
 EDGE = 1.0
-"""Width (mm) over which one tissue turns into the next: edges are seldom at right angles to the slice."""
+"""Width (mm) of the transition between tissues, because edges are seldom at right angles to the slice."""
 EXTENT = 80.0
-"""A stack of many slices is squeezed into this height, mm."""
+"""Largest height of a stack (mm); stacks of many slices have a smaller distance."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ TISSUES = {
 }
 """Values at 3 T.
 
-Grey and white matter, muscle: Stanisz et al., MRM 2005. Cerebrospinal fluid T1: Rooney et al., MRM 2007. Fat and
-marrow T1: Gold et al., AJR 2004; their T2 and density are lowered, so that the scalp does not outshine the brain.
+Grey and white matter, muscle: Stanisz et al., MRM 2005. T1 of cerebrospinal fluid: Rooney et al., MRM 2007. T1 of fat
+and marrow: Gold et al., AJR 2004; their T2 and density are lowered, so that the scalp is not brighter than the brain.
 Densities of the brain: close to BrainWeb's (Kwan et al., IEEE TMI 1999). Nuclei, plexus, lesion, dura and bone are set
-by hand between these, for the contrast that radiologists know. Flowing blood gives no spin echo.
+by hand between these, for realistic contrast. Flowing blood gives no spin echo.
 """
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """A spin echo: repetition, echo and, with an inversion pulse, inversion time (ms)."""
+    """A spin-echo sequence: repetition time, echo time and, with an inversion pulse, inversion time (ms)."""
 
     tr: float
     te: float
@@ -94,12 +94,16 @@ def phantom(
     noise_snr: float | None = 36.0,
     position: float | None = None,
 ) -> Acquisition:
-    """A fully sampled scan of a numerical head: kspace = F(maps * image) + noise, the same for the same arguments.
+    """A fully sampled scan of a numerical head: kspace = F(maps * image) + noise.
 
-    The 99th percentile of |image| over the stack is 1; noise_std = 10^(-noise_snr / 20) / sqrt 2 in each real component
-    (dB; 36 is what clinical brain scans have; None: no noise). `position` is the height of the middle slice above the
-    AC-PC plane in mm; neighbours are 5 mm apart.
-    The image is band-limited from a grid of twice the size, so that edges have partial volume and Gibbs ringing.
+    size: image matrix, N or (H, W). coils: receiver coils. slices: number of slices, 5 mm apart. seed: of head and
+    noise; equal arguments give equal scans. contrast: T1, T2, PD or FLAIR. noise_snr: SNR in dB, with noise_std =
+    10^(-noise_snr / 20) / sqrt 2 in each real component (36 is typical of clinical brain scans); None is free of noise.
+    position: height of the middle slice above the AC-PC plane (mm). Returns an `Acquisition` with kspace and maps
+    (slices, coils, H, W), image (slices, H, W) and noise_std, scaled so that the 99th percentile of |image| over the
+    stack is 1. The image is band-limited from a grid of twice the size, so edges have partial-volume effects and Gibbs
+    ringing.
+    Errors: InputError for sizes below 16, unknown contrasts, and no coils or slices.
     """
     shape = image_shape(size)
     check_scan(coils, slices, contrast)
@@ -117,7 +121,7 @@ def phantom(
 
 
 def image_shape(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) from one number or two; InputError below 16."""
+    """(rows, columns) from one number or two. Errors: InputError below 16."""
     rows, cols = (size, size) if isinstance(size, int) else (int(n) for n in size)
     if min(rows, cols) < 16:
         raise InputError(f"phantom size is {rows} x {cols}; a head needs at least 16 x 16 pixels, e.g. size=256")
@@ -125,19 +129,19 @@ def image_shape(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def pixel_size(shape: tuple[int, int]) -> float:
-    """Edge of the square pixel (mm) with which the head fits into the image."""
+    """Side of the square pixel (mm) for which the head fits into an image of `shape` (H, W)."""
     return max(extent / n for extent, n in zip(FIELD_OF_VIEW, shape, strict=True))
 
 
 def slice_heights(slices: int, position: float | None = None) -> list[float]:
-    """Heights (mm) of a stack around `position`, bottom first."""
+    """Heights (mm) above the AC-PC plane of a stack around `position` (mm), lowest first."""
     spacing = min(SPACING, EXTENT / slices)
     middle = MIDDLE if position is None else position
     return [middle + spacing * (i - (slices - 1) / 2) for i in range(slices)]
 
 
 def fine_image(shape: tuple[int, int], z: float, seed: int, contrast: str) -> Tensor:
-    """Complex transverse magnetisation (2 H, 2 W) of a slice z mm above AC-PC, on a grid twice as fine as `shape`."""
+    """Complex transverse magnetisation (2 H, 2 W) of a slice z mm above AC-PC, on twice the grid of `shape` (H, W)."""
     fine, pixel, head = (2 * shape[0], 2 * shape[1]), pixel_size(shape) / 2, Head.of(seed)
     scanner = scanner_points(fine, pixel, z).flatten(1)
     near = ((scanner[:2] / torch.tensor([[90.0], [112.0]])) ** 2).sum(0) < 1
@@ -154,16 +158,16 @@ def fine_image(shape: tuple[int, int], z: float, seed: int, contrast: str) -> Te
 
 
 def band_limited(fine: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The image of `shape` that the central k-space of a finer one gives, values kept."""
+    """The image of `shape` from the central k-space of a finer image (*, H, W); image values do not change."""
     gain = math.sqrt(shape[0] * shape[1] / (fine.shape[-2] * fine.shape[-1]))
     return ifft(resize_kspace(fft(fine), shape)) * gain
 
 
 def coil_profiles(shape: tuple[int, int], pixel: float, z: float, coils: int) -> Tensor:
-    """Receive profiles (C, H, W) of loops on a helmet, complex; one coil alone is a body coil of profile 1.
+    """Complex receive profiles (C, H, W) of coil loops on a helmet; a single coil is a body coil with profile 1.
 
-    Bx - i By of a magnetic dipole behind the middle of each loop. The joint shading is evened out to its fourth root,
-    as a scanner's normalisation against the body coil does.
+    Each profile is Bx - i By of a magnetic dipole behind the middle of the loop. The common shading is reduced to its
+    fourth root, as scanners do by normalisation to the body coil. pixel: side of a pixel (mm). z: height of the slice.
     """
     p = scanner_points(shape, pixel, z)
     if coils == 1:
@@ -181,19 +185,19 @@ def coil_profiles(shape: tuple[int, int], pixel: float, z: float, coils: int) ->
 
 
 def scanner_points(shape: tuple[int, int], pixel: float, z: float) -> Tensor:
-    """Coordinates (3, H, W) in mm, isocentre at pixel N // 2: columns run to the left of the person, rows backwards."""
+    """Coordinates (3, H, W) in mm, isocentre at pixel N // 2. Columns run to the subject's left, rows to the back."""
     rows, cols = ((torch.arange(n, dtype=torch.float32) - n // 2) * pixel for n in shape)
     y, x = torch.meshgrid(-rows, cols, indexing="ij")
     return torch.stack([x, y, torch.full_like(x, z)])
 
 
 def noise_std_of_snr(noise_snr: float | None) -> float:
-    """Standard deviation of each real component for an image whose 99th percentile is 1."""
+    """Noise level, each real component, for an SNR in dB and an image with 99th percentile 1; None gives 0."""
     return 0.0 if noise_snr is None else 10 ** (-noise_snr / 20) / math.sqrt(2)
 
 
 def _phase(p: Tensor, vary: Tensor) -> Tensor:
-    """Radians: a second-order polynomial of B0 and receive phase, and the bump that air in the sinuses makes."""
+    """Phase (radians): a second-order polynomial of B0 and receive phase, and a peak due to air in the sinuses."""
     x, y, z = p / 100
     a = vary.tolist()
     smooth = 2.5 * a[0] + 1.2 * a[1] * x + (0.8 + 0.6 * a[2]) * y + 0.7 * a[3] * (x**2 - y**2) + 0.5 * a[4] * x * y
@@ -202,6 +206,7 @@ def _phase(p: Tensor, vary: Tensor) -> Tensor:
 
 
 def check_scan(coils: int, slices: int, contrast: str) -> None:
+    """Check the arguments of `phantom`. Errors: InputError for unknown contrasts, and no coils or slices."""
     if contrast not in CONTRASTS:
         raise unknown_name("phantom contrast", contrast, CONTRASTS)
     if coils < 1 or slices < 1:

@@ -1,4 +1,4 @@
-"""Simulated scans as fastMRI files: heads to try every command on, and to test with the truth at hand."""
+"""Simulated scans of numerical heads as fastMRI files, for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mri_score.readers.fastmri import write_fastmri
 from mri_score.simulation import phantom
 
 UNIT = 2e-4
-"""The 99th percentile of the magnitude image in the files: scanners' units, far from 1."""
+"""The 99th percentile of the magnitude image in the files, as small as in scanners' units."""
 
 
 def simulate(
@@ -33,14 +33,16 @@ def simulate(
     seed: int = 0,
     oversample: bool = True,
 ) -> list[Path]:
-    """Write sim_<contrast>_0001.h5 and so on into the folder `out`, each another head; return their paths.
+    """Write scans of different numerical heads, sim_<contrast>_0001.h5 and so on, and return their paths.
 
-    The coil images are made on a grid of twice the size and their k-space is cropped, as a scanner does: no maps
-    explain them exactly. With `oversample` the readout covers twice the field of view, and white noise fills all of it.
-    `noise` is the SNR in dB of `phantom`; the attribute noise_std holds the level in the file's units. A fully sampled
-    file holds reconstruction_rss of its noisy samples; `undersample` is an acceleration, whose mask follows the file's
-    name. The same arguments write the same samples.
-    Errors: InputError where `out` is a file, and for an acceleration that the size cannot give.
+    out: folder for the files. volumes: number of files. slices: slices of each. size: image matrix, N or (H, W). coils:
+    receiver coils. noise: SNR in dB as in `phantom`; None is free of noise. undersample: acceleration of the written
+    k-space, with a mask seeded by the file name; such files have no ground truth. contrast: T1, T2, PD or FLAIR.
+    seed: of heads and noise; equal arguments write equal samples. oversample: the readout covers twice the field of
+    view. Coil images are computed on a grid of twice the size, and their k-space is cropped, as on a scanner; therefore
+    no coil maps explain them exactly. Fully sampled files have the dataset reconstruction_rss, of the noisy samples.
+    The attribute noise_std is the noise level in the file's units.
+    Errors: InputError if `out` is a file, and for an acceleration that is not possible for the size.
     """
     out = check_folder(out)
     if volumes < 1:
@@ -54,10 +56,10 @@ def simulate(
 
 
 def check_folder(out: str | Path) -> Path:
-    """The folder that scans are written into, which need not exist."""
+    """The path of the output folder, which need not exist. Errors: InputError if it is a file."""
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; simulate writes a folder of scans: choose another --out")
+        raise InputError(f"{out} is a file, but simulate writes a folder of scans: choose another --out")
     return out
 
 
@@ -66,7 +68,7 @@ def scan(
 ) -> tuple[Tensor, float]:
     """Noisy k-space (slices, coils, rows, cols) of one head in the file's units, and its noise_std.
 
-    rows is H, or 2 H where the readout is oversampled.
+    rows is H, or 2 H with an oversampled readout. Arguments as in `simulate`; shape: (H, W).
     """
     phantom.check_scan(coils, slices, contrast)
     heights = phantom.slice_heights(slices)
@@ -79,7 +81,7 @@ def scan(
 
 
 def _coil_kspace(shape: tuple[int, int], z: float, seed: int, coils: int, contrast: str, oversample: bool) -> Tensor:
-    """Noise-free k-space (coils, rows, cols) of a slice: the central part of that of the fine coil images."""
+    """Noise-free k-space (coils, rows, cols) of a slice: the central part of the k-space of fine coil images."""
     fine = phantom.fine_image(shape, z, seed, contrast)
     rows, cols = fine.shape
     profiles = phantom.coil_profiles((rows, cols), phantom.pixel_size(shape) / 2, z, coils)
@@ -102,7 +104,11 @@ def write_simulated(
     undersample: float | None = None,
     attributes: Mapping[str, str | float] | None = None,
 ) -> None:
-    """Write noisy k-space (slices, coils, rows, cols): with its RSS images of `shape`, or undersampled without."""
+    """Write noisy k-space (slices, coils, rows, cols): fully sampled with RSS images of `shape`, or undersampled.
+
+    noise_std: stored as attribute, file's units. acquisition, attributes: as in `write_fastmri`. undersample:
+    acceleration; None writes all samples.
+    """
     rss = mask = None
     if undersample is None:
         rss = _rss(resize_image(ifft(kspace), shape))

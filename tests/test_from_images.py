@@ -1,4 +1,4 @@
-"""Scans simulated from image stacks: what they borrow from a real scan, and that nothing else enters."""
+"""Scans simulated from image stacks: what they take from a real scan, and that nothing else enters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mri_score.cli.simulate import command
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 from mri_score.readers.fastmri import FastMRI
-from mri_score.simulation.borrowed import Loan, borrow, extend, fit, simulate_like
+from mri_score.simulation.from_images import ScanTemplate, extend, fit, scan_template, simulate_like
 from mri_score.simulation.simulate import UNIT, simulate
 
 SHAPE = (63, 50)
@@ -20,7 +20,7 @@ SHAPE = (63, 50)
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
-    """A scan to borrow from: a head with four coils and visible noise."""
+    """A scan to take coil maps and phase from: a head with four coils and visible noise."""
     return simulate(tmp_path_factory.mktemp("scan"), volumes=1, slices=1, size=64, coils=4, noise=40.0)[0]
 
 
@@ -64,7 +64,7 @@ def test_coil_images_have_the_phase_and_the_coils_of_the_scan(tmp_path, stack, s
     coils = ifft(FastMRI(path).kspace(0))
     magnitude = coils.abs().square().sum(0).sqrt()
     head = magnitude > 0.1 * UNIT
-    profiles = fit(borrow(scan), torch.from_numpy(magnitudes(path)))
+    profiles = fit(scan_template(scan), torch.from_numpy(magnitudes(path)))
     torch.testing.assert_close((coils / magnitude)[:, head], profiles[:, head], atol=1e-3, rtol=0)
 
 
@@ -117,12 +117,12 @@ def test_a_stack_without_labels_is_one_volume(tmp_path, scan):
 
 
 def test_profiles_explain_the_scan_that_lent_them(scan):
-    loan = borrow(scan)
-    torch.testing.assert_close(loan.profiles.abs().square().sum(0), torch.ones(64, 64))
+    template = scan_template(scan)
+    torch.testing.assert_close(template.profiles.abs().square().sum(0), torch.ones(64, 64))
     coils = ifft(FastMRI(scan).kspace(0))
-    image = (loan.profiles.conj() * coils).sum(0)
-    inside = loan.head
-    missed = (coils - loan.profiles * image).abs().square()[:, inside].sum() / coils.abs().square()[:, inside].sum()
+    image = (template.profiles.conj() * coils).sum(0)
+    inside = template.head
+    missed = (coils - template.profiles * image).abs().square()[:, inside].sum() / coils.abs().square()[:, inside].sum()
     assert missed < 0.01
     assert image.angle()[inside].abs().median() < 0.05  # radians: its phase is in the profiles
 
@@ -154,7 +154,7 @@ def angled(shape, head, centre):
     ("shape", "radii", "centre"), [((64, 64), (24, 16), (32, 32)), ((91, 120), (40, 20), (44, 71))]
 )
 def test_profiles_follow_the_head(shape, radii, centre):
-    there = Loan("scan", angled((64, 48), (24, 16), (30, 22)), disc((64, 48), (24, 16), (30, 22)), 0.01)
+    there = ScanTemplate("scan", angled((64, 48), (24, 16), (30, 22)), disc((64, 48), (24, 16), (30, 22)), 0.01)
     head = disc(shape, radii, centre)
     found = fit(there, head[None].float())
     expected = angled(shape, radii, centre)
@@ -162,7 +162,7 @@ def test_profiles_follow_the_head(shape, radii, centre):
 
 
 def test_a_wide_head_takes_the_profiles_of_a_tall_one_turned():
-    there = Loan("scan", angled((64, 48), (24, 16), (30, 22)), disc((64, 48), (24, 16), (30, 22)), 0.01)
+    there = ScanTemplate("scan", angled((64, 48), (24, 16), (30, 22)), disc((64, 48), (24, 16), (30, 22)), 0.01)
     head = disc((64, 64), (16, 24))
     found = fit(there, head[None].float())
     expected = torch.polar(torch.ones(64, 64), ((torch.arange(64) - 32) / 16)[:, None].expand(64, 64))[None]
@@ -179,10 +179,10 @@ def test_bad_input_is_named(tmp_path, stack, scan):
         simulate_like(path, path, scan)
     (under,) = simulate(tmp_path / "under", volumes=1, slices=1, size=64, coils=4, undersample=3)
     with pytest.raises(InputError, match="fully sampled"):
-        borrow(under)
+        scan_template(under)
     (noisy,) = simulate(tmp_path / "noisy", volumes=1, slices=1, size=64, coils=4, noise=0.0)
     with pytest.raises(InputError, match="too noisy"):
-        borrow(noisy)
+        scan_template(noisy)
 
 
 def run(*arguments):
@@ -217,11 +217,11 @@ def test_parts_beyond_the_volume_are_refused(stack, scan, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "noise"), [("brain_t2_4ch", 0.0079), ("brain_flash_16ch", 0.0110)])
-def test_real_scans_lend_coils_that_explain_them(shared, name, noise):
+def test_coil_maps_of_real_scans_explain_them(shared, name, noise):
     path = shared / f"data/kspace/{name}.h5"
-    loan = borrow(path)
+    template = scan_template(path)
     coils = ifft(FastMRI(path).kspace(0))
-    missed = coils - loan.profiles * (loan.profiles.conj() * coils).sum(0)
-    part = missed.abs().square()[:, loan.head].sum() / coils.abs().square()[:, loan.head].sum()
+    missed = coils - template.profiles * (template.profiles.conj() * coils).sum(0)
+    part = missed.abs().square()[:, template.head].sum() / coils.abs().square()[:, template.head].sum()
     assert part < 0.012  # sixteen noisy coils: noise is most of it
-    assert loan.noise_std == pytest.approx(noise, rel=0.02)
+    assert template.noise_std == pytest.approx(noise, rel=0.02)

@@ -1,4 +1,4 @@
-"""Simulated scans of image stacks: the magnitudes of a stack; phase, coils and noise level of a real scan."""
+"""Simulated scans of image stacks: magnitudes of a stack with phase, coil maps and noise level of a real scan."""
 
 from __future__ import annotations
 
@@ -24,29 +24,34 @@ from mri_score.simulation import phantom
 from mri_score.simulation.simulate import UNIT, check_folder, write_simulated
 
 VOLUME_LABELS = ("patient", "study", "contrast")
-"""Labels of a stack that tell its volumes apart."""
+"""Labels of a stack that distinguish its volumes."""
 HEAD = 0.1
-"""Brighter than this part of the 99th percentile is the object, whose phase and coils mean something."""
+"""Threshold for the object, relative to the 99th percentile: only there phase and coil maps are used."""
 OBJECT = 0.97
-"""ESPIRiT's eigenvalue where its maps can be trusted."""
+"""Smallest eigenvalue of ESPIRiT at pixels whose maps are used."""
 EXPLAINED = 0.9
-"""The part of the signal's energy that a lender's coil maps explain at least."""
+"""Smallest share of the signal's energy that the coil maps of the real scan must explain."""
 WIDTHS = (0.32, 0.16, 0.08, 0.04, 0.02)
-"""Of the Gaussians that carry phase and coils beyond the object, as parts of the field of view; the last is how finely
-they are known within it, too coarsely for the scan's own anatomy and noise."""
+"""Widths of the Gaussians that extend phase and coil maps beyond the object, relative to the field of view.
+
+The last is the resolution inside the object, too low to keep anatomy and noise of the real scan.
+"""
 
 
 @dataclass(frozen=True)
-class Loan:
-    """What a real scan lends to images."""
+class ScanTemplate:
+    """Phase, coil maps and noise level of a real scan, for simulated scans."""
 
     name: str
     profiles: Tensor
-    """(C, H, W) complex, unit sum of squares: coil maps times the phase of the image, smooth, beyond the head too."""
+    """(C, H, W) complex, unit sum of squares: coil maps times the phase of the image, smoothly extended beyond the
+    head.
+    """
     head: Tensor
     """(H, W) bool: where the scan has signal."""
     noise_std: float
-    """Of the real and of the imaginary part of a sample, as a part of the image's 99th percentile."""
+    """Standard deviation of the real, and of the imaginary, part of a sample, relative to the image's 99th percentile.
+    """
 
 
 def simulate_like(
@@ -60,26 +65,27 @@ def simulate_like(
     undersample: float | None = None,
     seed: int = 0,
 ) -> list[Path]:
-    """Write the magnitudes of the stack `images` as multi-coil scans like the scan `like` into `out`; return the paths.
+    """Write multi-coil scans of a stack of magnitude images, with phase, coil maps and noise level of a real scan.
 
-    One file for each patient, study and contrast, where the stack has such labels: <labels>_<like>.h5. `slices` says
-    which slices of a volume, from how many it has; `only` keeps slices by their labels, e.g. {"patient": ["p19"]}.
-    y = F(magnitude * profiles) + white noise at the images' own grid, the profiles fitted to the images' heads (`fit`).
-    `noise` is the SNR in dB of `phantom` in place of the scan's noise level; `undersample` as in `simulate`.
-    The noise of a slice follows from (seed, file name, its number in the stack) alone.
-    Errors: InputError where `out` is a file, `like` is not fully sampled, or no slice is left.
+    out: folder for the files <labels>_<like>.h5, one for each patient, study and contrast if the stack has such labels.
+    images: the stack (HDF5 or NIfTI). like: the fully sampled real scan. slices: function from the number of slices of
+    a volume to the slices to write. only: label -> values; other slices are left out, e.g. {"patient": ["p19"]}. noise:
+    SNR in dB as in `phantom`; None takes the noise level of the real scan. undersample: as in `simulate`. K-space is
+    F(magnitude * profiles) + white noise on the grid of the images; profiles come from `fit`. The noise of a slice
+    depends on seed, file name and slice number only. Returns the paths.
+    Errors: InputError if `out` is a file, `like` is not fully sampled or too noisy, or no slice is left.
     """
     out, images = check_folder(out), Path(images)
     stack, labels = read_stack(images)
-    loan = borrow(like)
-    relative = loan.noise_std if noise is None else phantom.noise_std_of_snr(noise)
+    template = scan_template(like)
+    relative = template.noise_std if noise is None else phantom.noise_std_of_snr(noise)
     paths = []
     for values, members in _volumes(images, stack, labels, only or {}).items():
         chosen = [members[number] for number in slices(len(members))]
         magnitude = torch.from_numpy(stack[chosen].astype(np.float32))
         magnitude = magnitude * (UNIT / percentile(magnitude.flatten(0, 1)))
-        path = out / f"{'_'.join([*(values or (images.stem,)), loan.name])}.h5"
-        clean = fft(fit(loan, magnitude) * magnitude[:, None])
+        path = out / f"{'_'.join([*(values or (images.stem,)), template.name])}.h5"
+        clean = fft(fit(template, magnitude) * magnitude[:, None])
         white = [noise_like(clean[:1], generators(seed, path.name, number)) for number in chosen]
         facts = dict(zip((label for label in VOLUME_LABELS if label in labels), values, strict=True))
         write_simulated(
@@ -87,11 +93,11 @@ def simulate_like(
             clean + relative * UNIT * torch.cat(white),
             (magnitude.shape[-2], magnitude.shape[-1]),
             relative * UNIT,
-            acquisition=_acquisition(facts.get("contrast"), images, loan),
+            acquisition=_acquisition(facts.get("contrast"), images, template),
             undersample=undersample,
             attributes={
                 "images": images.name,
-                "like": loan.name,
+                "like": template.name,
                 "slices": ",".join(map(str, chosen)),
                 **{"patient_id" if label == "patient" else label: value for label, value in facts.items()},
             },
@@ -100,15 +106,16 @@ def simulate_like(
     return paths
 
 
-def borrow(like: str | Path) -> Loan:
-    """Phase, coils and noise level of the middle slice of a fully sampled scan.
+def scan_template(like: str | Path) -> ScanTemplate:
+    """Phase, coil maps and noise level of the middle slice of a fully sampled scan.
 
-    Maps are ESPIRiT's from full k-space, taken in and around the object where its eigenvalue trusts them; phase is that
-    of the image, taken where it has signal. Both are smoothed and extended from there.
+    Coil maps come from ESPIRiT on full k-space, inside and around the object where the eigenvalue is high; the phase is
+    that of the combined image inside the object. Both are smoothed and extended over the field of view.
+    Errors: InputError for an undersampled scan, and for one that is too noisy.
     """
     file = open_scan(like)
     if file.mask is not None:
-        raise InputError(f"{like} is undersampled; phase and coils are lent by fully sampled scans: name another")
+        raise InputError(f"{like} is undersampled; phase and coil maps come from fully sampled scans: name another")
     kspace = file.kspace(file.slices // 2)[None]
     maps, eigenvalue, _ = coil_maps(kspace)
     coils = ifft(kspace)[0]
@@ -118,19 +125,19 @@ def borrow(like: str | Path) -> Loan:
     if explained < EXPLAINED:
         raise InputError(
             f"{like}: coil maps from its full k-space explain {explained:.0%} of its signal, less than"
-            f" {EXPLAINED:.0%}; it is too noisy to lend its coils: name another scan"
+            f" {EXPLAINED:.0%}; it is too noisy for coil maps: name another scan"
         )
     level = noise_level(kspace, maps=maps, name=file.name).noise_std
     phase = torch.sgn(extend(torch.sgn(image)[None], head))
     around = _blur(head.to(maps.real.dtype), WIDTHS[-2]) > 0.3
     profiles = normalise_maps(extend(maps[0], around & (eigenvalue[0] > OBJECT))) * phase
-    return Loan(file.name, profiles, head, level / float(percentile(image)))
+    return ScanTemplate(file.name, profiles, head, level / float(percentile(image)))
 
 
 def extend(field: Tensor, known: Tensor) -> Tensor:
-    """A smooth field (C, H, W) everywhere from where it is `known` (H, W).
+    """Extend a field (C, H, W) smoothly from the pixels where it is `known`, bool (H, W), to the whole field of view.
 
-    Averages over Gaussian windows, each width taking over from the next larger one where its window is known.
+    The result is a Gaussian average. Near known pixels the window is narrow; far away wider windows take over.
     """
     weight = known.to(field.real.dtype)
     tiny = torch.finfo(weight.dtype).tiny
@@ -142,18 +149,19 @@ def extend(field: Tensor, known: Tensor) -> Tensor:
     return result
 
 
-def fit(loan: Loan, magnitude: Tensor) -> Tensor:
-    """The profiles (C, H, W) on the grid of the images (S, H, W), where the scan's head takes the images' place.
+def fit(template: ScanTemplate, magnitude: Tensor) -> Tensor:
+    """The template's profiles (C, H, W), resampled so that its head is at the position of the head in the images.
 
-    Turned by 90 degrees if one head is tall and the other wide, then moved and stretched until centre and spread of
-    both heads agree along each axis; bicubic, of unit sum of squares.
+    They are turned by 90 degrees if one head is taller than wide and the other not, then shifted and stretched until
+    centre and spread of both heads agree along each axis. Bicubic interpolation; unit sum of squares.
+    magnitude: images (S, H, W).
     """
     head = (magnitude > HEAD * percentile(magnitude.flatten(0, 1))).any(0)
-    there, here = _place(loan.head), _place(head)
-    profiles = loan.profiles
+    there, here = _place(template.head), _place(head)
+    profiles = template.profiles
     if (there[1][0] > there[1][1]) != (here[1][0] > here[1][1]):
         profiles = torch.rot90(profiles, -1, (-2, -1))
-        there = _place(torch.rot90(loan.head, -1, (-2, -1)))
+        there = _place(torch.rot90(template.head, -1, (-2, -1)))
     axes = [
         (2 * ((torch.arange(size) - now) * (spread / wide) + centre) + 1) / other - 1
         for size, now, wide, centre, spread, other in zip(
@@ -174,7 +182,7 @@ def _place(head: Tensor) -> tuple[list[float], list[float]]:
 
 
 def _blur(x: Tensor, width: float) -> Tensor:
-    """x (*, H, W) under a Gaussian whose standard deviation is this part of each side; beyond the edge lie zeros."""
+    """x (*, H, W) convolved with a Gaussian of standard deviation `width` times each side, zero beyond the edges."""
     rows, cols = (_window(size, width).to(x.dtype) for size in x.shape[-2:])
     return rows @ x @ cols
 
@@ -188,7 +196,7 @@ def _window(size: int, width: float) -> Tensor:
 def _volumes(
     path: Path, stack: np.ndarray, labels: Mapping[str, np.ndarray], only: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, ...], list[int]]:
-    """The slices of each volume, in their order; those without signal left out."""
+    """Slice numbers of each volume, in order, without empty slices."""
     keep = np.array([image.max() > 0 for image in stack])
     for label, wanted in only.items():
         if label not in labels:
@@ -205,6 +213,6 @@ def _volumes(
     return dict(sorted(volumes.items()))
 
 
-def _acquisition(contrast: str | None, images: Path, loan: Loan) -> str:
+def _acquisition(contrast: str | None, images: Path, template: ScanTemplate) -> str:
     what = "simulated" if contrast is None else f"simulated {contrast}"
-    return f"{what}: magnitudes of {images.name}, phase, coils and noise level of {loan.name}"
+    return f"{what}: magnitudes of {images.name}, phase, coil maps and noise level of {template.name}"
