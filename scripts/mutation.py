@@ -111,7 +111,7 @@ FAULTS = (
         "volume.notes = [*volume.notes, warning]",
         "volume.notes = [*volume.notes]",
         "note dropped: out of distribution",
-        ("unlike",),
+        ("out_of_distribution",),
     ),
     Fault(
         V,
@@ -179,7 +179,7 @@ FAULTS = (
         "a file of other settings counts as finished",
         ("volume_result",),
     ),
-    Fault(OUTPUT, "max(volume.unlike)", "min(volume.unlike)", "best slice in place of the worst", ("volume_result",)),
+    Fault(OUTPUT, "max(volume.misfit_ratios)", "min(volume.misfit_ratios)", "best slice in place of the worst", ("volume_result",)),
     Fault(
         OUTPUT,
         'if row.get("file") not in new]',
@@ -214,7 +214,7 @@ FAULTS = (
         "given noise not scaled",
         ("denoise",),
     ),
-    Fault(DENOISE, "told=level / given", "told=given / level", "ratio inverted", ("denoise",)),
+    Fault(DENOISE, "level_ratio=level / given", "level_ratio=given / level", "ratio inverted", ("denoise",)),
     Fault(
         DENOISE,
         "(scale * part.cpu() for part in (noisy, image, std))",
@@ -323,7 +323,7 @@ FAULTS = (
         ("held_out", "footprint", "cli:dry"),
     ),
     Fault("cli/run/denoise.py", '"std": std * weight', '"std": std', "std without its weight", ("denoise:command",)),
-    Fault("cli/run/denoise.py", "abs(worst - 1) < FAR", "abs(worst - 1) > FAR", "note inverted", ("denoise:told",)),
+    Fault("cli/run/denoise.py", "abs(worst - 1) < TOLERANCE", "abs(worst - 1) > TOLERANCE", "note inverted", ("denoise:told",)),
     Fault(
         SAMPLE, "scale * draw(image=image / scale", "draw(image=image / scale", "samples not scaled", ("sample_cli",)
     ),

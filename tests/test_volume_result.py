@@ -87,7 +87,7 @@ def test_calibration_takes_two_draws_and_a_truth(draws, known, judged):
 
 
 def test_the_file_holds_the_slices_by_number_and_the_draws_first(tmp_path):
-    volume = made_up(unlike=[2.0, 5.0])
+    volume = made_up(misfit_ratios=[2.0, 5.0])
     options = Options(samples=DRAWS, keep_samples=True)
     path = write_volume(tmp_path, volume, options, {"identity": "17"})
     with h5py.File(path) as file:
@@ -128,4 +128,4 @@ def test_only_a_report_of_estimates_warns_that_their_spread_says_nothing(tmp_pat
 @pytest.mark.parametrize("known", [True, False])
 def test_only_a_report_without_a_truth_says_that_nothing_is_scored(tmp_path, known):
     _, page = write_pictures(tmp_path, tmp_path / "report", made_up(truth=known), Options(samples=DRAWS), {})
-    assert ("there is no truth" in page.read_text()) != known
+    assert ("there is no ground truth" in page.read_text()) != known
