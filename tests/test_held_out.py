@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -15,7 +17,7 @@ from mri_score.data.masks import make_mask
 from mri_score.errors import InputError
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.pipeline.held_out import Misfit, hold_out, misfit
+from mri_score.pipeline.held_out import Misfit, held_out_of, hold_out, misfit
 from mri_score.simulation.simulate import simulate
 
 
@@ -49,6 +51,21 @@ def test_whole_lines_are_known_in_a_mask_of_points_and_points_spare_the_centre()
     outside = int(points.sum()) - int(points[..., 13:37, 18:42].sum())
     assert held.shape == (1, 1, *shape) and int(held.sum()) == round(0.1 * outside)
     assert not held[..., 13:37, 18:42].any() and not (held & ~points).any()
+
+
+def test_the_choice_follows_from_the_name_of_the_scan_and_the_seed_of_its_mask():
+    """So that a result does not depend on which files were reconstructed before, and volumes differ."""
+    mask = make_mask("random", (48, 96), 3)[None, None]
+
+    def chosen(name: str, seed: int | None) -> list[bool]:
+        file = SimpleNamespace(path=Path(name), image_shape=(48, 96))
+        scan = SimpleNamespace(file=file, mask=mask, sampling=SimpleNamespace(seed=seed))
+        return held_out_of(scan, 6).flatten().tolist()
+
+    cases = [("a.h5", None), ("b.h5", None), ("a.h5", 1), ("a.h5", 2)]
+    first, again = ([chosen(*case) for case in cases] for _ in range(2))
+    assert first == again
+    assert len({tuple(one) for one in first}) == len(cases)
 
 
 @pytest.mark.parametrize("amount", [0, -1, 1000, float("nan")])

@@ -122,5 +122,5 @@ def test_options_of_the_test_script_become_those_of_pytest(tmp_path):
         return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout.splitlines()
 
     assert run()[-1] == "pytest <>"
-    expected = "pytest <-m> <not slow> <--cov> <--cov-report=term> <tests/test_solve.py>"
+    expected = "pytest <-m> <not slow> <-n> <2> <--dist> <loadfile> <--cov> <--cov-report=term> <tests/test_solve.py>"
     assert run("--fast", "--cov", "tests/test_solve.py") == ["ruff <check> <.>", "mypy <>", expected]

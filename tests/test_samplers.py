@@ -114,6 +114,7 @@ def test_proximal_finds_the_mean_and_underrates_the_variance():
     assert variance_ratio(samples, problem()) == pytest.approx(0.46, abs=0.05)
 
 
+@pytest.mark.slow
 def test_langevin_reaches_the_posterior_mean_and_variance():
     walk = Langevin(SCHEDULES["geometric"].levels(1000), repeats=3, step_size=0.3)
     samples = walk(posterior(AnnealedLikelihood, problem()), problem().mean.expand(200, 1, N), generators(1, draws=200))
@@ -146,6 +147,7 @@ def test_renoise_samples_the_bare_prior_by_its_own_draws():
     assert float((ratios - 1).abs().max()) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walk", [
     Renoise(Geometric(0.02, 20.0).levels(30)), Langevin(Geometric(0.02, 20.0).levels(300), 3, 0.3)
 ])  # fmt: skip
