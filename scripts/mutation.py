@@ -179,7 +179,13 @@ FAULTS = (
         "a file of other settings counts as finished",
         ("volume_result",),
     ),
-    Fault(OUTPUT, "max(volume.misfit_ratios)", "min(volume.misfit_ratios)", "best slice in place of the worst", ("volume_result",)),
+    Fault(
+        OUTPUT,
+        "max(volume.misfit_ratios)",
+        "min(volume.misfit_ratios)",
+        "best slice in place of the worst",
+        ("volume_result",),
+    ),
     Fault(
         OUTPUT,
         'if row.get("file") not in new]',
@@ -323,7 +329,13 @@ FAULTS = (
         ("held_out", "footprint", "cli:dry"),
     ),
     Fault("cli/run/denoise.py", '"std": std * weight', '"std": std', "std without its weight", ("denoise:command",)),
-    Fault("cli/run/denoise.py", "abs(worst - 1) < TOLERANCE", "abs(worst - 1) > TOLERANCE", "note inverted", ("denoise:told",)),
+    Fault(
+        "cli/run/denoise.py",
+        "abs(worst - 1) < TOLERANCE",
+        "abs(worst - 1) > TOLERANCE",
+        "note inverted",
+        ("denoise:noted",),
+    ),
     Fault(
         SAMPLE, "scale * draw(image=image / scale", "draw(image=image / scale", "samples not scaled", ("sample_cli",)
     ),

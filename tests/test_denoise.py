@@ -140,7 +140,7 @@ def test_columns_of_padding_do_not_darken_the_noise(scan, tmp_path):
     assert torch.view_as_real(found.noisy).std().item() == pytest.approx(0.01, rel=0.05)
 
 
-def test_a_prior_is_told_the_nearest_level_that_it_knows():
+def test_a_prior_gets_the_nearest_level_of_its_range():
     prior = build_prior(NETWORK, sigma_min=0.05, sigma_max=2.0)
     assert [nearest_level(prior, level) for level in (0.01, 0.3, 5.0)] == [0.05, 0.3, 2.0]
 
@@ -172,7 +172,7 @@ def test_the_command_writes_what_the_library_finds(path, tiny, tmp_path):
         assert shown.size[0] > 3 * 200
 
 
-def test_a_level_that_is_given_counts_and_one_outside_the_prior_is_told(path, tiny, tmp_path):
+def test_a_level_that_is_given_counts_and_one_outside_the_range_of_the_prior_is_noted(path, tiny, tmp_path):
     output = run(path, "-p", tiny, "--probes", 1, "--noise-std", 1e-6, "--out", tmp_path)
     assert "outside the training range of the prior; the nearest level in it was used" in output
     with h5py.File(tmp_path / "denoised" / "head.h5") as file:

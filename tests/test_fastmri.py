@@ -219,7 +219,7 @@ def test_a_mask_does_not_sample_padding(path):
     write_fastmri(path, padded(3, 18), mask=mask, padding=(3, 18))
     file = FastMRI(path)
     assert torch.equal(file.mask.nonzero().flatten(), torch.arange(3, 18))
-    assert file.padding == (3, 18) and "5 places" in file.notes[0]
+    assert file.padding == (3, 18) and "zero at 5 points of the mask" in file.notes[0]
 
 
 # ---- Processes.
@@ -361,7 +361,7 @@ def test_size_bombs_are_refused_before_they_are_read(path, key, chunks):
             del file[key]
         file.create_dataset(key, (100000, 64, 4096, 4096), np.complex64, chunks=chunks)
     assert path.stat().st_size < 1 << 20
-    refused(path, "claims .* bytes")
+    refused(path, "declares .* bytes")
 
 
 def test_a_forged_size_is_refused(path):

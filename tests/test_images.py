@@ -215,7 +215,7 @@ def test_labels_that_repeat_may_be_compressed_well(tmp_path):
 def test_files_without_an_image_stack_say_what_they_hold(tmp_path, key, value):
     with h5py.File(tmp_path / "stack.h5", "w") as file:
         file[key] = value
-    with pytest.raises(InputError, match=rf"stack.h5 holds \['{key}'\]; an image stack needs `image`"):
+    with pytest.raises(InputError, match=rf"stack.h5 has \['{key}'\]; an image stack needs `image`"):
         ImageStacks([tmp_path / "stack.h5"])
 
 
@@ -249,7 +249,7 @@ def test_links_to_other_files_are_not_followed(path, tmp_path, key):
 def test_a_size_bomb_is_refused_before_it_is_read(tmp_path):
     with h5py.File(tmp_path / "stack.h5", "w") as file:
         file.create_dataset("image", (100000, 4096, 4096), np.uint16, chunks=(1, 64, 64))
-    with pytest.raises(InputError, match="claims .* bytes"):
+    with pytest.raises(InputError, match="declares .* bytes"):
         ImageStacks([tmp_path])
 
 

@@ -55,7 +55,7 @@ def test_bad_map_files_are_named(tmp_path):
         read_maps(tmp_path / "nan.npy", maps.shape)
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["kspace"] = maps
-    with pytest.raises(InputError, match="it has .'kspace'"):
+    with pytest.raises(InputError, match="but has .'kspace'"):
         read_maps(tmp_path / "b.h5", maps.shape)
     (tmp_path / "c.h5").write_text("no")
     with pytest.raises(InputError, match="cannot read"):

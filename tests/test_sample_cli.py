@@ -139,7 +139,7 @@ def test_images_may_be_stacks_and_hidden_pixels_anything(tmp_path, prior, pictur
         (["--noise-std", "0.1"], "--noise-std: for --inpaint only"),
         (["--inpaint", "head.png", "--keep", "keep.npy", "--size", "8"], "--inpaint cannot be combined with --size"),
         (["--inpaint", "head.png", "--keep", "small.npy"], "has shape (3, 4), --inpaint head.png has (30, 26)"),
-        (["--inpaint", "head.png", "--keep", "none.npy"], "0 known pixels"),
+        (["--inpaint", "head.png", "--keep", "none.npy"], "none.npy is 0 at all pixels"),
         (["--inpaint", "absent.png", "--keep", "keep.npy"], "cannot read absent.png"),
         (["--inpaint", "text.npy", "--keep", "keep.npy"], "cannot read text.npy"),
         (["--inpaint", "stack.npy", "--keep", "keep.npy", "--slice", "2"], "--slice 2: stack.npy has slices 0 to 1"),
@@ -174,6 +174,6 @@ def test_a_prior_of_colour_images(tmp_path, prior, picture):
 def test_other_numbers_of_channels_are_refused(tmp_path):
     network = {**NETWORK, "channels": 5}
     save_prior(tmp_path / "five.safetensors", build_prior(network), network, {})
-    assert "is a prior of 5 channels, which sample does not know" in " ".join(
+    assert "is a prior of 5 channels, which sample does not support" in " ".join(
         sample("-p", tmp_path / "five.safetensors", code=2).split()
     )
