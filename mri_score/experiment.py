@@ -24,7 +24,6 @@ from mri_score.files import write_text
 from mri_score.losses import LOSSES
 from mri_score.losses.base import Loss
 from mri_score.models.network import NetworkPrior
-from mri_score.models.preconditioning import PRECONDITIONINGS
 from mri_score.networks import NETWORKS
 from mri_score.networks.experts import Experts
 from mri_score.networks.unet import UNet
@@ -311,7 +310,7 @@ def _start_from(prior: NetworkPrior, start: str | Path) -> None:
     candidates = [given]
     if isinstance(given, Experts):
         middle = torch.tensor(math.sqrt(prior.sigma_min * prior.sigma_max))
-        above = float(PRECONDITIONINGS[prior.precondition](middle, prior.sd)[3]) > given.border
+        above = float(prior.coefficients(middle)[3]) > given.border
         candidates = [given.high, given.low] if above else [given.low, given.high]
     failures: list[RuntimeError] = []
     for candidate in candidates:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from mri_score.errors import InputError, unknown_name
 from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import ScoreModel, on_device
 from mri_score.models.counted import CountedPrior
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.parameters import read_parameters
@@ -206,10 +206,8 @@ def draws_noise(walk: Sampler) -> bool:
 
 
 def noise_range(prior: ScoreModel) -> tuple[float, float]:
-    """sigma_min and sigma_max of a walk over the bare prior."""
-    if isinstance(prior, NetworkPrior):
-        return prior.sigma_min, prior.sigma_max
-    return 0.01 * prior.sd, 100 * prior.sd
+    """The smallest and the largest sigma of a walk over the bare prior: its range, or 0.01 and 100 times its sd."""
+    return prior.sigma_min or 0.01 * prior.sd, 100 * prior.sd if math.isinf(prior.sigma_max) else prior.sigma_max
 
 
 def _bare(prior: ScoreModel, count: int) -> ScoreModel:
@@ -230,7 +228,7 @@ def _images(
     if not len(start) or batch_size < 1:
         raise InputError(f"samples and batch size must be at least 1; got {len(start)} and {batch_size}")
     place = find_device(settings.device)
-    prior, images = prior.to(place), torch.empty_like(start)
+    prior, images = on_device(prior, place), torch.empty_like(start)
     for first in range(0, len(start), batch_size):
         batch = slice(first, first + batch_size)
         counted, told = CountedPrior(prior), 0

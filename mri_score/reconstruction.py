@@ -17,9 +17,8 @@ from mri_score.data.scan import coil_weight, from_arrays
 from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.out_of_distribution import misfit_ratio
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import ScoreModel, on_device
 from mri_score.models.counted import CountedPrior
-from mri_score.models.network import NetworkPrior
 from mri_score.noise.schedules import WALK_SCHEDULES
 from mri_score.numerics.noise import generators
 from mri_score.operators.base import LinearOperator
@@ -232,7 +231,7 @@ class _Run:
         self.scan, self.kspace, self.options, self.slices = scan, scan.kspace, options, slices
         self.make_operator, self.progress = make_operator, progress
         self.device = find_device(options.device)
-        self.prior = prior.to(self.device)
+        self.prior = on_device(prior, self.device)
         self.count = count = len(scan.kspace)
         self.maps, self.noise_stds = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
         self.samplers = [self._sampler(float(noise_std)) for noise_std in self.noise_stds]
@@ -343,15 +342,14 @@ def _halves(batch: Walks) -> list[Walks]:
 def walk_end(prior: ScoreModel, noise_std: float) -> float:
     """The smallest sigma of a walk: what the noise level asks for, within the prior's range."""
     end = min(SIGMA_END, noise_std / 2)
-    return max(end, prior.sigma_min) if isinstance(prior, NetworkPrior) else end
+    return max(end, prior.sigma_min)
 
 
 def make_sampler(
     method: str, prior: ScoreModel, end: float, steps: int | None, options: Mapping[str, Any] | None = None
 ) -> Sampler:
-    """The sampler of a method from SIGMA_START, or what the prior knows, down to `end`."""
-    start = min(SIGMA_START, prior.sigma_max) if isinstance(prior, NetworkPrior) else SIGMA_START
-    return sampler_of(METHODS[method], (end, start), steps, options)
+    """The sampler of a method from SIGMA_START, or the prior's sigma_max if that is less, down to `end`."""
+    return sampler_of(METHODS[method], (end, min(SIGMA_START, prior.sigma_max)), steps, options)
 
 
 def sampler_of(

@@ -17,10 +17,10 @@ from mri_score.data.scan import Scan
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, psnr
 from mri_score.models.analytic import GaussianPrior
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import ScoreModel, clamped
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.pipeline.denoise import PROBES, denoise, denoise_slice, nearest_level
+from mri_score.pipeline.denoise import PROBES, denoise, denoise_slice
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
 from mri_score.readers.fastmri import FastMRI, write_fastmri
 from mri_score.simulation.phantom import noise_std_of_snr, phantom
@@ -140,9 +140,9 @@ def test_columns_of_padding_do_not_darken_the_noise(scan, tmp_path):
     assert torch.view_as_real(found.noisy).std().item() == pytest.approx(0.01, rel=0.05)
 
 
-def test_a_prior_gets_the_nearest_level_of_its_range():
+def test_a_prior_is_asked_at_the_nearest_level_of_its_range():
     prior = build_prior(NETWORK, sigma_min=0.05, sigma_max=2.0)
-    assert [nearest_level(prior, level) for level in (0.01, 0.3, 5.0)] == [0.05, 0.3, 2.0]
+    assert [clamped(prior, level) for level in (0.01, 0.3, 5.0)] == [0.05, 0.3, 2.0]
 
 
 @pytest.mark.parametrize(("level", "probes"), [(0.0, 4), (0.1, 0)])

@@ -145,7 +145,7 @@ def test_refuses_an_unknown_network(saved):
 
 def test_refuses_an_unknown_preconditioning(saved):
     edit(saved, prior={"precondition": "ve"})
-    refused(saved, "prior.precondition is 've'; known names: edm, ncsn")
+    refused(saved, "prior.precondition is 've'; known names: denoiser, edm, ncsn")
 
 
 @pytest.mark.parametrize("place", ["network", "prior"])

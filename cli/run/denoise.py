@@ -56,8 +56,7 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
     device = find_device(given.device)
     out = given.out
     path = find_prior(given.prior)
-    prior, digest = load_prior(path), read_record(path)["sha256"]
-    prior.precision = precision
+    prior, digest = load_prior(path).in_precision(precision), read_record(path)["sha256"]
     make_folder(out)
     asked: dict[str, Any] = {"noise_std": given.noise_std, "probes": given.probes, "seed": given.seed}
 

@@ -77,7 +77,7 @@ def sample(given: SampleOptions) -> None:
         prior, told = generation.bare_prior(path, given.base, given.border)
     else:
         prior, told = load_prior(path), {}
-    prior.precision = precision
+    prior = prior.in_precision(precision)
     channels = image_channels(record["network"])
     if channels > 2 and (channels != 3 or given.image is not None):
         task = "sample" if given.image is None else "--inpaint"

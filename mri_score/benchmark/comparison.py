@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,9 @@ class Comparison:
         self, plan: Plan, ledger: Ledger, prior: Weights, supervised: Weights | None = None, maps: Path | None = None
     ) -> None:
         self.plan, self.ledger, self.maps = plan, ledger, maps
-        self.prior, self.supervised = prior, supervised
         self.device = find_device(plan.device)
-        prior.network.precision = PRECISIONS[plan.precision]
+        network = prior.network.in_precision(PRECISIONS[plan.precision])
+        self.prior, self.supervised = replace(prior, network=network), supervised
         self._warm: set[str] = set()
 
     def cells(self, file: Reader, slices: Sequence[int]) -> list[Cell]:

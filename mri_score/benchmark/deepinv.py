@@ -70,7 +70,7 @@ class _Counted(ScoreModel):
     def __init__(self, prior: ScoreModel) -> None:
         super().__init__()
         self.prior, self.sd = prior, prior.sd
-        self.sigma_min, self.sigma_max = prior.sigma_min, float(getattr(prior, "sigma_max", float("inf")))
+        self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
         self.calls = self.products = 0
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:

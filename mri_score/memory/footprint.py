@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from mri_score.data.scan import LEAST_NOISE
 from mri_score.losses.base import Loss
 from mri_score.memory.peak import resident
 from mri_score.methods import DEFAULT_METHOD
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import ScoreModel, clamped
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.lines import AT_A_TIME, direct_below
@@ -83,16 +83,17 @@ class LiveMemory(TorchDispatchMode):
         return result
 
 
-def network_bytes(prior: NetworkPrior, items: int, shape: tuple[int, int], gradient: bool = False) -> tuple[int, int]:
+def network_bytes(prior: ScoreModel, items: int, shape: tuple[int, int], gradient: bool = False) -> tuple[int, int]:
     """What one denoising of complex images takes: (what it leaves, the most while it runs), weights not counted.
 
     With `gradient` it leaves its graph, and the most is that of a product with the Jacobian. A network in bfloat16 is
     counted as one in float32: more than it takes.
+    Errors: whatever a model raises that cannot run on meta tensors.
     """
     model = _on_meta(prior)
     with LiveMemory() as memory, torch.set_grad_enabled(gradient):
         x = torch.zeros(items, *shape, dtype=torch.complex64, device="meta", requires_grad=gradient)
-        denoised = model.denoise(x, 1.0)
+        denoised = model.denoise(x, clamped(model, 1.0))
         left = memory.live
         if gradient:
             torch.autograd.grad(denoised, x, torch.zeros_like(denoised))
@@ -126,9 +127,8 @@ def walk_bytes(
         factors = 2 * COMPLEX * shape[line_axis] * math.prod(shape)
         most.append(growth * max(stand_in.calls.values()) + FACTORING * AT_A_TIME * 2 * COMPLEX * shape[line_axis] ** 2)
     for (items, gradient), live in stand_in.calls.items():
-        if isinstance(prior, NetworkPrior):
-            left, taken = network_bytes(prior, items, shape, gradient)
-            most += [growth * live + HEAP * taken, growth * memory.peak + HEAP * left * gradient]
+        left, taken = _prior_bytes(prior, items, shape, gradient)
+        most += [growth * live + HEAP * taken, growth * memory.peak + HEAP * left * gradient]
     return factors + round(max(most))
 
 
@@ -254,11 +254,21 @@ def fitting(needed: Callable[[int], int], room: float, most: int = MOST_WALKS) -
     return low
 
 
-def _on_meta(prior: NetworkPrior) -> NetworkPrior:
-    """A copy without numbers: it tells shapes and computes nothing."""
-    model = copy.deepcopy(prior).to("meta")
-    model.precision = torch.float32
-    return model
+def _prior_bytes(prior: ScoreModel, items: int, shape: tuple[int, int], gradient: bool) -> tuple[int, int]:
+    """`network_bytes`, or those of the images that go in and out for a denoiser that needs numbers, not only shapes."""
+    try:
+        return network_bytes(prior, items, shape, gradient)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        images = 2 * COMPLEX * items * math.prod(shape)
+        return images * gradient, images
+
+
+Model = TypeVar("Model", bound=ScoreModel)
+
+
+def _on_meta(prior: Model) -> Model:
+    """A copy without numbers, in float32: it has shapes and computes nothing."""
+    return copy.deepcopy(prior.in_precision(torch.float32)).to("meta")
 
 
 class _StandIn(ScoreModel):

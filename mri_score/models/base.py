@@ -1,46 +1,77 @@
-"""The score model: the law of images at every noise level."""
+"""The score model: the distribution of images at every noise level."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Generator, Tensor, nn
 
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
 
+Module = TypeVar("Module", bound=nn.Module)
+Model = TypeVar("Model", bound="ScoreModel")
+
 
 class ScoreModel(nn.Module):
-    """The law of x = x0 + sigma n at every sigma, n of unit variance in each real component.
+    """The distribution of x = x0 + sigma n at every sigma, n of unit variance in each real component.
 
-    Tweedie's formula ties the two faces together, score = (denoised - x) / sigma^2: a subclass writes one of them.
-    Shapes: x (B, *shape), real or complex; sigma () or (B,).
+    Tweedie's formula gives each from the other, score = (denoised - x) / sigma^2: a subclass writes `denoise` or
+    `score`, and sets `sd`.
+    Shapes: x (B, *shape), real or complex; sigma () or (B,). Images are in the prior's scale: the 99th percentile of
+    their magnitude is about 1.
     """
 
     sd: float
     """Standard deviation of each real component of x0, about zero: sqrt(mean |x0|^2 / 2) for complex images."""
     sigma_min: float = 0.0
-    """The smallest level that it knows."""
+    """The smallest noise level at which the model is valid; no walk asks for a smaller one."""
+    sigma_max: float = float("inf")
+    """The largest noise level at which the model is valid; no walk asks for a larger one."""
     about: Mapping[str, Any] = MappingProxyType({})
     """What the file of a prior says about it: its data, training, validation errors."""
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """The gradient of log p_sigma at x, by real components."""
+        """The gradient of log p_sigma at x, by real components: (B, *shape)."""
         return (self.denoise(x, sigma) - x) / per_item(sigma, x) ** 2
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """E[x0 | x]."""
+        """E[x0 | x], the denoised image: (B, *shape)."""
         return x + per_item(sigma, x) ** 2 * self.score(x, sigma)
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
-        """One draw of x0 given x, or the method's approximation of it."""
+        """One draw of x0 given x (B, *shape), or the method's approximation of it.
+
+        random: one generator an item.
+        Errors: InputError for a model without a draw.
+        """
         raise InputError(f"{type(self).__name__} has no draw of its own: walk it with a sampler that uses its score")
 
     def begin_walk(self) -> None:
-        """Called as a walk begins: a model that gathers something along it starts anew."""
+        """Called as a walk begins: a model that gathers something along a walk starts anew."""
 
     def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
-        """What the iterate must satisfy; nothing, for most models."""
+        """The iterate x (B, *shape) made to satisfy the model's constraints at sigma; x itself for most models."""
         return x
+
+    def in_precision(self: Model, precision: torch.dtype) -> Model:
+        """The same model, its network computing in `precision`; itself where there is no network. It is not changed."""
+        return self
+
+
+def on_device(module: Module, device: torch.device) -> Module:
+    """The module where its numbers are on that device already, or else a copy that is there: it is never changed."""
+    place = torch.empty(0, device=device).device  # cuda is cuda:0, or whichever is current
+    if all(tensor.device == place for tensor in chain(module.parameters(), module.buffers())):
+        return module
+    return deepcopy(module).to(place)
+
+
+def clamped(model: ScoreModel, sigma: float) -> float:
+    """sigma, or the end of the model's range of noise levels that is nearest to it."""
+    return min(max(sigma, model.sigma_min), model.sigma_max)

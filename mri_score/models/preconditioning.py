@@ -7,7 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mri_score.errors import InputError
+
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
+"""c_skip, c_out, c_in and c_noise, each (B,): D(x, sigma) = c_skip x + c_out F(c_in x, c_noise)."""
+Precondition = Callable[[Tensor, float], Coefficients]
+"""The coefficients at the noise levels sigma (B,), for images whose real components have the standard deviation sd."""
 
 
 def ncsn(sigma: Tensor, sd: float) -> Coefficients:
@@ -55,7 +60,46 @@ def regression(noise_std: Tensor, sd: float) -> Coefficients:
     return one, sd / 5 * one, one / sd, torch.log(noise_std) / 4
 
 
-PRECONDITIONINGS: dict[str, Callable[[Tensor, float], Coefficients]] = {
+def denoiser(sigma: Tensor, sd: float) -> Coefficients:
+    """The network is the denoiser itself: it takes the noisy image in its real channels, and sigma."""
+    return torch.zeros_like(sigma), torch.ones_like(sigma), torch.ones_like(sigma), sigma
+
+
+class EpsilonPrecondition:
+    """A network of DDPM's kind, which predicts the noise: the step whose signal share it was trained with, from sigma.
+
+    With abar_t = `alphas_cumprod`, the product of 1 - beta up to step t, the network sees
+    x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, which is x / sqrt(1 + sigma^2) for sigma^2 = (1 - abar_t) / abar_t.
+    Between two steps t is interpolated in log sigma: networks with a positional embedding take any t.
+    Shapes: alphas_cumprod (T,), falling, each within (0, 1); the label c_noise is t, from 0 to T - 1.
+    Errors: InputError for other numbers.
+    Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020; Karras et al., NeurIPS 2022, table 1.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        shares = torch.as_tensor(alphas_cumprod).detach().double().cpu()
+        falls = shares.ndim == 1 and len(shares) > 1 and bool((shares.diff() < 0).all())
+        if not (falls and float(shares[-1]) > 0 and float(shares[0]) < 1):
+            raise InputError(
+                f"alphas_cumprod has shape {tuple(shares.shape)}; it needs 2 or more falling numbers between 0 and 1,"
+                " the products of 1 - beta: torch.cumprod(1 - betas, 0)"
+            )
+        sigmas = ((1 - shares) / shares).sqrt()
+        self._logs = sigmas.log()
+        self.sigma_min, self.sigma_max = float(sigmas[0]), float(sigmas[-1])
+        """The noise levels of the first and the last step."""
+
+    def __call__(self, sigma: Tensor, sd: float) -> Coefficients:
+        logs = self._logs.to(sigma.device)
+        log = sigma.double().log()
+        below = (torch.searchsorted(logs, log, right=True) - 1).clamp(0, len(logs) - 2)
+        step = below + (log - logs[below]) / (logs[below + 1] - logs[below])
+        label = step.clamp(0, len(logs) - 1).to(sigma.dtype)
+        return torch.ones_like(sigma), -sigma, 1 / torch.sqrt(1 + sigma**2), label
+
+
+PRECONDITIONINGS: dict[str, Precondition] = {
+    "denoiser": denoiser,
     "edm": edm,
     "ncsn": ncsn,
     "regression": regression,

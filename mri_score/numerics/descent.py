@@ -36,18 +36,19 @@ def lower_noise(
     return kept + sigma_next * fresh.sqrt() * noise_like(x, random) if random else kept
 
 
-def levels_below(sigma: Tensor | float, steps: int, end: float = 0.01) -> list[Tensor]:
+def levels_below(sigma: Tensor | float, steps: int, end: float = 0.01, least: float = 0.0) -> list[Tensor]:
     """sigma, ..., then 0: `steps` steps, the last from `end` (or sigma / 2, if less), even in sigma^(1/7).
 
+    least: the smallest level at which the denoiser is valid; no level but the final 0 is below it.
     Errors: InputError for fewer than one step.
     Reference: Karras et al., NeurIPS 2022, eq. 5.
     """
     if steps < 1:
         raise InputError(f"a descent takes at least 1 inner step; got {steps}")
     high = torch.as_tensor(sigma, dtype=torch.float64)
-    low = (high / 2).clamp_max(end)
+    low = (high / 2).clamp_max(end).clamp_min(least)
     parts = [high ** (1 / 7) + u * (low ** (1 / 7) - high ** (1 / 7)) for u in torch.linspace(0, 1, steps).double()]
-    return [*(part**7 for part in parts), torch.zeros_like(high)]
+    return [*((part**7).clamp_min(least) for part in parts), torch.zeros_like(high)]
 
 
 def probability_flow(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], heun: bool = False) -> Tensor:

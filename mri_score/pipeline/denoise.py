@@ -11,8 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from mri_score.data.scan import Scan, coil_weight
 from mri_score.errors import InputError
-from mri_score.models.base import ScoreModel
-from mri_score.models.network import NetworkPrior
+from mri_score.models.base import ScoreModel, clamped, on_device
 from mri_score.numerics.jacobian import linearise
 from mri_score.numerics.noise import generators, signs_like
 from mri_score.sources.undersampled_scans import filled_image
@@ -101,19 +100,11 @@ def denoise_slice(
     given = float(item.noise_std) if noise_std is None else noise_std / scale
     random = generators(seed, f"{scan.file.name}, padding", number)
     noisy = filled_image(item, random)[0].to(device)
-    level = nearest_level(prior, given)
-    image, std = denoise(
-        prior.to(device), noisy, level, probes=probes, seed=seed, name=scan.file.name, slice=number, progress=progress
-    )
+    level = clamped(prior, given)
+    model, name = on_device(prior, torch.device(device)), scan.file.name
+    image, std = denoise(model, noisy, level, probes=probes, seed=seed, name=name, slice=number, progress=progress)
     noisy, image, std = (scale * part.cpu() for part in (noisy, image, std))
     return Denoised(noisy, image, std, weight=coil_weight(item)[0], noise_std=given * scale, level_ratio=level / given)
-
-
-def nearest_level(prior: ScoreModel, noise_std: float) -> float:
-    """The noise level within the training range of the prior that is nearest to noise_std."""
-    if isinstance(prior, NetworkPrior):
-        return min(max(noise_std, prior.sigma_min), prior.sigma_max)
-    return noise_std
 
 
 def check_full(scan: Scan) -> None:

@@ -42,12 +42,13 @@ class Posterior(ScoreModel):
     def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
         super().__init__()
         self.prior, self.operator = prior, operator
-        self.sd = prior.sd
+        self.sd, self.sigma_min, self.sigma_max = prior.sd, prior.sigma_min, prior.sigma_max
         self.register_buffer("kspace", kspace)
         self.register_buffer("noise_std", torch.as_tensor(noise_std, dtype=kspace.real.dtype).to(kspace.device))
         self.register_buffer("backprojection", operator.adjoint(kspace))
 
     def begin_walk(self) -> None:
+        self.prior.begin_walk()
         self.operator.begin_walk()
 
     def noise(self, x: Tensor, random: Sequence[Generator]) -> Tensor:

@@ -36,7 +36,8 @@ class DAPS(ExactDraw):
         self.inner_steps, self.heun = inner_steps, heun
 
     def _split(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-        v = probability_flow(self.prior.denoise, x, levels_below(sigma, self.inner_steps), self.heun)
+        levels = levels_below(sigma, self.inner_steps, least=self.sigma_min)
+        v = probability_flow(self.prior.denoise, x, levels, self.heun)
         r = per_item(sigma, x)
         return v, r, per_item(self.noise_std, x) ** 2 / r**2
 

@@ -44,7 +44,7 @@ class Projected(Posterior):
     ) -> None:
         super().__init__(prior, operator, kspace, noise_std)
         self.first, self.last, self.noisy = first, last, noisy
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.lowest, self.highest = sigma_min, sigma_max
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return self.prior.denoise(x, sigma)
@@ -54,9 +54,9 @@ class Projected(Posterior):
         return x + self.strength(float(sigma)) * self.operator.adjoint(samples - self.operator(x))
 
     def strength(self, sigma: float) -> float:
-        """l, at `last` below sigma_min and at `first` above sigma_max."""
-        span = math.log(self.sigma_max / self.sigma_min)
-        share = math.log(max(sigma, self.sigma_min) / self.sigma_min) / span
+        """l at sigma: `last` below the argument sigma_min, `first` above sigma_max."""
+        span = math.log(self.highest / self.lowest)
+        share = math.log(max(sigma, self.lowest) / self.lowest) / span
         return self.last + (self.first - self.last) * min(share, 1.0)
 
 

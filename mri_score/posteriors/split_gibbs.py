@@ -42,7 +42,8 @@ class SplitGibbs(Posterior):
         return self.prior.denoise(x, sigma)
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
-        return reverse_diffusion(self.prior.denoise, x, levels_below(sigma, self.inner_steps), random)
+        levels = levels_below(sigma, self.inner_steps, least=self.sigma_min)
+        return reverse_diffusion(self.prior.denoise, x, levels, random)
 
     def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         """Perturb and solve, x being the perturbed image already; a clean image stays."""

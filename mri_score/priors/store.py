@@ -12,10 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mri_score.errors import InputError, unknown_name
+from mri_score.errors import InputError
 from mri_score.files import sha256, whole_file, write_text
 from mri_score.models.network import NetworkPrior
-from mri_score.models.preconditioning import PRECONDITIONINGS
 from mri_score.networks import build_network
 from mri_score.networks.experts import Experts
 
@@ -27,8 +26,6 @@ _FORMAT = "mri_score prior 1"
 
 def build_prior(network: dict[str, Any], **prior: Any) -> NetworkPrior:
     """A fresh prior: `network` holds the network's name and arguments, `prior` the arguments of NetworkPrior."""
-    if prior.get("precondition", "edm") not in PRECONDITIONINGS:
-        raise unknown_name("prior.precondition", prior["precondition"], PRECONDITIONINGS)
     try:
         return NetworkPrior(build_network(network), **prior)
     except TypeError as error:
@@ -42,6 +39,8 @@ def save_prior(
 
     `about` is what a model card needs: data, licences, training, validation errors.
     """
+    if not isinstance(prior.precondition, str):
+        raise InputError(f"{path}: only priors whose precondition has a name can be saved; this one is a function")
     dtype = torch.float16 if half else torch.float32
     trained = dict(prior.network.named_parameters())  # buffers stay exact: float16 shifts the phase of high frequencies
     weights = {
@@ -119,7 +118,7 @@ def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[Netw
             f"the border {border:g} is outside of the noise levels that both learned:"
             f" {other.sigma_min:g} to {one.sigma_max:g}"
         )
-    c_noise = float(PRECONDITIONINGS[one.precondition](torch.tensor(border), one.sd)[3])
+    c_noise = float(one.coefficients(torch.tensor(border))[3])
     experts = Experts(one.network, other.network, c_noise)
     joined = NetworkPrior(experts, one.precondition, one.sd, one.sigma_min, other.sigma_max)
     sections = {side: read_record(find_prior(name))["network"] for side, name in (("low", low), ("high", high))}

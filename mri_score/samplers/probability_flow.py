@@ -22,8 +22,9 @@ class Heun(Sampler):
 
         s = (1 + g) sigma,  x <- x + churn_noise sqrt(s^2 - sigma^2) n,    g = min(churn / levels, sqrt(2) - 1),
 
-    where churn_min <= sigma <= churn_max. The last step is Euler's, which ends in D. Churn 0 adds no noise: the result
-    follows from the first iterate alone. Euler's method for the flow is `DDIM` with zeta = 0.
+    where churn_min <= sigma <= churn_max, s at most the model's sigma_max. The last step is Euler's, which ends in D.
+    Churn 0 adds no noise: the result follows from the first iterate alone. Euler's method for the flow is `DDIM` with
+    zeta = 0.
     Errors: InputError for a negative churn or churn_noise.
     Reference: Karras et al., Elucidating the design space of diffusion-based generative models, NeurIPS 2022,
     algorithm 2 (S_churn, S_tmin, S_tmax, S_noise; for CIFAR-10 30, 0.01, 1, 1.007).
@@ -48,7 +49,7 @@ class Heun(Sampler):
     ) -> Tensor:
         high = sigma
         if self.rise and self.churn_min <= sigma <= self.churn_max:
-            high = (1 + self.rise) * sigma
+            high = min((1 + self.rise) * sigma, model.sigma_max)
             x = x + self.churn_noise * math.sqrt(high**2 - sigma**2) * noise_like(x, random)
         ends = torch.tensor([high, sigma_next], dtype=torch.float64)
         return probability_flow(model.denoise, x, list(ends), heun=True)
