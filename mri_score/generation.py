@@ -22,7 +22,7 @@ from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
 from mri_score.priors.store import find_prior, join_experts, load_prior, read_record
-from mri_score.reconstruction import Progress, accepted, check_options, find_device, sampler_of
+from mri_score.reconstruction import Progress, accepted, check_options, class_of, find_device, sampler_of
 from mri_score.samplers import DDIM, Ancestral, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
 
@@ -167,7 +167,7 @@ def inpaint(
     if not noise_std > 0:
         raise InputError(f"the noise of known pixels is {noise_std}; it must be above 0, e.g. {NOISE_STD}")
     walk = make_walk(INPAINTING, name, prior, settings.steps, settings.options)
-    kind = POSTERIORS[INPAINTING[name].posterior or ""]
+    kind = class_of(INPAINTING[name].posterior or "", POSTERIORS)
     chosen = accepted(kind, settings.options or {})
     place = find_device(settings.device)
     operator = Pixels((keep != 0)[None].to(place))

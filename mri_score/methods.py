@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method: names of posterior, sampler and schedule, with the number of noise levels."""
+    """A posterior, the sampler that walks it, and how many levels of which schedule: by name, or classes of yours."""
 
-    posterior: str | None
-    """Key of `POSTERIORS`; None samples the prior itself."""
-    sampler: str
-    """Key of `SAMPLERS`."""
-    schedule: str
-    """Key of `WALK_SCHEDULES`."""
+    posterior: str | Callable[..., Any] | None
+    """A name of `POSTERIORS`, or a `Posterior` class; None for a walk over the bare prior."""
+    sampler: str | Callable[..., Any]
+    """A name of `SAMPLERS`, or a `Sampler` class."""
+    schedule: str | Callable[..., Any]
+    """A name of `WALK_SCHEDULES`, or a `Schedule` class made from sigma_min and sigma_max."""
     steps: int
     """Number of noise levels."""
     calls: int

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.scan import coil_weight, from_arrays
+from mri_score.data.scan import coil_weight, from_arrays, from_operator
 from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.out_of_distribution import misfit_ratio
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
-from mri_score.models.base import ScoreModel, on_device
+from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.models.counted import CountedPrior
+from mri_score.models.network import find_precision
 from mri_score.noise.schedules import WALK_SCHEDULES
 from mri_score.numerics.noise import generators
 from mri_score.operators.base import LinearOperator
@@ -29,6 +31,9 @@ from mri_score.priors.store import DEFAULT, load_prior
 from mri_score.samplers import SAMPLERS
 from mri_score.samplers.base import Diverged, Sampler, Watch
 
+if TYPE_CHECKING:
+    from sigpy.linop import Linop
+
 SIGMA_START = 5.0
 """Where posterior walks start: the first data step supplies what lies above."""
 
@@ -36,23 +41,11 @@ SIGMA_END = 0.01
 """Where walks end, or at half of noise_std if that is less."""
 
 
+OperatorFactory = Callable[[Tensor, Tensor], "LinearOperator | Linop"]
+"""What makes a forward operator of coil maps (B, C, H, W) and a mask that broadcasts against them."""
+
 Progress = Callable[[int], None]
 """Called with the number of network evaluations (items times calls) that a level took."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What some walks cost, summed over them."""
-
-    calls: int = 0
-    """Network evaluations."""
-    products: int = 0
-    """Vector-Jacobian products of the network, each about two evaluations."""
-    iterations: int = 0
-    """Of conjugate gradient, one application of A^H A each."""
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.calls + other.calls, self.products + other.products, self.iterations + other.iterations)
 
 
 @dataclass(frozen=True)
@@ -60,11 +53,11 @@ class Reconstruction:
     """Draws of the posterior of some slices, in the units of the k-space that came in."""
 
     samples: Tensor
-    """(P, B, H, W) complex."""
+    """(P, B, H, W) complex, or (P, B, *image) of a given operator's images, as all images here."""
     weight: Tensor
-    """(B, H, W): |image| times this is the root-sum-of-squares image in the file's own coils."""
-    maps: Tensor
-    """(B, C, H, W): the maps that were used."""
+    """(B, H, W): |image| times this is the root-sum-of-squares image in the file's own coils; 1 without coil maps."""
+    maps: Tensor | None
+    """(B, C, H, W): the maps that were used; None for a forward operator that was given ready."""
     acquisition: Acquisition
     work: Work
     """Of all draws of all slices."""
@@ -121,38 +114,103 @@ def reconstruct(
     batch_size: int = 8,
     device: str = "auto",
     name: str = "k-space",
+    operator: LinearOperator | Linop | OperatorFactory | None = None,
+    options: Mapping[str, Any] | None = None,
+    precision: str | None = None,
+    warm_start: float | None = None,
+    progress: Progress | None = None,
     sampler: str | None = None,
 ) -> Reconstruction:
     """Reconstruct undersampled k-space from arrays; what is not given is found in the data.
 
-    Shapes: kspace (slices, coils, rows, cols) or (coils, rows, cols), complex, DC at N // 2, unsampled points zero,
-    readout oversampling removed; maps like kspace, or of one slice for all; mask (cols,), (rows, cols) or broadcastable
-    to kspace. noise_std: of the real and of the imaginary part of a sample, measured in outer k-space if not given.
+    kspace: (slices, coils, rows, cols) or (coils, rows, cols), complex, in any unit, DC at index N // 2, unsampled
+    points zero, readout oversampling removed. With a ready `operator`: (slices, *samples).
+    maps: coil sensitivities, shaped like kspace, or of one slice for all; they are normalised to a unit sum of squares.
+    None: estimated by ESPIRiT from the calibration region.
+    mask: True where sampled; (cols,), (rows, cols) or broadcastable to kspace. None: where kspace is not zero.
+    noise_std: standard deviation of the real and of the imaginary part of a sample, in the unit of kspace. None:
+    measured in outer k-space.
+    prior: a score model, a bundled prior's name, a run folder, or a .safetensors file; `as_prior` makes one of a
+    denoiser.
+    method: a name of `METHODS`, or a `Method` of your own posterior or walk.
+    steps: noise levels of the walk. None: the method's own number.
+    samples: draws for each slice. seed: of the draws, which follow from (seed, name, slice, draw) alone.
+    batch_size: walks at a time. device: auto (the GPU where there is one), cpu, cuda, cuda:1, ...
+    name: keys the random numbers, and is named in errors.
+    operator: in place of SENSE. A `LinearOperator` or SigPy linop that is ready, for all slices, with images of any
+    shape: then noise_std is needed, and neither maps nor mask is taken. Or a function that makes either of coil maps
+    (B, C, H, W) and mask.
+    options: more arguments of the method's posterior and sampler, such as {"zeta": 0.5}.
+    precision: what the prior's network computes in, float32 or bfloat16. None: as the prior is.
+    warm_start: the noise level at or below which walks start, about the CG-SENSE image. None: from noise.
+    progress: called with the number of network evaluations that each level took.
     sampler: the former name of `method`.
+    Returns: a `Reconstruction`: `image` (slices, rows, cols), the posterior mean; `std`, the standard deviation of each
+    real component; and `samples` (draws, slices, rows, cols); all in the unit of kspace.
     Errors: InputError for what cannot be reconstructed, with the reason.
+    Reference: the method's own, see its class; the default is `AdaptiveDraw`.
     """
+    model = prior if isinstance(prior, ScoreModel) else _load(prior)
+    walks = WalkOptions(sampler or method, steps, samples, seed, batch_size, device, warm_start, options, precision)
+    make: OperatorFactory | None = None
+    if operator is not None:
+        from mri_score.operators.sigpy import as_operator, is_operator  # SigPy takes seconds to import
+
+        if is_operator(operator) or not callable(operator):
+            ready = as_operator(operator)
+            scan = from_operator(_samples(kspace, ready, maps, mask), ready, noise_std, name)
+            assert scan.kspace is not None
+            return sample_posterior(scan, model, walks, slices=list(range(len(scan.kspace))), progress=progress)
+        make = _Factory(operator, as_operator)
     y = _complex(kspace)
     y = y[None] if y.ndim == 3 else y
     s = None if maps is None else _complex(maps)
     s = s[None] if s is not None and s.ndim == 3 else s
     m = None if mask is None else torch.as_tensor(np.asarray(mask))
     scan = from_arrays(y, m, s, noise_std, name)
-    model = prior if isinstance(prior, ScoreModel) else load_prior(prior)
-    options = WalkOptions(sampler or method, steps, samples, seed, batch_size, device)
-    return sample_posterior(scan, model, options, slices=list(range(len(y))))
+    return sample_posterior(scan, model, walks, slices=list(range(len(y))), operator=make, progress=progress)
+
+
+def _load(prior: Any) -> ScoreModel:
+    """The prior of a name or a path."""
+    if not isinstance(prior, str | Path):
+        raise InputError(
+            f"the prior is {type(prior).__name__}; it needs a score model, a bundled prior's name or a path:"
+            " make a score model of a denoiser with as_prior(denoiser, sd=...)"
+        )
+    return load_prior(prior)
+
+
+def _samples(kspace: Tensor | np.ndarray, operator: LinearOperator, maps: object, mask: object) -> Tensor:
+    """k-space (B, *samples) for an operator that is ready."""
+    if maps is not None or mask is not None:
+        raise InputError("a ready operator takes neither maps nor mask: give a function that makes it of maps and mask")
+    y, shape = _complex(kspace), getattr(operator, "sample_shape", None)
+    return y[None] if shape == tuple(y.shape) else y
+
+
+class _Factory:
+    """What a function makes of maps and mask, as a LinearOperator."""
+
+    def __init__(self, make: OperatorFactory, convert: Callable[[Any], LinearOperator]) -> None:
+        self.make, self.convert = make, convert
+
+    def __call__(self, maps: Tensor, mask: Tensor) -> LinearOperator:
+        return self.convert(self.make(maps, mask))
 
 
 @dataclass(frozen=True)
 class WalkOptions:
     """How a posterior is walked.
 
-    method: of `METHODS`. steps: noise levels; None: the method's own. samples: draws of each slice. batch_size: walks
-    at a time. device: auto, cpu, cuda, ... warm_start: the sigma at or below which walks start, about CG-SENSE; None
-    for walks from noise. options: more arguments of the method's posterior and sampler.
-    Errors: InputError for an unknown method or option, and for numbers below 1.
+    method: a name of `METHODS`, or a `Method` of your own. steps: noise levels; None: the method's own. samples: draws
+    of each slice. seed: of the draws. batch_size: walks at a time. device: auto, cpu, cuda, ... warm_start: the sigma
+    at or below which walks start, about CG-SENSE; None for walks from noise. options: more arguments of the method's
+    posterior and sampler. precision: what the prior's network computes in, float32 or bfloat16; None: as the prior is.
+    Errors: InputError for an unknown method, option, or precision, and for numbers below 1.
     """
 
-    method: str = DEFAULT_METHOD
+    method: str | Method = DEFAULT_METHOD
     steps: int | None = None
     samples: int = 4
     seed: int = 0
@@ -160,22 +218,37 @@ class WalkOptions:
     device: str = "auto"
     warm_start: float | None = None
     options: Mapping[str, Any] | None = None
+    precision: str | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if not isinstance(self.method, Method) and self.method not in METHODS:
             raise unknown_name("the method", self.method, METHODS)
         if self.samples < 1 or self.batch_size < 1:
             raise InputError(f"samples and batch size must be at least 1; got {self.samples} and {self.batch_size}")
-        check_options(self.method, METHODS[self.method], self.options)
+        if self.precision is not None:
+            find_precision(self.precision)
+        check_options(self.title, self.parts, self.options)
+
+    @property
+    def parts(self) -> Method:
+        """The method's posterior, sampler, schedule and options."""
+        return self.method if isinstance(self.method, Method) else METHODS[self.method]
+
+    @property
+    def title(self) -> str:
+        """The method's name, or that of its posterior's class."""
+        if isinstance(self.method, str):
+            return self.method
+        return getattr(self.method.posterior, "__name__", str(self.method.posterior))
 
 
 def sample_posterior(
     scan: Acquisition,
     prior: ScoreModel,
-    method: str | WalkOptions = DEFAULT_METHOD,
+    method: str | Method | WalkOptions = DEFAULT_METHOD,
     *,
     slices: list[int],
-    operator: Callable[[Tensor, Tensor], LinearOperator] | None = None,
+    operator: OperatorFactory | None = None,
     progress: Progress | None = None,
     **changes: Any,
 ) -> Reconstruction:
@@ -187,8 +260,9 @@ def sample_posterior(
     slice, draw) alone, whatever shares its batch: where a GPU's memory runs out, batches are halved.
     Errors: InputError for an acquisition that is not prepared, and for a walk that is not finite any more.
     """
-    options = WalkOptions(method, **changes) if isinstance(method, str) else replace(method, **changes)
-    if scan.kspace is None or scan.maps is None or scan.noise_std is None or scan.scale is None:
+    options = replace(method, **changes) if isinstance(method, WalkOptions) else WalkOptions(method, **changes)
+    forward = scan.maps if scan.forward is None else scan.forward
+    if scan.kspace is None or forward is None or scan.noise_std is None or scan.scale is None:
         raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask or trajectory, noise_std, scale")
     run = _Run(scan, prior, options, slices, operator, progress)
     remaining = list(_batches(run.samplers, options.samples, options.batch_size))
@@ -200,7 +274,7 @@ def sample_posterior(
             index, draw = batch[error.item]
             raise InputError(
                 f"{scan.name}, slice {slices[index]}, draw {draw}: not finite any more at {error.where} of"
-                f" {options.method}; take more --steps, or look for NaN in the scan with: mri-score info"
+                f" {options.title}; take more --steps, or look for NaN in the scan with: mri-score info"
             ) from error
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
@@ -224,31 +298,35 @@ class _Run:
         prior: ScoreModel,
         options: WalkOptions,
         slices: Sequence[int],
-        make_operator: Callable[[Tensor, Tensor], LinearOperator] | None,
+        make_operator: OperatorFactory | None,
         progress: Progress | None,
     ) -> None:
-        assert scan.kspace is not None and scan.maps is not None and scan.noise_std is not None
+        assert scan.kspace is not None and scan.noise_std is not None
         self.scan, self.kspace, self.options, self.slices = scan, scan.kspace, options, slices
         self.make_operator, self.progress = make_operator, progress
         self.device = find_device(options.device)
+        if options.precision is not None:
+            prior = prior.in_precision(find_precision(options.precision))
         self.prior = on_device(prior, self.device)
         self.count = count = len(scan.kspace)
-        self.maps, self.noise_stds = scan.maps.expand(count, -1, -1, -1), scan.noise_std.expand(count)
+        self.maps = None if scan.maps is None else scan.maps.expand(count, -1, -1, -1)
+        self.noise_stds = scan.noise_std.expand(count)
         self.samplers = [self._sampler(float(noise_std)) for noise_std in self.noise_stds]
-        self.shape = scan.maps.shape[-2:]
+        # The copy counts its iterations; the one that was given is not changed.
+        self.operator = None if scan.forward is None else copy(on_device(scan.forward, self.device))
+        self.operator_of: list[int] = []
+        self.shape = _image_shape(self.scan, self.operator, self.device)
         self.images = scan.kspace.new_empty(options.samples, count, *self.shape)
         self.means, self.work = torch.empty_like(self.images), Work()
         self.misfit_ratios = torch.full((options.samples, count), torch.nan)
         errors = prior.about.get("denoising_errors", {})
         self.expected = {float(sigma): float(error) for sigma, error in errors.items()}
-        self.operator: LinearOperator | None = None
-        self.operator_of: list[int] = []
 
     def _sampler(self, noise_std: float) -> Sampler:
         """From noise, or from the warm start, to the end that this noise level asks for."""
         options = self.options
         end = walk_end(self.prior, noise_std)
-        sampler = make_sampler(options.method, self.prior, end, options.steps, options.options)
+        sampler = make_sampler(options.parts, self.prior, end, options.steps, options.options)
         return sampler if options.warm_start is None else sampler.below(options.warm_start)
 
     def walk(self, batch: Walks) -> None:
@@ -258,25 +336,25 @@ class _Run:
         items, draws = torch.tensor(batch).T
         kspace, noise_std = self.kspace[items].to(place), self.noise_stds[items].to(place)
         operator = self._operator(items)
-        before = operator.iterations
-        counted = CountedPrior(self.prior)
-        posterior = _make_posterior(options, counted, operator, kspace, noise_std)
+        posterior = _make_posterior(options, CountedPrior(self.prior), operator, kspace, noise_std)
         name, numbers = self.scan.name, self.slices
         random = [generators(options.seed, name, numbers[index], draws=[draw])[0] for index, draw in batch]
         like = torch.zeros(len(batch), *self.shape, dtype=kspace.dtype, device=place)
         guess = like if options.warm_start is None else operator.cg_sense(kspace)
-        watch = self._watch(METHODS[options.method].calls * len(batch))
-        x = sampler(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
-        self.images[draws, items] = posterior.combine(x).cpu()
-        mean = self.images[draws, items] if posterior.mean is None else posterior.mean.cpu()
-        self.means[draws, items] = mean
-        ratio = misfit_ratio(posterior.errors, self.expected, self.prior.sd) if self.expected else None
+        watch = self._watch(options.parts.calls * len(batch))
+        found = sampler.walk(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
+        self.images[draws, items] = posterior.combine(found.x).cpu()
+        self.means[draws, items] = self.images[draws, items] if found.mean is None else found.mean.cpu()
+        ratio = misfit_ratio(found.errors, self.expected, self.prior.sd) if self.expected else None
         if ratio is not None:
             self.misfit_ratios[draws, items] = ratio.float().cpu()
-        self.work += Work(counted.calls, counted.products, operator.iterations - before)
+        self.work += found.work or Work()
 
     def _operator(self, items: Tensor) -> LinearOperator:
         """The forward operator of some items; batches of one slice share it, and with it its factors."""
+        if self.maps is None:
+            assert self.operator is not None
+            return self.operator
         unique = items.unique()
         if self.operator is None or len(unique) > 1 or unique.tolist() != self.operator_of:
             maps = self.maps[unique] if len(unique) == 1 else self.maps[items]
@@ -293,21 +371,31 @@ class _Run:
     def result(self) -> Reconstruction:
         """Everything, in the units of the k-space that came in."""
         assert self.scan.scale is not None
-        scale = self.scan.scale.reshape(-1, 1, 1)
-        weight = coil_weight(self.scan).expand(self.count, -1, -1)
+        scale = self.scan.scale.reshape(-1, *[1] * len(self.shape))
+        images = self.images[0]
+        weight = torch.ones_like(images.real) if self.maps is None else coil_weight(self.scan).expand_as(images)
         ratios = None if bool(self.misfit_ratios.isnan().all()) else self.misfit_ratios
         return Reconstruction(self.images * scale, weight, self.maps, self.scan, self.work, self.means * scale, ratios)
 
 
-def _operator(
-    scan: Acquisition, items: Tensor, make: Callable[[Tensor, Tensor], LinearOperator] | None
-) -> LinearOperator:
+def _image_shape(scan: Acquisition, operator: LinearOperator | None, device: torch.device) -> torch.Size:
+    """The shape of one image: that of the coil maps, or of what the operator's adjoint makes of samples."""
+    if operator is None:
+        assert scan.maps is not None
+        return scan.maps.shape[-2:]
+    assert scan.kspace is not None
+    return operator.adjoint(torch.zeros_like(scan.kspace[:1], device=device)).shape[1:]
+
+
+def _operator(scan: Acquisition, items: Tensor, make: OperatorFactory | None) -> LinearOperator:
     """The forward operator of some items of a scan, whose maps are theirs already."""
     if scan.mask is None:
         return scan.operator()
     assert scan.maps is not None
     mask = scan.mask if len(scan.mask) == 1 else scan.mask[items]
-    return (make or Sense)(scan.maps, mask.to(scan.maps.device))
+    operator = (make or Sense)(scan.maps, mask.to(scan.maps.device))
+    assert isinstance(operator, LinearOperator)
+    return operator
 
 
 def _batches(samplers: Sequence[Sampler], samples: int, batch_size: int) -> Iterator[Walks]:
@@ -346,36 +434,43 @@ def walk_end(prior: ScoreModel, noise_std: float) -> float:
 
 
 def make_sampler(
-    method: str, prior: ScoreModel, end: float, steps: int | None, options: Mapping[str, Any] | None = None
+    method: str | Method, prior: ScoreModel, end: float, steps: int | None, options: Mapping[str, Any] | None = None
 ) -> Sampler:
     """The sampler of a method from SIGMA_START, or the prior's sigma_max if that is less, down to `end`."""
-    return sampler_of(METHODS[method], (end, min(SIGMA_START, prior.sigma_max)), steps, options)
+    chosen = method if isinstance(method, Method) else METHODS[method]
+    return sampler_of(chosen, (end, min(SIGMA_START, prior.sigma_max)), steps, options)
 
 
 def sampler_of(
     method: Method, ends: tuple[float, float], steps: int | None = None, options: Mapping[str, Any] | None = None
 ) -> Sampler:
     """The sampler of a method between the smallest and the largest of its levels."""
-    kind = SAMPLERS[method.sampler]
-    levels = WALK_SCHEDULES[method.schedule](*ends).levels(method.steps if steps is None else steps)
+    kind = class_of(method.sampler, SAMPLERS)
+    levels = class_of(method.schedule, WALK_SCHEDULES)(*ends).levels(method.steps if steps is None else steps)
     return kind(levels, **accepted(kind, {**method.options, **(options or {})}))
 
 
 def _make_posterior(
     options: WalkOptions, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor
 ) -> Posterior:
-    method = METHODS[options.method]
-    kind = POSTERIORS[method.posterior or ""]
-    return kind(prior, operator, kspace, noise_std, **accepted(kind, {**method.options, **(options.options or {})}))
+    kind = class_of(options.parts.posterior or "", POSTERIORS)
+    more = accepted(kind, {**options.parts.options, **(options.options or {})})
+    return kind(prior, operator, kspace, noise_std, **more)
 
 
 GIVEN = ("self", "sigmas", "prior", "operator", "kspace", "noise_std")
 """What samplers and posteriors are given in any case."""
 
 
-def classes_of(method: Method) -> list[type]:
+def classes_of(method: Method) -> list[Callable[..., Any]]:
     """The sampler and the posterior of a method: their further arguments are its options."""
-    return [SAMPLERS[method.sampler], *([POSTERIORS[method.posterior]] if method.posterior else [])]
+    posterior = [class_of(method.posterior, POSTERIORS)] if method.posterior else []
+    return [class_of(method.sampler, SAMPLERS), *posterior]
+
+
+def class_of(chosen: str | Callable[..., Any], known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """A class that was given, or the one of this name."""
+    return known[chosen] if isinstance(chosen, str) else chosen
 
 
 def option_names(method: Method) -> list[str]:
@@ -394,7 +489,7 @@ def method_options(name: str) -> list[str]:
     return option_names(METHODS[name])
 
 
-def accepted(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def accepted(kind: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that this class takes."""
     return {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
 

@@ -30,6 +30,7 @@ from mri_score.posteriors import AdaptiveDraw
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
 from mri_score.readers.fastmri import FastMRI
 from mri_score.samplers import SAMPLERS
+from mri_score.samplers.base import WalkResult
 from mri_score.simulation.simulate import simulate
 
 N = 48
@@ -58,8 +59,8 @@ def closed_errors(variances: Tensor) -> dict[float, float]:
     return {sigma: error * (sd2 + sigma**2) / sd2 for sigma, error in found.items()}
 
 
-def seen(prior: GaussianPrior, images: Tensor, mask: Tensor, noise_std: float = 0.02) -> AdaptiveDraw:
-    """The posterior of two-coil scans of these images, after one walk each."""
+def seen(prior: GaussianPrior, images: Tensor, mask: Tensor, noise_std: float = 0.02) -> WalkResult:
+    """One walk for each of two-coil scans of these images."""
     place = torch.linspace(0, 1, N, dtype=torch.float64)
     maps = torch.stack([torch.polar(1.2 - place, 2 * place), torch.polar(0.2 + place, -place)])
     maps = (maps / maps.abs().square().sum(0).sqrt())[None, :, None, :]
@@ -67,8 +68,9 @@ def seen(prior: GaussianPrior, images: Tensor, mask: Tensor, noise_std: float = 
     y = operator(images)
     y = y + noise_std * mask * noise_like(y, random)
     posterior = AdaptiveDraw(prior, operator, y, noise_std)
-    SAMPLERS["renoise"](Karras(0.01, 5.0).levels(30))(posterior, torch.zeros_like(images), random)
-    return posterior
+    found = SAMPLERS["renoise"](Karras(0.01, 5.0).levels(30)).walk(posterior, torch.zeros_like(images), random)
+    assert posterior.mean is None and not posterior.errors, "a walk hands its results on and leaves none behind"
+    return found
 
 
 def ratio(prior: GaussianPrior, errors: dict[float, float], images: Tensor, mask: Tensor) -> float:
@@ -109,12 +111,10 @@ def test_items_are_told_apart():
     assert int(found.argmax()) == 2 and float(found[2]) > 1.8 * float(found[[0, 1, 3]].max())
 
 
-def test_each_walk_starts_anew():
+def test_a_walk_gives_an_error_for_each_of_its_levels():
     prior = gaussian(spectrum(0.0))
-    posterior = seen(prior, truths(spectrum(0.0))[:1], FULL)
-    assert [one.sigma for one in posterior.errors] == pytest.approx(Karras(0.01, 5.0).levels(30).tolist())
-    posterior.begin_walk()
-    assert len(posterior.errors) == 0
+    found = seen(prior, truths(spectrum(0.0))[:1], FULL)
+    assert [one.sigma for one in found.errors] == pytest.approx(Karras(0.01, 5.0).levels(30).tolist())
 
 
 # The parts.

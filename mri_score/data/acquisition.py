@@ -37,10 +37,14 @@ class Acquisition:
     """(M, 2): sample positions in cycles per field of view, in place of a mask; see `NonCartesian`."""
     acceleration: Tensor | None = None
     """(B,): number of points divided by number of sampled points, for training items."""
+    forward: LinearOperator | None = None
+    """In place of maps and mask: the operator of all slices; kspace is then (B, *samples), image (B, *image)."""
     estimate: Tensor | None = None
     """(B, H, W) complex: CG-SENSE image, the input of a supervised network."""
 
     def __post_init__(self) -> None:
+        if self.forward is not None:
+            return
         if self.trajectory is not None:
             self._check_trajectory(self.trajectory)
             return
@@ -53,10 +57,12 @@ class Acquisition:
             )
 
     def operator(self) -> LinearOperator:
-        """The forward operator: SENSE with these maps and this mask, or along the trajectory.
+        """The forward operator: the given one, SENSE with these maps and this mask, or along the trajectory.
 
         Errors: InputError without maps, or with neither mask nor trajectory.
         """
+        if self.forward is not None:
+            return self.forward
         if self.maps is None:
             raise InputError(f"{self.name} has no coil maps; make them with: mri-score maps")
         if self.trajectory is not None:

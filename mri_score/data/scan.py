@@ -18,6 +18,7 @@ from mri_score.data.scale import percentile
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
+from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.readers.base import Reader
 from mri_score.readers.maps import cache_key, cached_maps, normalise_maps, read_maps
@@ -113,6 +114,34 @@ def from_arrays(
         kspace = whiten(kspace, mixing)
     maps = coil_maps(kspace, mask)[0] if maps is None else maps
     return scaled(kspace, mask, maps, noise_std, name, mixing)
+
+
+def from_operator(
+    kspace: Tensor, operator: LinearOperator, noise_std: float | None = None, name: str = "k-space"
+) -> Acquisition:
+    """The acquisition of samples with a forward operator of their own, scaled as `scaled` does.
+
+    Shapes: kspace (B, *samples) complex, what the operator makes of images (B, *image). noise_std: of the real and of
+    the imaginary part of a sample, in the units of kspace.
+    Errors: InputError without a noise level, for samples that are not finite, and for a slice without signal.
+    """
+    if not kspace.is_complex() or not bool(torch.isfinite(torch.view_as_real(kspace.resolve_conj())).all()):
+        raise InputError(f"{name} is {kspace.dtype}, or holds NaN or infinity; it needs finite complex samples")
+    if noise_std is None or not noise_std > 0:
+        raise InputError(
+            f"{name}: noise_std is {noise_std}; with an operator of its own it must be given, above 0, as nothing says"
+            " which samples hold noise alone"
+        )
+    scale = percentile(operator.cg_sense(kspace).flatten(1).unsqueeze(1))[:, 0]
+    if not bool((scale > 0).all()):
+        raise InputError(f"{name}: slice {int((scale <= 0).nonzero()[0])} holds no signal; leave it out")
+    return Acquisition(
+        name=name,
+        kspace=kspace / scale.reshape(-1, *[1] * (kspace.ndim - 1)),
+        noise_std=(noise_std / scale).clamp_min(LEAST_NOISE),
+        scale=scale,
+        forward=operator,
+    )
 
 
 def _fitting(maps: Tensor, kspace: Tensor, name: str) -> Tensor:

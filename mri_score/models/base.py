@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,6 +17,44 @@ from mri_score.numerics.channels import per_item
 
 Module = TypeVar("Module", bound=nn.Module)
 Model = TypeVar("Model", bound="ScoreModel")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What some walks cost, summed over them."""
+
+    calls: int = 0
+    """Network evaluations."""
+    products: int = 0
+    """Vector-Jacobian products of the network, each about two evaluations."""
+    iterations: int = 0
+    """Of conjugate gradient, one application of A^H A each."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.calls + other.calls, self.products + other.products, self.iterations + other.iterations)
+
+
+class LevelError(NamedTuple):
+    """How far the denoised image missed the samples at a level, as a mean square error of its real components."""
+
+    sigma: Tensor | float
+    """() or (B,)."""
+    error: Tensor
+    """(B,): beyond the noise, so that it may fall below zero."""
+    noise: Tensor
+    """(B,): what was taken off for the noise."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a model has gathered along one walk."""
+
+    mean: Tensor | None = None
+    """(B, *image): the walk's estimate of the posterior mean, from posteriors that make one."""
+    errors: Sequence[LevelError] = ()
+    """One for each level, from posteriors that measure them."""
+    work: Work | None = None
+    """What the walk cost; None unless the prior is a `CountedPrior`."""
 
 
 class ScoreModel(nn.Module):
@@ -54,6 +93,10 @@ class ScoreModel(nn.Module):
 
     def begin_walk(self) -> None:
         """Called as a walk begins: a model that gathers something along a walk starts anew."""
+
+    def end_walk(self) -> Gathered:
+        """Called as a walk ends: what the model has gathered since `begin_walk`. It keeps none of it."""
+        return Gathered()
 
     def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         """The iterate x (B, *shape) made to satisfy the model's constraints at sigma; x itself for most models."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Generator, Tensor
 
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import Gathered, ScoreModel, Work
 
 
 class CountedPrior(ScoreModel):
@@ -17,9 +18,15 @@ class CountedPrior(ScoreModel):
         self.prior, self.sd, self.about = prior, prior.sd, prior.about
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
         self.calls = self.products = 0
+        self._before = Work()
 
     def begin_walk(self) -> None:
         self.prior.begin_walk()
+        self._before = Work(self.calls, self.products)
+
+    def end_walk(self) -> Gathered:
+        work = Work(self.calls - self._before.calls, self.products - self._before.products)
+        return replace(self.prior.end_walk(), work=work)
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         self.calls += len(x)

@@ -45,6 +45,23 @@ class SigpyOperator(LinearOperator):
         return _Apply.apply(y, tuple(linop.H for linop in self.linops))
 
 
+def is_operator(value: object) -> bool:
+    """Whether this is an operator of either kind, and not a function that makes one."""
+    return isinstance(value, LinearOperator | Linop)
+
+
+def as_operator(operator: object) -> LinearOperator:
+    """The operator itself, or a SigPy linop as a `SigpyOperator`. Errors: InputError for anything else."""
+    if isinstance(operator, Linop):
+        return SigpyOperator(operator)
+    if not isinstance(operator, LinearOperator):
+        raise InputError(
+            f"a forward operator is {type(operator).__name__}; it needs a LinearOperator, a SigPy linop, or a function"
+            " that makes either of coil maps and mask"
+        )
+    return operator
+
+
 def sigpy_sense(maps: Tensor, mask: Tensor) -> SigpyOperator:
     """The same job as `Sense` through SigPy's linop. Shapes: maps (B, C, H, W), mask broadcastable to them."""
     weights = mask.expand(len(maps), *mask.shape[1:]).cpu().numpy().astype(np.float32)

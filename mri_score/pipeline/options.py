@@ -10,8 +10,7 @@ from torch import Tensor
 from mri_score.baselines import BASELINES, DEFAULT_BASELINES
 from mri_score.errors import unknown_name
 from mri_score.evaluation.intervals import Intervals
-from mri_score.methods import METHODS
-from mri_score.models.network import find_precision
+from mri_score.methods import DEFAULT_METHOD
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.operators.sigpy import sigpy_sense
@@ -25,6 +24,7 @@ OPERATORS: dict[str, Callable[[Tensor, Tensor], LinearOperator]] = {"torch": Sen
 class Options(WalkOptions):
     """Settings for the reconstruction of a volume, the same for all volumes of a run. Errors: InputError."""
 
+    method: str = DEFAULT_METHOD
     precision: str = "float32"
     """Precision of the prior's network: float32 or bfloat16."""
     operator: str = "torch"
@@ -39,7 +39,6 @@ class Options(WalkOptions):
         super().__post_init__()
         if self.operator not in OPERATORS:
             raise unknown_name("the operator", self.operator, OPERATORS)
-        find_precision(self.precision)
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown_name("the baseline", name, BASELINES)
@@ -47,6 +46,6 @@ class Options(WalkOptions):
     @property
     def estimate(self) -> str:
         """Title of the mean of the results, for tables and pictures."""
-        if not METHODS[self.method].draws:
-            return f"{self.method} estimate" if self.samples == 1 else f"mean of {self.samples} {self.method} estimates"
+        if not self.parts.draws:
+            return f"{self.title} estimate" if self.samples == 1 else f"mean of {self.samples} {self.title} estimates"
         return "posterior mean of one walk" if self.samples == 1 else f"posterior mean of {self.samples} draws"

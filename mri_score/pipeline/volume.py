@@ -19,7 +19,6 @@ from mri_score.data.scan import Scan, coil_weight
 from mri_score.evaluation.metrics import complex_nrmse
 from mri_score.evaluation.out_of_distribution import threshold_at
 from mri_score.models.base import ScoreModel, on_device
-from mri_score.models.network import find_precision
 from mri_score.numerics.fourier import resize_image
 from mri_score.operators.noncartesian import find_gain
 from mri_score.pipeline.baselines import Classical, classical_methods
@@ -59,7 +58,7 @@ def reconstruct_volume(
     held = None if options.check_lines is None else held_out_of(scan, options.check_lines)
     classical = classical_methods(options.baselines, trajectory, options.seed)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
-    prior = on_device(prior.in_precision(find_precision(options.precision)), find_device(options.device))
+    prior = on_device(prior, find_device(options.device))
     threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"))
     prepare = partial(_prepare, scan, classical=classical, held=held, gain=gain)
     together = slices_together(options)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import LevelError, ScoreModel
 from mri_score.numerics.channels import per_item, real_size, squared_norm
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.base import LinearOperator
-from mri_score.posteriors.base import LevelError
 from mri_score.posteriors.exact_draw import ExactDraw
 
 LEAST = 0.02
@@ -25,7 +24,8 @@ class AdaptiveDraw(ExactDraw):
     are far from white: a good denoiser errs ten times less than the bound, which alone leaves too much noise in the
     draws; and it errs more on a scan unlike its training set, where a number from training would trust it too much.
     No truth enters, each item has its own r, and m counts real components of the samples, zeros being unsampled.
-    `errors` keeps the estimates of one walk before they are bounded: they tell whether the prior knows such images.
+    `errors` of the `WalkResult` holds the estimates before they are bounded: from them comes the out-of-distribution
+    score of the scan.
     """
 
     def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
@@ -33,10 +33,6 @@ class AdaptiveDraw(ExactDraw):
         probe = noise_like(self.backprojection, [generators(0, "trace")[0] for _ in kspace])
         self.trace = squared_norm(operator(probe)) * real_size(probe) / squared_norm(probe)
         self.count = (kspace != 0).flatten(1).sum(1) * (2 if kspace.is_complex() else 1)
-
-    def begin_walk(self) -> None:
-        super().begin_walk()
-        self.errors = ()
 
     def variance(self, v: Tensor, sigma: Tensor | float) -> Tensor:
         bound = super().variance(v, sigma)

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import Gathered, LevelError, ScoreModel, Work
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.base import LinearOperator
-
-
-class LevelError(NamedTuple):
-    """How far the denoised image missed the samples at a level, as a mean square error of its real components."""
-
-    sigma: Tensor | float
-    """() or (B,)."""
-    error: Tensor
-    """(B,): beyond the noise, so that it may fall below zero."""
-    noise: Tensor
-    """(B,): what was taken off for the noise."""
 
 
 class Posterior(ScoreModel):
@@ -35,13 +23,13 @@ class Posterior(ScoreModel):
     noise_std: Tensor
     backprojection: Tensor
     mean: Tensor | None = None
-    """(B, *image): what a walk has found of the posterior mean, from posteriors that gather more than its result."""
+    """(B, *image): the estimate of the posterior mean, while a walk is under way; `end_walk` hands it on."""
     errors: Sequence[LevelError] = ()
-    """Of each level of a walk, from posteriors that look."""
+    """Of each level so far, while a walk is under way; `end_walk` hands them on."""
 
     def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
         super().__init__()
-        self.prior, self.operator = prior, operator
+        self.prior, self.operator, self._iterations = prior, operator, 0
         self.sd, self.sigma_min, self.sigma_max = prior.sd, prior.sigma_min, prior.sigma_max
         self.register_buffer("kspace", kspace)
         self.register_buffer("noise_std", torch.as_tensor(noise_std, dtype=kspace.real.dtype).to(kspace.device))
@@ -50,6 +38,15 @@ class Posterior(ScoreModel):
     def begin_walk(self) -> None:
         self.prior.begin_walk()
         self.operator.begin_walk()
+        self.mean, self.errors, self._iterations = None, (), self.operator.iterations
+
+    def end_walk(self) -> Gathered:
+        found = self.prior.end_walk()
+        iterations = Work(iterations=self.operator.iterations - self._iterations)
+        work = None if found.work is None else found.work + iterations
+        found = Gathered(self.mean, tuple(self.errors), work)
+        self.mean, self.errors = None, ()
+        return found
 
     def noise(self, x: Tensor, random: Sequence[Generator]) -> Tensor:
         """A^H (noise_std n), n on every sample of each item of x: what perturb-and-solve adds to A^H y."""

@@ -67,7 +67,7 @@ class ExactDraw(Proximal):
 
     def begin_walk(self) -> None:
         super().begin_walk()
-        self.mean, self._levels = None, 0
+        self._levels = 0
 
     def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
         v, r, weight = self._split(x, sigma)

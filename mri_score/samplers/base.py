@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from mri_score.errors import InputError
-from mri_score.models.base import ScoreModel
+from mri_score.models.base import LevelError, ScoreModel, Work
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import noise_like
 
@@ -27,6 +28,20 @@ class Diverged(InputError):
             f"{self.where}: item {item} of the batch is not finite any more;"
             " take smaller steps (more levels), or look for NaN in the scan with: mri-score info"
         )
+
+
+@dataclass(frozen=True)
+class WalkResult:
+    """What comes of one walk."""
+
+    x: Tensor
+    """(B, *shape): the last iterate, a draw or an estimate of x0."""
+    mean: Tensor | None = None
+    """(B, *image): the walk's own estimate of the posterior mean, from posteriors that make one."""
+    errors: Sequence[LevelError] = ()
+    """How far the denoised image missed the samples at each level, from posteriors that measure it."""
+    work: Work | None = None
+    """What the walk cost; None unless the prior is a `CountedPrior`."""
 
 
 class Sampler:
@@ -66,7 +81,6 @@ class Sampler:
         walk.sigmas = sigmas
         return walk
 
-    @torch.no_grad()
     def __call__(
         self,
         model: ScoreModel,
@@ -75,6 +89,25 @@ class Sampler:
         watch: Watch | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
+        """The last iterate of `walk`: (B, *shape)."""
+        return self.walk(model, like, random, watch, start).x
+
+    @torch.no_grad()
+    def walk(
+        self,
+        model: ScoreModel,
+        like: Tensor,
+        random: Sequence[Generator],
+        watch: Watch | None = None,
+        start: Tensor | None = None,
+    ) -> WalkResult:
+        """Walk a score model from noise, or from `start`, down all levels to an image.
+
+        model: a prior, or a posterior of the same items. like: (B, *shape), gives shape, type and device alone.
+        random: one CPU generator an item. watch: called after each level. start: a quick image (B, *shape) to begin
+        near. Returns: the last iterate, and what the model has gathered on the way.
+        Errors: `Diverged`, an InputError, for an iterate that is not finite any more.
+        """
         levels: list[Any] = [sigma if sigma.ndim else float(sigma) for sigma in self.sigmas] + [0.0]
         model.begin_walk()
         x = self.begin(model, torch.zeros_like(like) if start is None else start.expand_as(like), levels[0], random)
@@ -87,7 +120,8 @@ class Sampler:
                 raise Diverged(item, level, float(torch.as_tensor(sigma).expand(len(x))[item]))
             if watch is not None:
                 watch(level, sigma, x)
-        return x
+        found = model.end_walk()
+        return WalkResult(x, found.mean, found.errors, found.work)
 
     def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
         """The iterate at the first level, about a guess of the image: zero without a warm start."""

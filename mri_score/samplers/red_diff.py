@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.noise import noise_like
-from mri_score.samplers.base import Sampler, Watch
+from mri_score.samplers.base import Sampler, WalkResult, Watch
 
 
 @runtime_checkable
@@ -43,16 +43,16 @@ class RedDiff(Sampler):
         super().__init__(sigmas)
         self.weight, self.rate = weight, rate
 
-    def __call__(
+    def walk(
         self,
         model: ScoreModel,
         like: Tensor,
         random: Sequence[Generator],
         watch: Watch | None = None,
         start: Tensor | None = None,
-    ) -> Tensor:
-        # Adam remembers; its moments live in a copy, and this sampler stays pure configuration.
-        return Sampler.__call__(copy(self), model, like, random, watch, start)
+    ) -> WalkResult:
+        # Adam has a state; it lives in a copy, and this sampler stays pure configuration.
+        return Sampler.walk(copy(self), model, like, random, watch, start)
 
     def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
         self._image = guess.clone()
