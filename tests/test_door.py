@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mri_score import phantom, reconstruct, undersample
+from mri_score import open_scan, phantom, reconstruct, sample_posterior, undersample
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.generation import inpaint, sample_prior
-from mri_score.methods import INPAINTING, METHODS, WALKS
+from mri_score.methods import INPAINTING, METHODS, WALKS, Method
 from mri_score.models.base import ScoreModel
+from mri_score.models.counted import CountedPrior
 from mri_score.models.denoiser import as_prior
 from mri_score.models.network import NetworkPrior
 from mri_score.models.preconditioning import EpsilonPrecondition
 from mri_score.noise.schedules import Karras
 from mri_score.numerics.channels import per_item
+from mri_score.numerics.fourier import fft
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.operators.base import LinearOperator
 from mri_score.operators.pixels import Pixels
+from mri_score.operators.sense import Sense
+from mri_score.operators.sigpy import sigpy_sense
 from mri_score.posteriors import POSTERIORS, ExactDraw
+from mri_score.posteriors.base import Posterior
+from mri_score.readers import READERS
 from mri_score.samplers import Renoise
+from mri_score.samplers.base import Sampler
 
 SHAPE, SD = (24, 20), 0.3
 QUICK = {"steps": 4, "samples": 2}
@@ -191,3 +202,185 @@ def test_the_four_pieces_compose_around_a_denoiser_that_was_brought():
     draws = Renoise(Karras(0.001, 5.0).levels(60))(posterior, torch.zeros_like(y), generators(0, draws=len(y)))
     assert float(abs(draws.mean() - 0.25)) < 0.01
     assert float(draws.real.var() / (SD**2 / 2)) == pytest.approx(1, abs=0.05)
+
+
+class Diagonal(LinearOperator):
+    """y = w x: every pixel seen with a weight of its own."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, x):
+        return self.weights * x
+
+    def adjoint(self, y):
+        return self.weights.conj() * y
+
+
+def test_an_operator_that_was_brought_ready_sees_images_of_any_shape():
+    """White images: the posterior mean is known pixel by pixel, and the result is in the unit of the samples."""
+    shape = (3, 8, 10)  # rows, columns and partitions, one image
+    weights = torch.linspace(0.4, 1.0, math.prod(shape)).reshape(shape).to(torch.complex64)
+    image = 5 * SD * noise_like(torch.zeros(2, *shape, dtype=torch.complex64), generators(3, draws=2))
+    operator, noise_std = Diagonal(weights), 0.3
+    y = operator(image) + noise_std * noise_like(image, generators(4, draws=2))
+    found = reconstruct(y, operator=operator, noise_std=noise_std, prior=Asked(), samples=100, steps=30, batch_size=200)
+    assert found.samples.shape == (100, 2, *shape) and found.maps is None and found.rss.shape == (2, *shape)
+    sd = SD * found.acquisition.scale.reshape(-1, 1, 1, 1)
+    expected = weights.conj() * y * sd**2 / (weights.abs() ** 2 * sd**2 + noise_std**2)
+    assert float((found.image - expected).norm() / expected.norm()) < 0.1
+    spread = (noise_std**2 * sd**2 / (weights.abs() ** 2 * sd**2 + noise_std**2)).sqrt()
+    assert float((found.std / spread).mean()) == pytest.approx(1, abs=0.15)
+    assert operator.iterations == 0, "the operator that was given does not count the work"
+
+
+def test_a_sigpy_linop_is_an_operator_with_b0_phase_and_in_three_dimensions(scan):
+    linop = pytest.importorskip("sigpy").linop
+    rng = np.random.default_rng(0)
+    for shape in (SHAPE, (4, 8, 6)):
+        maps = rng.standard_normal((3, *shape)) + 1j * rng.standard_normal((3, *shape))
+        maps /= np.sqrt((abs(maps) ** 2).sum(0))
+        phase = np.exp(1j * np.linspace(-2, 2, shape[-1]) * np.ones(shape))  # an off-resonance of 4 rad across
+        multiply = linop.Multiply(shape, (maps * phase).astype(np.complex64))
+        keep = np.zeros(shape, np.complex64)
+        keep[..., ::2], keep[..., shape[-1] // 2] = 1, 1
+        brought = linop.Multiply((3, *shape), keep) * linop.FFT((3, *shape), axes=range(-len(shape), 0)) * multiply
+        image = np.ones(shape, np.complex64)
+        noise = rng.standard_normal((3, *shape)) + 1j * rng.standard_normal((3, *shape))
+        y = brought(image) + 1e-3 * abs(keep) * noise
+        found = reconstruct(y.astype(np.complex64), operator=brought, noise_std=1e-3, prior=Asked(), **QUICK)
+        assert found.image.shape == (1, *shape)
+        assert float((found.image[0] - torch.from_numpy(image)).abs().mean()) < 0.05
+
+
+def test_a_function_of_maps_and_mask_makes_the_operator(scan):
+    given = {"kspace": scan.kspace, "maps": scan.maps, "mask": scan.mask, "noise_std": 0.01, "prior": Asked(), **QUICK}
+    plain = reconstruct(**given)
+    made = []
+
+    def make(maps, mask):
+        made.append(maps.shape)
+        return sigpy_sense(maps, mask).linops[0] if len(maps) == 1 else Sense(maps, mask)
+
+    found = reconstruct(**given, operator=make).samples
+    assert made and float((found - plain.samples).norm() / plain.samples.norm()) < 2e-3
+    for more, message in (
+        ({"operator": lambda maps, mask: "sense"}, "a forward operator is str; it needs a LinearOperator"),
+        ({"operator": 3}, "a forward operator is int"),
+        ({"operator": scan.operator()}, "a ready operator takes neither maps nor mask"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reconstruct(**given, **more)
+    with pytest.raises(InputError, match="noise_std is None; with an operator of its own it must be given"):
+        reconstruct(scan.kspace, operator=scan.operator(), prior=Asked())
+
+
+class Shrinks(Posterior):
+    """A posterior of one's own: the prior's denoised image, then one step towards the samples."""
+
+    def __init__(self, prior, operator, kspace, noise_std, step=1.0):
+        super().__init__(prior, operator, kspace, noise_std)
+        self.step = step
+
+    def denoise(self, x, sigma):
+        clean = self.prior.denoise(x, sigma)
+        return clean + self.step * (self.backprojection - self.operator.normal(clean))
+
+
+class Straight(Sampler):
+    """A walk of one's own: denoise at each level, and add no noise but what is left."""
+
+    def step(self, model, x, sigma, sigma_next, random):
+        clean = model.denoise(x, sigma)
+        return clean + sigma_next / sigma * (x - clean)
+
+
+def test_a_posterior_and_a_walk_that_were_brought_reconstruct(scan):
+    method = Method(Shrinks, Straight, Karras, steps=5, calls=1, draws=False)
+    given = {"kspace": scan.kspace, "mask": scan.mask, "prior": Asked(), "samples": 1}
+    found = reconstruct(method=method, **given)
+    assert found.work.calls == 5
+    # The same walk of the same law by the pieces in the package.
+    acquisition = found.acquisition
+    posterior = Shrinks(Asked(), acquisition.operator(), acquisition.kspace, acquisition.noise_std)
+    walk = Straight(Karras(min(0.01, float(acquisition.noise_std) / 2), 5.0).levels(5))
+    x = walk(posterior, torch.zeros(1, *SHAPE, dtype=torch.complex64), generators(0, "k-space", draws=1))
+    assert torch.allclose(found.samples[0], x * acquisition.scale, atol=1e-5)
+    other = reconstruct(method=method, options={"step": 0.0}, **given)
+    assert not torch.allclose(found.image, other.image)
+    with pytest.raises(InputError, match="the option of Shrinks is 'steep'; known names: step"):
+        reconstruct(method=method, options={"steep": 0.0}, **given)
+
+
+def test_options_precision_warm_start_and_progress_reach_the_walk(scan):
+    told: list[int] = []
+    prior = NetworkPrior(nn.Conv2d(2, 2, 1, bias=False).requires_grad_(False), Ignores(), SD)
+    prior.network.forward = lambda channels, label: nn.functional.conv2d(channels, prior.network.weight)
+    given = {"kspace": scan.kspace, "mask": scan.mask, "prior": prior, "method": "dds", **QUICK}
+    plain = reconstruct(progress=told.append, **given).samples
+    assert sum(told) == 4 * 2
+    for more in ({"options": {"zeta": 0.1}}, {"precision": "bfloat16"}, {"warm_start": 1.0}):
+        assert not torch.equal(reconstruct(**given, **more).samples, plain), more
+    assert prior.precision == torch.float32
+    for more, message in (
+        ({"options": {"zetta": 0.1}}, "the option of dds is 'zetta'; known names: gamma, iterations, zeta"),
+        ({"precision": "float8"}, "the precision is 'float8'; known names: bfloat16, float32"),
+        ({"prior": white}, "the prior is function.*make a score model of a denoiser with as_prior"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reconstruct(**{**given, **more})
+
+
+class Ignores:
+    """A precondition of one's own, as a class: the network's output is added to the image."""
+
+    def __call__(self, sigma, sd):
+        one = torch.ones_like(sigma)
+        return one / (1 + sigma**2 / sd**2), 0.1 * one / (1 + sigma**2), one, sigma
+
+
+def test_the_work_of_a_walk_is_in_its_result(scan):
+    prior = CountedPrior(Asked())
+    posterior = ExactDraw(prior, scan.operator(), scan.kspace, 0.01)
+    walk, like = Renoise(Karras(0.01, 5.0).levels(6)), torch.zeros(1, *SHAPE, dtype=torch.complex64)
+    for _ in range(2):  # each result is that of its walk alone
+        found = walk.walk(posterior, like, generators(0))
+        assert found.work is not None and found.work.calls == 6 and found.x.shape == like.shape
+    assert found.mean is not None and posterior.mean is None and prior.calls == 12
+    assert ExactDraw(Asked(), scan.operator(), scan.kspace, 0.01).end_walk().work is None
+
+
+class Text:
+    """A reader of one's own: the k-space of one coil and one slice in a text file."""
+
+    def __init__(self, path):
+        self.path, self._lines = Path(path), np.loadtxt(path, dtype=complex)
+        self.name, self.attributes, self.acquisition, self.notes = self.path.stem, {}, "test", []
+        self.slices = self.coils = 1
+        self.rows, self.cols = self.image_shape = self.crop = self._lines.shape
+        self.padding, self.mask = (0, self.cols), None
+        self.sampled = torch.ones(1, 1, 1, self.cols, dtype=torch.bool)
+
+    def about(self):
+        return {"format": "text"}
+
+    def empty(self, slice):
+        return not self._lines.any()
+
+    def kspace(self, slice):
+        return torch.from_numpy(self._lines.astype(np.complex64))[None]
+
+    def close(self):
+        pass
+
+
+def test_a_reader_that_was_brought_is_opened_by_its_suffix(tmp_path, monkeypatch):
+    path = tmp_path / "one.txt"
+    full = phantom((48, 40), coils=1)
+    np.savetxt(path, fft(full.image)[0].numpy())
+    monkeypatch.setitem(READERS, ".txt", Text)
+    scan = Scan(open_scan(path), Undersampling(2.0))
+    found = sample_posterior(scan.acquisition(0), Asked(), slices=[0], **QUICK)
+    assert scan.file.name == "one" and found.image.shape == (1, 48, 40)
+    assert float((found.rss - full.image.abs()).norm() / full.image.norm()) < 0.5

@@ -132,7 +132,7 @@ def from_operator(
             f"{name}: noise_std is {noise_std}; with an operator of its own it must be given, above 0, as nothing says"
             " which samples hold noise alone"
         )
-    scale = percentile(operator.cg_sense(kspace).flatten(1).unsqueeze(1))[:, 0]
+    scale = percentile(operator.cg_sense(kspace).flatten(1).unsqueeze(1))
     if not bool((scale > 0).all()):
         raise InputError(f"{name}: slice {int((scale <= 0).nonzero()[0])} holds no signal; leave it out")
     return Acquisition(
