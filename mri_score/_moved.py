@@ -61,6 +61,7 @@ RENAMED = {
     "data.fastmri.Sampling": "readers.fastmri.StoredSampling",
     "data.fastmri.fastmri_files": "readers.scan_files",
     "data.phantom.noise_level": "simulation.phantom.noise_std_of_snr",
+    "denoising.nearest_level": "models.base.clamped",
 }
 """Names that were changed on the way."""
 

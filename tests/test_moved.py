@@ -30,7 +30,7 @@ NAMES = {
     "data.unexplained": "noise_level unexplained_noise",
     "data.whitening": "NoiseLevel measure_noise whiten whitening_matrix evenly_spaced measured_points",
     "dataset": "Parameters measure read_parameters write_parameters",
-    "denoising": "Denoised denoise_slice check_full nearest_level",
+    "denoising": "Denoised denoise_slice check_full",
     "evaluation.comparison": "QUALITY plain write_summary summarise markdown",
     "evaluation.conformal": "Factor Intervals TARGETS conformal_factor covered predicted_std read_intervals",
     "evaluation.frechet": "Gaussian Distance frechet_distance measure best",

@@ -16,14 +16,26 @@ def text():
     return README.read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs(text):
-    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+def run(text, number):
+    """The names that a Python example leaves."""
     names: dict = {}
-    exec(compile(example, "README.md", "exec"), names)
+    exec(compile(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[number], "README.md", "exec"), names)
+    return names
+
+
+def test_the_python_example_runs(text):
+    names = run(text, 0)
     truth, image = names["scan"].image.abs(), names["image"].abs()
     assert names["draws"].shape == (4, *truth.shape) and names["std"].shape == truth.shape
     assert float((image - truth).norm() / truth.norm()) < 0.15
     assert torch.isfinite(names["std"]).all()
+
+
+def test_the_example_of_the_four_parts_runs(text):
+    names = run(text, 1)
+    truth, image = names["scan"].image.abs(), names["images"].mean(0).abs()
+    assert names["images"].shape == (4, 128, 128)
+    assert float((image - truth).norm() / truth.norm()) < 0.15
 
 
 def test_commands_options_and_files_that_it_names_exist(text):
