@@ -77,7 +77,7 @@ class GenerationOptions:
     device: str = "auto"
 
     def changed(self, changes: Mapping[str, Any]) -> GenerationOptions:
-        """With other values; `sampler` is the former name of `method`."""
+        """With other values, by `changes` of its fields; `sampler` is the former name of `method`."""
         return replace(self, **{"method" if name == "sampler" else name: value for name, value in changes.items()})
 
 
@@ -95,6 +95,9 @@ def sample_prior(
     **changes: Any,
 ) -> Tensor:
     """`n` images of the prior: (n, *shape), on the CPU, in the prior's scale. `changes` are fields of the settings.
+
+    prior: a score model; it is not changed. dtype: complex64, or float32 for priors of real images. progress: called
+    with the number of network evaluations that each level took.
 
     Image i follows from (seed, i) alone, whatever shares its batch. Walks span the prior's range of noise levels; a
     prior without one is walked from 100 to 0.01 times its sd.
@@ -154,7 +157,7 @@ def inpaint(
     """`n` draws of an image (*shape) given those of its pixels where `keep` (*shape) is true: (n, *shape), on the CPU.
 
     The image is in the prior's scale, its 99th percentile near 1; `noise_std` is that of each real component of a
-    known pixel. Draw i follows from (seed, i) alone. `changes` are fields of the settings.
+    known pixel. Draw i follows from (seed, i) alone. `changes` are fields of the settings. progress: as `sample_prior`.
     Errors: InputError for a mask that does not fit, or hides all; otherwise as `sample_prior`.
     """
     settings = settings.changed(changes)

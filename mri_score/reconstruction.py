@@ -254,8 +254,11 @@ def sample_posterior(
 ) -> Reconstruction:
     """Draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
 
-    method: its name, or options with a method; `changes` are fields of `WalkOptions`. slices: the numbers that key the
-    random draws. operator: makes the forward operator from maps and mask; None: the scan's own.
+    scan: kspace (B, coils, rows, cols), maps, mask or trajectory, noise_std and scale, as `from_arrays` prepares them.
+    prior: a score model; it is not changed. method: a name of `METHODS`, a `Method`, or `WalkOptions`; `changes` are
+    fields of `WalkOptions`. slices: B numbers that key the random draws. operator: makes the forward operator from maps
+    and mask; None: the scan's own. progress: called with the number of network evaluations that each level took.
+    Returns: a `Reconstruction` in the unit of the file, the scan's times its scale.
     A batch holds all draws of as many slices as fit, or a part of one slice's. A draw follows from (seed, scan name,
     slice, draw) alone, whatever shares its batch: where a GPU's memory runs out, batches are halved.
     Errors: InputError for an acquisition that is not prepared, and for a walk that is not finite any more.
@@ -495,7 +498,10 @@ def accepted(kind: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, 
 
 
 def find_device(device: str) -> torch.device:
-    """`auto` is the GPU where there is one."""
+    """The torch device of a name such as auto, cpu, cuda or cuda:1; auto is the GPU where there is one.
+
+    Errors: InputError for an unknown device, and for a GPU that torch does not see.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

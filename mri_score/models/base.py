@@ -99,7 +99,10 @@ class ScoreModel(nn.Module):
         return Gathered()
 
     def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
-        """The iterate x (B, *shape) made to satisfy the model's constraints at sigma; x itself for most models."""
+        """The iterate x (B, *shape) made to satisfy the model's constraints at sigma; x itself for most models.
+
+        random: one generator an item.
+        """
         return x
 
     def in_precision(self: Model, precision: torch.dtype) -> Model:

@@ -67,7 +67,7 @@ class NetworkPrior(ScoreModel):
             )
 
     def learned(self, sigmas: Sequence[float]) -> tuple[float, ...]:
-        """Those of some noise levels that are within the range it was trained on; the middle of it where none is."""
+        """Those of `sigmas` that are within the range it was trained on; the middle of the range where none is."""
         known = tuple(sigma for sigma in sigmas if self.sigma_min <= sigma <= self.sigma_max)
         return known or (float(f"{math.sqrt(self.sigma_min * self.sigma_max):.3g}"),)
 
@@ -86,7 +86,7 @@ class NetworkPrior(ScoreModel):
         return c_skip * x + output
 
     def score(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None = None) -> Tensor:
-        """(denoised - x) / sigma^2 with the digits that the sum with x would cost where sigma is small."""
+        """(denoised - x) / sigma^2, with the digits that adding x would cost at small sigma; `extra` as in `denoise`."""
         c_skip, output = self._parts(x, sigma, extra)
         return ((c_skip - 1) * x + output) / per_item(sigma, x) ** 2
 

@@ -121,7 +121,7 @@ WHOLE = {"levels": 2, "repeats": 1, "count": 1, "seed": 0, "dimension": 1}
 
 
 def write_parameters(path: str | Path, parameters: Parameters) -> None:
-    """Write `key value  # where from` lines; what was not measured is left out."""
+    """Write `parameters` to the file `path` as lines of `key value  # where from`, those that were measured."""
     lines = []
     for key, origin in _origins(parameters).items():
         if (value := getattr(parameters, key)) is not None:

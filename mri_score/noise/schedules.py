@@ -121,7 +121,11 @@ class AboveNoise(Ladder):
 
 
 class Karras(Schedule):
-    """Levels evenly spaced in sigma^(1/rho). Reference: Karras et al., NeurIPS 2022, eq. 5."""
+    """Levels evenly spaced in sigma^(1/rho), from sigma_max to sigma_min, both standard deviations of each component.
+
+    Errors: InputError unless 0 < sigma_min < sigma_max.
+    Reference: Karras et al., NeurIPS 2022, eq. 5.
+    """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 80.0, rho: float = 7.0) -> None:
         super().__init__(sigma_min, sigma_max)

@@ -24,7 +24,7 @@ def ifft(y: Tensor, axes: Sequence[int] = AXES) -> Tensor:
 
 
 def resize_image(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Crop as fastMRI crops images, from (N - n) // 2, or zero-pad, the last len(shape) axes."""
+    """x with its last len(shape) axes cropped as fastMRI crops images, from (N - n) // 2, or padded with zeros."""
     return _resize(x, shape, lambda large, small: (large - small) // 2)
 
 

@@ -53,9 +53,9 @@ def uniform(random: Sequence[Generator]) -> Tensor:
 
 
 def generators(seed: int, name: str = "", slice: int = 0, draws: int | Sequence[int] = 1) -> list[Generator]:
-    """One CPU generator a draw, keyed by (seed, file name, slice, draw) alone.
+    """One CPU generator for each draw, keyed by (seed, name, slice, draw) alone.
 
-    `draws` is a count, or the numbers of the draws.
+    name: of the scan or file. slice: its number in the volume. draws: how many, or their numbers.
     """
     numbers = range(draws) if isinstance(draws, int) else draws
     return [torch.Generator().manual_seed(key(seed, name, slice, draw)) for draw in numbers]

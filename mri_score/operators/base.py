@@ -21,9 +21,11 @@ class LinearOperator(nn.Module):
     """Conjugate-gradient iterations that `solve` has made so far, summed over items."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """A x: (B, *samples)."""
         raise NotImplementedError
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """A^H y: (B, *image)."""
         raise NotImplementedError
 
     def normal(self, x: Tensor) -> Tensor:
@@ -31,10 +33,14 @@ class LinearOperator(nn.Module):
         return self.adjoint(self(x))
 
     def begin_walk(self) -> None:
-        """Called as a walk begins: an operator that remembers its items forgets them."""
+        """Called as a walk begins: an operator that keeps something of its items drops it."""
 
     def cg_sense(self, y: Tensor, iterations: int = CG_SENSE_ITERATIONS) -> Tensor:
-        """argmin_x |A x - y|^2 by conjugate gradient from zero, stopped early, each item by itself: (B, *image)."""
+        """argmin_x |A x - y|^2 by conjugate gradient from zero, stopped after so many `iterations`: (B, *image).
+
+        y: (B, *samples). Each item stops by itself.
+        Reference: Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 2001.
+        """
         # The tolerance is for operators that converge at once, as one coil does: what follows would be rounding.
         return conjugate_gradient(self.normal, self.adjoint(y), tolerance=1e-6, max_iterations=iterations)[0]
 
@@ -48,6 +54,7 @@ class LinearOperator(nn.Module):
     ) -> Tensor:
         """x with (A^H A + weight) x = b, to a relative residual of `tolerance`, each item by itself.
 
+        start: where conjugate gradient begins, zero if not given; it stops after max_iterations at most.
         Shapes: b and start (B, *image), weight () or (B,), positive; tolerance () or (B,).
         """
         weight = per_item(weight, b)

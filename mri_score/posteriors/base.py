@@ -16,7 +16,11 @@ from mri_score.operators.base import LinearOperator
 class Posterior(ScoreModel):
     """p(x0 | y), y = A x0 + noise_std n on the sampled points, n of unit variance in each real component.
 
-    Shapes: kspace (B, *samples), noise_std () or (B,); items of the walk are items of kspace.
+    prior: a score model of images (B, *image). operator: A, which makes samples of images. kspace: y (B, *samples),
+    unsampled points zero, or of one item for all. noise_std: () or (B,), standard deviation of the real and of the
+    imaginary part of a sample, in the unit of kspace. Images are in that unit too, and the prior's scale is 1: an
+    acquisition that is ready has been divided by its `scale`.
+    A subclass writes `score`, `denoise` or `draw`.
     """
 
     kspace: Tensor
@@ -49,7 +53,10 @@ class Posterior(ScoreModel):
         return found
 
     def noise(self, x: Tensor, random: Sequence[Generator]) -> Tensor:
-        """A^H (noise_std n), n on every sample of each item of x: what perturb-and-solve adds to A^H y."""
+        """A^H (noise_std n), n on every sample of each item of x: what perturb-and-solve adds to A^H y.
+
+        x: (B, *image). random: one generator an item. Returns (B, *image).
+        """
         kspace = self.kspace.expand(len(x), *self.kspace.shape[1:])
         return self.operator.adjoint(per_item(self.noise_std, kspace) * noise_like(kspace, random))
 

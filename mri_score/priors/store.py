@@ -37,7 +37,9 @@ def save_prior(
 ) -> None:
     """Write `path` (.safetensors) and the JSON beside it; `half` stores what was trained in float16.
 
-    `about` is what a model card needs: data, licences, training, validation errors.
+    prior: whose network's weights are written. network: the name and the arguments that build the network.
+    about: what a model card needs: data, licences, training, validation errors.
+    Errors: InputError for a prior whose precondition has no name, and where the files cannot be written.
     """
     if not isinstance(prior.precondition, str):
         raise InputError(f"{path}: only priors whose precondition has a name can be saved; this one is a function")
@@ -65,7 +67,10 @@ def save_prior(
 
 
 def load_prior(name: str | Path = DEFAULT) -> NetworkPrior:
-    """A prior by the name of a bundled one, by a run folder, or by its .safetensors file; in eval mode, on the CPU."""
+    """A prior by the name of a bundled one, by a run folder, or by its .safetensors file; in eval mode, on the CPU.
+
+    Errors: InputError for a name that is neither, for damaged files, and for a supervised network.
+    """
     prior = _load(find_prior(name))
     if prior.precondition == SUPERVISED:
         raise InputError(f"{name} is a supervised network, which knows no score: give a prior, e.g. {DEFAULT}")
@@ -73,7 +78,10 @@ def load_prior(name: str | Path = DEFAULT) -> NetworkPrior:
 
 
 def load_supervised(name: str | Path) -> NetworkPrior:
-    """A supervised network by its run folder or .safetensors file, for `baselines.supervised`; as `load_prior`."""
+    """A supervised network by its `name`, a run folder or .safetensors file, for `baselines.supervised`.
+
+    Errors: InputError as `load_prior`, and for a prior.
+    """
     network = _load(find_prior(name))
     if network.precondition != SUPERVISED:
         raise InputError(
@@ -95,7 +103,7 @@ def _load(path: Path) -> NetworkPrior:
 
 
 def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[NetworkPrior, dict[str, Any]]:
-    """Two priors as one, whose network is that of `high` above the noise level `border`; and the network's arguments.
+    """Two priors as one: the network of `high` above the noise level `border`, that of `low` below; and its arguments.
 
     Errors: InputError for priors that see their images otherwise, and for a border outside of what both learned.
     """
@@ -131,7 +139,10 @@ def image_channels(network: Mapping[str, Any]) -> int:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The JSON beside a prior's weights, after a check that they belong together."""
+    """The JSON beside a prior's weights in the file `path`, after a check that they belong together.
+
+    Errors: InputError where it is missing, is no description of a prior, or does not belong to the weights.
+    """
     beside = path.with_suffix(".json")
     try:
         record = json.loads(beside.read_text(encoding="utf-8"))
@@ -154,7 +165,10 @@ def add_to_record(path: Path, **facts: Any) -> None:
 
 
 def find_prior(name: str | Path) -> Path:
-    """The .safetensors file that a name, run folder or file stands for."""
+    """The .safetensors file that a name, run folder or file stands for.
+
+    Errors: InputError where there is none.
+    """
     path = Path(name)
     if path.is_dir():
         path = path / "prior.safetensors"

@@ -50,8 +50,9 @@ class Sampler:
     Shapes: like (B, *shape) gives shape, type and device alone; one generator an item; the result is (B, *shape).
     sigmas: (L,), or where `own_levels` allows it (L, B): one column an item, so that unlike walks share a batch.
     start: a quick image (B, *shape); the walk then begins near it and not anywhere. Cut the levels above the image's
-    own error with `below`: what they would decide, the image has decided. Reference: Chung et al., Come-closer-
-    diffuse-faster, CVPR 2022.
+    own error with `below`: the image has decided what they would. Reference: Chung et al., Come-closer-diffuse-faster,
+    CVPR 2022.
+    Errors: InputError for sigmas that do not fall, or are not positive.
     """
 
     own_levels: bool = False
@@ -66,7 +67,10 @@ class Sampler:
         self.sigmas = sigmas
 
     def below(self, sigma: float) -> Sampler:
-        """The same walk from its first level at or below sigma: for a warm start."""
+        """The same walk from its first level at or below sigma: for a warm start.
+
+        Errors: InputError where no level is.
+        """
         if not bool((self.sigmas <= sigma).any()):
             raise InputError(f"no level is at or below {sigma:.4g}: the walk ends at {float(self.sigmas[-1]):.4g}")
         walk = copy(self)
@@ -74,7 +78,10 @@ class Sampler:
         return walk
 
     def with_levels(self, sigmas: Tensor) -> Sampler:
-        """The same walk with levels of its own for each item: (L, B)."""
+        """The same walk with levels of its own for each item, `sigmas` (L, B).
+
+        Errors: InputError for a sampler without `own_levels`.
+        """
         if not self.own_levels:
             raise InputError(f"{type(self).__name__} walks all items of a batch down the same levels")
         walk = copy(self)
@@ -124,11 +131,17 @@ class Sampler:
         return WalkResult(x, found.mean, found.errors, found.work)
 
     def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
-        """The iterate at the first level, about a guess of the image: zero without a warm start."""
+        """The iterate (B, *shape) at the first level sigma, about a guess of the image: zero without a warm start.
+
+        model: what is walked. random: one generator an item.
+        """
         return guess + per_item(sigma, guess) * noise_like(guess, random)
 
     def step(
         self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
     ) -> Tensor:
-        """From x at sigma to x at sigma_next, 0 at the end of the walk."""
+        """From x (B, *shape) at sigma to the iterate at sigma_next, which is 0 at the end of the walk.
+
+        model: what is walked. random: one generator an item. With `own_levels` sigma and sigma_next may be (B,).
+        """
         raise NotImplementedError
