@@ -103,8 +103,8 @@ less energy, such as whole ones with their dark rim, reach less than 1 without a
 def storage_error(one: NetworkPrior, other: NetworkPrior, side: int = 64) -> float:
     """How far the denoised images of the priors `one` and `other` are apart: the largest over levels, or NaN.
 
-    side: pixels along each axis of the test image, noise about a smooth object. Levels: 0.01 to 100, as far as the first
-    learned them. The difference is relative to what the first takes away or to what it leaves, whichever is less.
+    side: pixels along each axis of the test image, noise about a smooth object. Levels: 0.01 to 100, as far as the
+    first learned them. The difference is relative to what the first takes away or to what it leaves, whichever is less.
     """
     place = torch.linspace(-2, 2, side)
     image = torch.exp(-(place[:, None] ** 2) - place**2).to(torch.complex64)[None]
