@@ -1,7 +1,7 @@
-"""From a YAML file to objects: the only room that knows names as strings.
+"""From a YAML config to the objects of a training run.
 
-Every key of a section is a keyword argument of the class that the section's `name` stands for; a file says only what
-differs from the defaults.
+The `name` of a section selects a class; every other key of the section is a keyword argument of that class. A config
+states only what differs from the defaults.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _LARGEST_CONFIG = 1 << 20
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and aliases, and reads 1e-4 as a number."""
+    """A safe YAML loader that refuses duplicate keys and aliases, and reads 1e-4 as a number."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()
             raise InputError(
-                f"line {event.start_mark.line + 1}: YAML aliases (*name) are not read; write the value out"
+                f"line {event.start_mark.line + 1}: YAML aliases (*name) are not allowed; write the value out"
             )
         return super().compose_node(parent, index)
 
@@ -60,15 +60,16 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise InputError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice; remove one")
+                raise InputError(f"line {key_node.start_mark.line + 1}: the key {key!r} appears twice; remove one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def read_config(name: str | Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """The config `name` with `section.key=value` changes applied, checked for unknown sections.
+    """Read a config and apply changes.
 
-    Looked up as a path, then in the folder configs/ here, then among the bundled ones.
+    name: a path, the name of a file in the folder configs/ here, or of a bundled config. changes: texts
+    `section.key=value`. Errors: InputError for a missing file, invalid YAML, and unknown sections.
     """
     path = find_config(name)
     if path.stat().st_size > _LARGEST_CONFIG:
@@ -82,7 +83,7 @@ def read_config(name: str | Path, changes: Sequence[str] = ()) -> dict[str, Any]
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     if not isinstance(config, dict):
-        raise InputError(f"{path} should hold sections ({', '.join(SECTIONS)}); it holds {type(config).__name__}")
+        raise InputError(f"{path} must have sections ({', '.join(SECTIONS)}), but is {type(config).__name__}")
     for section in config:
         if section not in SECTIONS:
             raise InputError(f"{path} has the unknown section {section!r}; known: {', '.join(SECTIONS)}")
@@ -90,31 +91,33 @@ def read_config(name: str | Path, changes: Sequence[str] = ()) -> dict[str, Any]
 
 
 def find_config(name: str | Path) -> Path:
-    """The file that a config's name stands for."""
+    """The path of a config: as given, in configs/ here, or bundled. Errors: InputError if there is none."""
     bundled = Path(str(files("mri_score.configs")))
     for candidate in (Path(name), Path("configs") / name, bundled / name):
         if candidate.is_file():
             return candidate
     known = ", ".join(sorted(path.name for path in bundled.glob("*.yml")))
-    raise InputError(f"config {str(name)!r} is no file here, in configs/ or bundled; bundled: {known}")
+    raise InputError(f"there is no config {str(name)!r} here, in configs/ or bundled; bundled: {known}")
 
 
 def _apply(config: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {change!r} should read section.key=value, e.g. --set training.steps=2000")
+        raise InputError(f"--set {change!r} must read section.key=value, such as training.steps=2000")
     *sections, last = key.split(".")
     for section in sections:
         config = config.setdefault(section, {})
         if not isinstance(config, dict):
-            raise InputError(f"--set {change!r}: {section} is no section")
+            raise InputError(f"--set {change!r}: {section} is not a section")
     config[last] = yaml.load(text, Loader=_Loader)
 
 
 def build(section: str, values: Mapping[str, Any] | None, known: Mapping[str, Callable], **given: Any) -> Any:
-    """Call what `values["name"]` stands for in the table `known`, with the section's other keys as arguments.
+    """Construct the object of a config section: known[name](other keys of the section).
 
-    `given` are arguments that the program supplies where the class takes them and the section does not say otherwise.
+    section: its name, for messages. values: its keys; `name` may be missing if `known` has a single entry. known: name
+    -> class or function. given: arguments that the program supplies if the class takes them and the section has no such
+    key. Errors: InputError for unknown names and keys, missing keys, and values of another type.
     """
     values = dict(values or {})
     name = values.pop("name", next(iter(known)) if len(known) == 1 else None)
@@ -124,12 +127,12 @@ def build(section: str, values: Mapping[str, Any] | None, known: Mapping[str, Ca
 
 
 def call(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Any:
-    """target(**values), each value coerced to the type that the signature states; unknown keys are refused."""
+    """target(**values), with values converted to the types in its signature. Arguments and errors as in `build`."""
     return bind(section, target, values, **given)()
 
 
 def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Callable[[], Any]:
-    """The call of target, checked but not made yet."""
+    """A function without arguments that calls target with checked values. Arguments and errors as in `build`."""
     signature = inspect.signature(target)
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     supplied = {key: value for key, value in given.items() if key in signature.parameters}
@@ -178,13 +181,13 @@ SOURCES = {
     "undersampled_scans": UndersampledScans,
 }
 FORMER_SOURCES = {"scans": "undersampled_scans", "undersampled": "simulated_scans"}
-"""Names that configs of earlier runs have."""
+"""Former names, in configs of earlier runs."""
 CALIBRATION_IMAGES = 1000
 VALIDATION_IMAGES = 64
 
 
 def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
-    """The images of a config's section `data` or `validation`."""
+    """The source of training items of a config's section, `data` or `validation`. Errors: as in `build`."""
     values = dict(config.get(section) or {})
     if (former := values.get("name")) in FORMER_SOURCES:
         values["name"] = FORMER_SOURCES[former]
@@ -192,10 +195,11 @@ def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
 
 
 def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATION_IMAGES) -> Parameters:
-    """Measure the training images as the network sees them: augmented, cropped, scaled.
+    """Measure statistics of the training images: augmented, cropped and scaled as in training.
 
-    Of samples alone, the zero-filled images with noise where nothing was sampled: they lack a few per cent of energy.
-    Where items have noise_std, each image's own noise is taken out of sigma_max and sd.
+    config: for its seed. source: the training items. count: number of items to measure.
+    For undersampled items, the zero-filled images are measured, with noise at unsampled points; they lack a few per
+    cent of the energy. If items have noise_std, the noise of each image is subtracted from sigma_max and sd.
     """
     seed = int(config.get("seed", 0))
     images: list[torch.Tensor] = []
@@ -208,7 +212,11 @@ def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATIO
 
 
 def find_parameters(config: Mapping[str, Any], source: Callable[[], Source], folder: Path | None) -> Parameters:
-    """A run's own parameters.txt, then parameters/<dataset>.txt here, then the bundled one; else measured."""
+    """The parameters of the dataset of a config.
+
+    They come from parameters.txt in `folder`, from parameters/<dataset>.txt here, or from the bundled one; else they
+    are measured on `source()` and written to parameters/<dataset>.txt. Errors: InputError for an invalid dataset name.
+    """
     dataset = config.get("dataset")
     if not isinstance(dataset, str) or not dataset or Path(dataset).name != dataset:
         raise InputError(f"dataset is {dataset!r}; give the training data a name, for parameters/<name>.txt")
@@ -223,7 +231,7 @@ def find_parameters(config: Mapping[str, Any], source: Callable[[], Source], fol
 
 
 def make_schedule(config: Mapping[str, Any], parameters: Parameters) -> Schedule:
-    """The noise levels of training; those that the config does not state are the dataset's."""
+    """The schedule of training noise levels. Values that are not in the config come from the dataset's parameters."""
     section = dict(config.get("schedule") or {"name": "geometric"})
     if section.get("count") == "automatic":  # technique 2
         section["count"] = parameters.levels
@@ -233,13 +241,13 @@ def make_schedule(config: Mapping[str, Any], parameters: Parameters) -> Schedule
 
 
 def make_loss(config: Mapping[str, Any], parameters: Parameters) -> Loss:
-    """The loss with its schedule."""
+    """The loss of a config, with its schedule. Errors: as in `build`."""
     schedule = make_schedule(config, parameters)
     return build("loss", config.get("loss") or {"name": "denoising"}, LOSSES, schedule=schedule)
 
 
 def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrior:
-    """A fresh network with its preconditioning, the same for the same seed."""
+    """A new network with its preconditioning; equal seeds give equal weights. Errors: as in `build`."""
     if parameters.sd is None:
         raise InputError("the parameters have no sd; measure them with: mri-score calibrate --config ...")
     torch.manual_seed(int(config.get("seed", 0)))
@@ -253,13 +261,13 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
 
 
 def _refuse_patches(config: Mapping[str, Any]) -> None:
-    """A patch, or a band of lines, would be told that it is the whole image."""
+    """Refuse network.position with patches or bands, whose positions in the image are not known to the network."""
     for section in ("data", "validation"):
         for key, what in (("patch", "patches"), ("band", "bands")):
             if (config.get(section) or {}).get(key) is not None:
                 raise InputError(
-                    f"network.position needs whole images, and {section}.{key} cuts {what}: leave {section}.{key} out,"
-                    f" or train on {what} without position first and go on from there with --from"
+                    f"network.position needs whole images, but {section}.{key} cuts {what}: remove {section}.{key},"
+                    f" or first train on {what} without position, and continue with --from"
                 )
 
 
@@ -272,7 +280,12 @@ def run(
     quiet: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Train what a config describes in `folder`, or resume there; `say` is told what to know about the data."""
+    """Train as described by a config, or resume the run in `folder`.
+
+    config: as from `read_config`. folder: run folder for all output. start: prior to start from, a name, run folder or
+    file. device: as in `find_device`. quiet: no progress bar. say: called with each note about the data.
+    Errors: InputError for bad configs and data, Interrupted after SIGTERM or SIGINT.
+    """
     source = make_source(config)
     for note in getattr(source, "notes", ()):
         say(note)
@@ -287,7 +300,9 @@ def run(
         held_out = Batches(make_source(config, "validation"), size, seed=1234)
         validation = [held_out[index] for index in range(max(1, VALIDATION_IMAGES // size))]
         if any(batch.image is None for batch in validation):
-            raise InputError("validation needs images, and its source gives samples alone; name fastmri or images")
+            raise InputError(
+                "validation needs images, but its source has undersampled k-space only; use fastmri or images"
+            )
     network = dict(config["network"])
     figures = Figures(folder, validation)
 
@@ -302,9 +317,10 @@ def run(
 
 
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:
-    """Take over the weights of another prior: of the same network, or of a U-Net that this one contains.
+    """Copy the weights of another prior: of an equal network, or of a U-Net that this one contains.
 
-    Of two experts the one whose levels the middle of the run's is in, and the other where that one does not fit.
+    From a prior with two experts, the expert for the middle noise level of this run is tried first, then the other.
+    Errors: InputError if no network fits.
     """
     given, network = load_prior(start).network, prior.network
     candidates = [given]
@@ -328,13 +344,13 @@ def _start_from(prior: NetworkPrior, start: str | Path) -> None:
 
 
 def _keep_config(config: Mapping[str, Any], folder: Path) -> None:
-    """Write config.yaml; a run that goes on must keep its network, preconditioning and dataset."""
+    """Write config.yaml. Errors: InputError if a resumed run has another network, preconditioning or dataset."""
     path = folder / "config.yaml"
     if path.exists():
         before = read_config(path)
         changed = [key for key in ("network", "prior", "dataset") if before.get(key) != config.get(key)]
         if changed:
             raise InputError(
-                f"{folder} holds a run with another {', '.join(changed)}; give a new folder with --out, or remove it"
+                f"{folder} has a run with another {', '.join(changed)}; give a new folder with --out, or remove it"
             )
     write_text(path, yaml.safe_dump(dict(config), sort_keys=False))

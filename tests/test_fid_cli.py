@@ -231,7 +231,7 @@ def test_a_copy_is_found_and_named(place, tmp_path):
 
 def test_training_images_are_not_held_out(place, tmp_path):
     stack = place / "training.h5"
-    assert "hold out images of other people" in refused(
+    assert "use images of subjects that the prior was not trained on" in refused(
         "fid", "--samples", place / "samples.h5", "--against", stack, "--neighbours", stack, "--features",
         place / "moments.ts", "--out", tmp_path,
     )  # fmt: skip

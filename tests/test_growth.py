@@ -152,7 +152,7 @@ def test_a_network_of_another_kind_is_refused(old):
 def test_position_wants_whole_images(section, key):
     config = {"network": {**OLD, "position": True}, section: {"name": "images", key: 64}}
     parameters = experiment.Parameters(sd=0.4, sigma_min=0.01, sigma_max=10.0)
-    with pytest.raises(InputError, match=rf"network.position needs whole images, and {section}.{key} cuts"):
+    with pytest.raises(InputError, match=rf"network.position needs whole images, but {section}.{key} cuts"):
         experiment.make_prior(config, parameters)
 
 

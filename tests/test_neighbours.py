@@ -94,7 +94,7 @@ def test_ratios_tell_a_copy_from_new_samples_of_the_same_law(found):
 
 def test_held_out_images_that_were_trained_on_are_refused(found):
     samples, training, _ = found
-    with pytest.raises(InputError, match="hold out images of other people"):
+    with pytest.raises(InputError, match="use images of subjects that the prior was not trained on"):
         compare(samples, training, training[:8].flip(-2))
 
 

@@ -263,7 +263,7 @@ def test_trains_beside_the_main_thread(whole, tmp_path):
 
 def test_refuses_the_checkpoint_of_another_network(tmp_path):
     run(tmp_path, steps=1)
-    with pytest.raises(InputError, match="checkpoint-00000001.pt holds another network than the configuration"):
+    with pytest.raises(InputError, match="checkpoint-00000001.pt has a network other than the config's"):
         run(tmp_path, prior=fresh_prior(widths=(6, 10)))
 
 
@@ -399,7 +399,7 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path):
 def test_refuses_what_is_no_training_state(tmp_path, state):
     path = tmp_path / "checkpoint-00000001.pt"
     torch.save(state, path)
-    with pytest.raises(InputError, match="is no checkpoint of a training run: it lacks"):
+    with pytest.raises(InputError, match="is not a checkpoint of a training run: it lacks"):
         checkpoint.load(path)
 
 

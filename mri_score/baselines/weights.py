@@ -1,4 +1,4 @@
-"""The weight of a penalty: by a rule that sees no truth, and the best one, which only studies can know."""
+"""Regularisation weights: from a rule without ground truth, and tuned on the ground truth, for studies only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gains are measured against: the best classical method, its weight tuned on the truth."""
+"""The reference for gains: the best classical method with its weight tuned on the truth."""
 
 from __future__ import annotations
 

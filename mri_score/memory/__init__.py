@@ -1,1 +1,1 @@
-"""The memory that a run will take, and the memory that one took."""
+"""Memory of a run: prediction and measurement."""

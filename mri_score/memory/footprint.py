@@ -1,4 +1,4 @@
-"""What a run will need of memory, told from shapes before it runs."""
+"""Prediction of the memory of a run, from shapes."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from mri_score.operators.sense import Sense
 from mri_score.reconstruction import sample_posterior
 
 MOST_WALKS = 32
-"""The largest batch that `fitting` proposes: larger ones are hardly faster."""
+"""Largest batch size that `fitting` returns; larger ones are hardly faster."""
 SHARE = 0.5
-"""Of the free memory that `fitting` fills."""
+"""Share of the free memory to use."""
 SIDE = 64
-"""The matrix on which a walk is rehearsed, SIDE x SIDE."""
+"""Side of the small image on which sampling is measured."""
 STATES = 3
 """Copies of the weights beside them while a network is trained: two moments of Adam and the weight average."""
 FACTORING = 6
-"""Matrices that LAPACK and its callers hold for each one that they factor."""
+"""Matrices in memory, in LAPACK and its callers, for each matrix that is factored."""
 HEAP = 1.4
-"""What a CPU's heap holds for each byte of a network's tensors that lives: the slope of measured peaks."""
+"""Heap memory on a CPU per byte of live network tensors: slope of measured peaks."""
 FIRST_CALLS = 30 << 20
-"""What libraries take on a CPU once they are called: code that is paged in, kernels that are compiled."""
+"""Memory of libraries on a CPU after their first call: loaded code and compiled kernels, in bytes."""
 COMPLEX = 8
 """Bytes of a complex64 number."""
 MEMINFO = Path("/proc/meminfo")
@@ -133,7 +133,10 @@ def walk_bytes(
 
 
 def prepare_bytes(coils: int, shape: tuple[int, int], slices: int) -> int:
-    """About the most that noise level, coil maps and scale of a volume take on the way to its first acquisition."""
+    """Approximate peak (bytes) of the preparation of a volume: noise level, coil maps and scale.
+
+    shape: (H, W). slices: slices of the file.
+    """
     coil_images = COMPLEX * coils * math.prod(shape)
     pixels = min(2 * COMPLEX * coils**2 * math.prod(shape), 1 << 25)
     return (min(slices, 8) + 14) * coil_images + 4 * pixels
@@ -148,7 +151,10 @@ def reconstruct_bytes(
     line_axis: int | None = -1,
     slices: int = 1,
 ) -> int:
-    """The most that the reconstruction of a volume adds to a process that has loaded its prior."""
+    """Peak memory (bytes) that the reconstruction of a volume adds to a process with a loaded prior.
+
+    Arguments as in `walk_bytes`; slices: slices to reconstruct.
+    """
     acquisition = 2 * COMPLEX * coils * math.prod(shape)
     images = slices * (walks + 4) * COMPLEX * math.prod(shape)
     walk = walk_bytes(prior, coils, shape, walks, method, line_axis)
@@ -193,14 +199,14 @@ def _batch(item: Acquisition, size: int, device: str) -> Callable[[], Acquisitio
 
 
 def peak_text(work: int) -> str:
-    """For people: what this process will hold at its peak, of that what the work adds to it."""
+    """A sentence on the peak memory of this process. work: bytes that the work adds."""
     before = resident()
     now, more = before / 2**20, work / 2**20
-    return f"{now + more:,.0f} MiB at its peak: {now:,.0f} as it is, {more:,.0f} for the work"
+    return f"{now + more:,.0f} MiB at the peak: {now:,.0f} now, {more:,.0f} for the work"
 
 
 def line_axis(mask: Tensor) -> int | None:
-    """The axis along which a mask (1, 1, 1 or H, W) of whole lines varies; None for one of points."""
+    """The axis along which a mask (1, 1, 1 or H, W) of whole lines varies, -1 or -2; None for masks of points."""
     points = mask.reshape(mask.shape[-2:])
     if bool((points == points[:1]).all()):
         return -1
@@ -208,7 +214,7 @@ def line_axis(mask: Tensor) -> int | None:
 
 
 def available(device: torch.device) -> int:
-    """Bytes of free memory on a GPU, or what this machine and the limits of its control groups would give."""
+    """Free memory in bytes: of the GPU, or of the machine within the limits of its control groups."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min([_without_swapping(), *_left_in_groups()])
@@ -246,7 +252,10 @@ def _words(path: Path) -> dict[str, str]:
 
 
 def fitting(needed: Callable[[int], int], room: float, most: int = MOST_WALKS) -> int:
-    """The largest number of walks, 1 to `most`, that needs at most `room` bytes; 1 where none does."""
+    """The largest number of draws, 1 to `most`, that needs at most `room` bytes; 1 if none does.
+
+    needed: function from the number of draws to bytes.
+    """
     low, high = 1, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -306,7 +315,7 @@ class _Noted(Sense):
 
 
 def _rehearsal(coils: int, line_axis: int | None) -> Acquisition:
-    """A scan of SIDE x SIDE pixels that holds noise."""
+    """A scan of SIDE x SIDE pixels of noise."""
     noise = noise_like(torch.zeros(1, coils, SIDE, SIDE, dtype=torch.complex64), generators(0, "footprint"))
     lines = torch.arange(SIDE) % 4 == 0
     mask = lines[:, None] & lines if line_axis is None else lines[:, None] if line_axis == -2 else lines[None]

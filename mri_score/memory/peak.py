@@ -1,4 +1,4 @@
-"""How much memory a piece of work needs on top of what was there."""
+"""Measurement of peak memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 
 STATM = Path("/proc/self/statm")
 INTERVAL = 0.01
-"""Seconds between two looks at the resident memory."""
+"""Seconds between measurements of the resident memory."""
 
 
 class PeakMemory:
-    """The most memory of a `with` block above its start, in MiB, as `mib` after it.
+    """Measures the peak memory of a `with` block, relative to its start; the result is `mib`, in MiB.
 
-    On a GPU what torch has allocated there. On a CPU the growth of this process's resident memory, read every 10 ms,
-    after memory that earlier work freed has gone back to the system; None where there is no /proc.
+    On a GPU, memory allocated by torch. On a CPU, the increase of the resident memory of the process, read every 10 ms
+    after freed memory was returned to the system; `mib` is None without /proc.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class PeakMemory:
 
 
 def resident() -> int:
-    """Bytes of this process in memory; 0 where the system does not say."""
+    """Resident memory of this process in bytes; 0 if the system does not report it."""
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if STATM.exists() else 0
 
 

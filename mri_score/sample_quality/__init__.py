@@ -1,1 +1,1 @@
-"""Samples of a prior judged against real images."""
+"""Evaluation of samples of a prior against real images."""

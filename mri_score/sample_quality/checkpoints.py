@@ -27,7 +27,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, NetworkPrior]]:
     kept = checkpoint.kept(folder)
     paths = checkpoint.found(folder)
     if not paths and not kept:
-        raise InputError(f"{folder} holds no checkpoint-*.pt; give its prior alone: --prior {folder}")
+        raise InputError(f"{folder} has no checkpoint-*.pt; evaluate its prior with: --prior {folder}")
     last = {step: path for path in paths if (step := int(path.stem.removeprefix("checkpoint-"))) not in kept}
     for step, path in sorted((kept | last).items()):
         yield f"step {step}", _averaged(path, record) if step in last else load_prior(path)
@@ -55,7 +55,7 @@ def draw(
     path = find_prior(name)
     channels = image_channels(read_record(path)["network"])
     if channels > 2:
-        raise InputError(f"{name} makes images of {channels} channels; samples are judged as complex or real images")
+        raise InputError(f"{name} is a prior of {channels}-channel images; samples must be complex or real images")
     dtype = torch.complex64 if channels == 2 else torch.float32
     settings = replace(settings, mean=prior_mean(path, channels == 2))
     return sample_prior(prior, count, shape, settings, dtype=dtype, progress=progress)

@@ -1,4 +1,4 @@
-"""Networks whose features judge samples: those of a prior, or a file of the user's."""
+"""Networks for features of images: the network of a prior, or a file of the user."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Extractor(Protocol):
 
 
 class OwnFeatures:
-    """The deepest activations of a prior's network, averaged over the image: they make no FID, and are never called so.
+    """The deepest activations of a prior's network, averaged over the image. Their distance is not an FID.
 
     The network looks at the image without noise or phase, told that it has noise of SIGMA. Deepest: of what its modules
     put out at the lowest resolution that with the most channels, the last of them if there are several. What a network
@@ -94,7 +94,7 @@ class FileFeatures:
         colours = images.float().clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
         try:
             output = self.network(interpolate(colours, size=(INCEPTION, INCEPTION), mode="bilinear", antialias=True))
-        except Exception as error:  # a stranger's network may raise anything
+        except Exception as error:  # an unknown network may raise any exception
             raise InputError(
                 f"{self.path} fails on images (B, 3, {INCEPTION}, {INCEPTION}) in [0, 1]: {error}; wrap it so that it"
                 " takes them"
@@ -108,7 +108,7 @@ class FileFeatures:
 def load_extractor(name: str = DEFAULT, device: torch.device | str = "cpu") -> Extractor:
     """Features by a prior's name, run folder or .safetensors file, or a file: TorchScript (.ts, .pt) or .onnx.
 
-    A TorchScript file brings its own code, which is run: load none of strangers.
+    A TorchScript file contains code, which is executed: do not load untrusted files.
     """
     path = Path(name)
     if path.is_dir() or path.suffix not in (".ts", ".pt", ".onnx"):

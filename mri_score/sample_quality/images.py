@@ -64,9 +64,9 @@ def read_samples(path: Path) -> Tensor:
         dataset = plain_dataset(file, path, "image") if dataset is None else dataset
         if dataset is None or dataset.ndim != 3 or dataset.dtype.kind not in "fiuc":
             raise InputError(
-                f"{path} holds {sorted(file)}; it needs `samples` (N, rows, columns), as mri-score sample writes them"
+                f"{path} has {sorted(file)}; it needs `samples` (N, rows, columns), as mri-score sample writes them"
             )
         images = torch.from_numpy(dataset[:])
     if not images.numel() or not bool(torch.isfinite(images.abs()).all()):
-        raise InputError(f"{path}: the samples are none, or hold numbers that are not finite; sample again")
+        raise InputError(f"{path}: there are no samples, or some are not finite; sample again")
     return images

@@ -1,4 +1,4 @@
-"""Memorisation: how near samples come to the training images, against how near held-out images come."""
+"""Memorisation: distances of samples to training images, relative to those of held-out images."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def compare(
     found = Memorisation(distances[: len(samples)], numbers[: len(samples)], distances[len(samples) :, 0])
     if found.unit < COPY:
         raise InputError(
-            f"half of the held-out images have a training image at a distance below {COPY}: they are the training"
-            " images; hold out images of other people, whom the prior has not seen"
+            f"half of the held-out images have a training image at a distance below {COPY}: they are training images;"
+            " use images of subjects that the prior was not trained on"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Fully sampled scans with their coils combined, slice by slice, and the cache of such images."""
+"""Combined coil images of fully sampled scans, slice by slice, and their cache."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.maps import cache_key
 
 VERSION = 3
-"""Raise it when the images that this file makes change: older caches are then left alone."""
+"""Version of the combined images; increase it when they change, so that older caches are not used."""
 CENTRE = 16
+"""Side of the central square of k-space whose power decides whether a slice has signal."""
 LEAST_SIGNAL = 0.05
-"""A slice is empty whose central samples, CENTRE x CENTRE, hold less than this part of the brightest slice's signal."""
+"""A slice is empty if its central amplitude is below this fraction of that of the brightest slice."""
 LEAST_POWER = 0.2
-"""Or less signal than this part of the noise there, whose level is known to a few per cent."""
+"""A slice is also empty if its central power is below this fraction of the noise power."""
 
 
 class Combined:
     """sum_c conj(S_c) x_c of each slice of a fully sampled file, in the file's units; x_c are whitened coil images.
 
-    Maps S_c are ESPIRiT's, from the full k-space. As sum_c |S_c|^2 = 1 at every pixel, the noise of the image is that
-    of one coil sample: white, noise_std in each real component. Where whitening is not justified (`notes` say why)
-    noise_std is the mean over the coils. A file of one coil gives its image as it is.
-    All samples are read and checked at construction, for the slices with signal and the noise; the images are made
-    when asked for.
+    The maps S_c come from ESPIRiT on full k-space. As sum_c |S_c|^2 = 1 at every pixel, the noise of the image is white
+    with noise_std in each real component, like that of a coil sample. Without whitening (the reason is in `notes`),
+    noise_std is the root mean square over the coils. For a single coil the image is not changed.
+    The constructor reads and checks all samples, to find slices with signal and the noise level.
     Errors: InputError for a file that is undersampled, damaged, or too small for coil maps.
     """
 
@@ -57,7 +57,10 @@ class Combined:
         self.slices = with_signal(slices, powers, self.noise_std) if skip_empty else slices
 
     def image(self, slice: int) -> Tensor:
-        """(H, W) complex64, without readout oversampling."""
+        """Combined image of a slice, (H, W) complex64, without readout oversampling, file's units.
+
+        Errors: InputError.
+        """
         kspace = self.file.kspace(slice)[None]
         self.file.close()
         if self.whitening is not None:
@@ -78,7 +81,7 @@ def central_power(kspace: Tensor, mask: Tensor | None = None) -> float:
 
 
 def with_signal(slices: Sequence[int], powers: Sequence[float], noise_std: float) -> list[int]:
-    """The slices whose central samples, of these powers, hold more than noise, as LEAST_SIGNAL and LEAST_POWER say."""
+    """The slices with signal, by the powers of their central samples; see LEAST_SIGNAL and LEAST_POWER."""
     noise = 2 * noise_std**2
     signal = (torch.tensor(powers) - noise).clamp_min(0)
     least, most = LEAST_POWER * noise, float(signal.max())
@@ -87,7 +90,7 @@ def with_signal(slices: Sequence[int], powers: Sequence[float], noise_std: float
 
 
 class CachedImages:
-    """The images of `Combined`, read from a file that `cached_images` wrote."""
+    """The images of `Combined`, read from a file of `cached_images`."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -105,7 +108,7 @@ class CachedImages:
 
 
 def cached_images(folder: str | Path, path: str | Path, skip_empty: bool = True) -> CachedImages:
-    """The combined images of a file, from the cache; made, and kept there, where they are absent or broken."""
+    """The combined images of a file from the cache; if they are missing or damaged, they are made and saved."""
     key = cache_key(path, None, combined=VERSION, skip_empty=skip_empty)
     kept, name = Path(folder) / f"{key}.h5", Path(path).stem
     try:

@@ -1,4 +1,4 @@
-"""Slices of fully sampled fastMRI scans as training data: complex images, with the noise that they have."""
+"""Training images from fully sampled scans: combined complex images, with their measured noise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Opened = TypeVar("Opened")
 def usable(
     files: Sequence[Path], open: Callable[[Path], Opened], notes: list[str], *, strict: bool, quiet: bool
 ) -> Iterator[Opened]:
-    """open(file) of each file. Without `strict` those that raise InputError are left out, with a note."""
+    """Yield open(file) for each file. If not `strict`, files that raise InputError are left out, with a note."""
     for path in tqdm(files, desc="reading scans", unit="scan", leave=False, disable=True if quiet else None):
         try:
             found = open(path)
@@ -41,26 +41,27 @@ def usable(
 
 
 class Slices:
-    """Slices of several scans, all drawn equally often: combined as in `Combined`, noisy as the scanner gave them.
+    """Training source: slices of fully sampled scans, combined as in `Combined`, all equally often.
 
-    As at reconstruction the 99th percentile of the magnitude of the whole image becomes 1; then comes the crop to
-    `size`. With `noise`, noise_std is that of the item in the same units, not below LEAST_NOISE, and pixels that
-    `size` adds hold noise of that level: a loss that learns from noise finds it everywhere.
+    As in reconstruction, images are scaled so that the 99th percentile of the magnitude of the whole image is 1; then
+    they are cropped or padded to `size`. With `noise`, items have noise_std in the same units, at least LEAST_NOISE,
+    and padding is filled with noise of that level, for losses that use the noise.
+    Errors: InputError if no scan can be used, and as in `Combined` if `strict`.
     """
 
     def __init__(
         self,
         paths: Sequence[str | Path],                # fully sampled fastMRI files, or folders of them
-        size: int | tuple[int, int] | None = None,  # images are cropped or padded to it; None: left as they are
-        patch: int | None = None,                   # side of the square that is cut out; None: the whole image
-        augment: bool = True,                       # flips and turns, global phase, scale
-        noise: bool = False,                        # items carry noise_std
-        include: Sequence[str] = ("*",),            # patterns of file names, e.g. file10000*
-        exclude: Sequence[str] = (),                # the same; these win
-        cache: str | Path | None = None,            # a folder that keeps the images; None: made again in every process
-        skip_empty: bool = True,                    # leave slices without signal out
-        strict: bool = True,                        # False: leave files that cannot be used out, with a note
-        memory: int = 256,                          # slices that each process holds
+        size: int | tuple[int, int] | None = None,  # crop or pad images to it; None: no change
+        patch: int | None = None,                   # side of random square patches; None: whole images
+        augment: bool = True,                       # random flips and turns, global phase, scale
+        noise: bool = False,                        # add noise_std to the items
+        include: Sequence[str] = ("*",),            # patterns of file names to use, e.g. file10000*
+        exclude: Sequence[str] = (),                # patterns of file names to leave out
+        cache: str | Path | None = None,            # folder for combined images; None: no cache
+        skip_empty: bool = True,                    # leave out slices without signal
+        strict: bool = True,                        # False: leave out unusable files, with a note
+        memory: int = 256,                          # number of slices in memory, per process
         quiet: bool = False,                        # no progress bar while the scans are read
     ) -> None:  # fmt: skip
         self.size = (size, size) if isinstance(size, int) else size
@@ -88,11 +89,11 @@ class Slices:
         return len(self.places)
 
     def image(self, number: int) -> Tensor:
-        """Slice `number` at `size`, neither cut nor augmented: (H, W)."""
+        """Slice `number` at `size`, without patch and augmentation: (H, W) complex."""
         return self._item(number)[0]
 
     def sample(self, random: Generator) -> Acquisition:
-        """One training item, keyed by its generator alone: image (1, H, W), noise_std and scale (1,)."""
+        """One random training item, determined by the generator: image (1, H, W), noise_std and scale (1,)."""
         number = int(torch.randint(len(self), (), generator=random))
         image, noise_std, scale = self._item(number)
         if self.patch is not None:
@@ -111,7 +112,7 @@ class Slices:
     def _item(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image at `size`, noise_std and scale of a slice."""
         image = self._combined(number)
-        scale = self._scales.get(number)  # a percentile takes as long as reading the image
+        scale = self._scales.get(number)  # cached, because a percentile takes as long as reading
         if scale is None:
             scale = percentile(image).clamp_min(1e-3 * image.abs().max())
             self._scales[number] = scale
@@ -134,7 +135,7 @@ class Slices:
         return self._images.get(number, lambda: volume.image(slice))
 
     def _selected(self, paths: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]) -> list[Path]:
-        """The files whose names match; a pattern that matches none is noted, since it may be a slip."""
+        """The files whose names match; a pattern without any match is noted, since it may be a typing error."""
         files = list(dict.fromkeys(file for path in paths for file in _files(path)))
         for pattern in (*include, *exclude):
             if not any(_matches(file, [pattern]) for file in files):
@@ -147,7 +148,7 @@ def _files(path: str | Path) -> list[Path]:
         return scan_files(path)
     except InputError as error:
         raise InputError(
-            f"{error}. To get some: mri-score simulate --out DIR, or fastMRI's, which need the agreement at"
+            f"{error}. Simulate scans with: mri-score simulate --out DIR; or request the fastMRI data at"
             " fastmri.med.nyu.edu"
         ) from error
 

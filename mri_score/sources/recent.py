@@ -1,4 +1,4 @@
-"""The slices that a training process holds: the last few that it made."""
+"""A small cache of the latest items, one in each training process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 
 
 class Recent(Generic[Item]):
-    """The last `size` items that were made, by number; none of them travels to another process."""
+    """Keeps the last `size` items that were made, by number. Pickling leaves the items out."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -19,7 +19,7 @@ class Recent(Generic[Item]):
         return {**self.__dict__, "_items": {}}
 
     def get(self, number: int, make: Callable[[], Item]) -> Item:
-        """Item `number`, made where it is not held."""
+        """Item `number`; calls `make` if it is not in the cache."""
         if number in self._items:
             return self._items[number]
         item = self._items[number] = make()

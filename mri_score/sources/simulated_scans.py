@@ -1,4 +1,4 @@
-"""Simulated undersampled scans of training images: what a supervised network learns from."""
+"""Simulated undersampled scans of training images, for supervised training."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from mri_score.sources.magnitude_images import ImageStacks
 
 
 class UndersampledImages:
-    """Images of `ImageStacks`, each scanned anew: random coils, mask and noise, then CG-SENSE with the true maps.
+    """Training source: images of `ImageStacks` with a simulated scan: random coils, mask and noise, then CG-SENSE.
 
-    A mask of lines leaves the rows independent of each other: of an image with more rows than the patch only a band
-    is simulated, over the whole width. What is narrower than the patch is zero-padded after the simulation.
+    CG-SENSE uses the true coil maps. With a mask of lines the rows are independent; if an image has more rows than the
+    patch, only a band of rows is simulated, over the whole width. Images smaller than the patch are zero-padded after
+    the simulation. Errors: InputError for invalid arguments.
     """
 
     def __init__(
         self,
         paths: Sequence[str | Path],                    # files, or folders of them
-        patch: tuple[int, int] | None = None,           # rows and columns that are cut out; None: the whole image
+        patch: tuple[int, int] | None = None,           # rows and columns of patches; None: whole images
         augment: bool = True,                           # False: magnitude with zero phase
         exclude: Mapping[str, Sequence[str]] | None = None,
-        least_resolution: float = 0.45,                 # these three as in ImageStacks
-        accelerations: Sequence[float] = (4, 8),        # drawn equally often
+        least_resolution: float = 0.45,                 # augment to least_resolution: as in ImageStacks
+        accelerations: Sequence[float] = (4, 8),        # all equally often
         law: str = "variable-density",
-        coils: tuple[int, int] = (4, 16),               # fewest and most, log-uniform
-        noise_std: tuple[float, float] = (0.005, 0.05),  # lowest and highest, log-uniform, in scaled units
+        coils: tuple[int, int] = (4, 16),               # range of the number of coils, log-uniform
+        noise_std: tuple[float, float] = (0.005, 0.05),  # range, log-uniform, in scaled units
     ) -> None:  # fmt: skip
         self.images = ImageStacks(paths, None, augment, exclude, least_resolution)
         self.patch, self.accelerations, self.law = patch, tuple(accelerations), law
@@ -54,7 +55,7 @@ class UndersampledImages:
         return len(self.images)
 
     def sample(self, random: Generator) -> Acquisition:
-        """One training item, keyed by its generator alone: image, what a scan of it gives, and its estimate."""
+        """One random training item, determined by the generator: image, simulated scan and CG-SENSE estimate."""
         image = self.images.sample(random).image
         assert image is not None
         shape = (image.shape[-2], image.shape[-1])
@@ -76,7 +77,7 @@ class UndersampledImages:
 
 
 def scan(image: Tensor, maps: Tensor, mask: Tensor, noise_std: float, random: Generator) -> Acquisition:
-    """A simulated scan of image (1, H, W) with maps (1, C, H, W): y = mask (F(maps image) + noise_std n)."""
+    """A simulated scan y = mask (F(maps image) + noise_std n) of image (1, H, W) with maps (1, C, H, W)."""
     operator = Sense(maps, mask)
     kspace = operator(image)
     kspace = kspace + noise_std * mask * noise_like(kspace, [random])
@@ -87,11 +88,12 @@ def scan(image: Tensor, maps: Tensor, mask: Tensor, noise_std: float, random: Ge
 
 
 def random_maps(shape: tuple[int, int], coils: int, random: Generator, band: slice = slice(None)) -> Tensor:
-    """Smooth maps (1, C, H, W), or a band of their rows, of unit sum of squares: random coils around the image.
+    """Random smooth coil maps (1, C, H, W) of unit sum of squares, of coils around the image.
 
-    Each is (1 + d^2 / w^2)^(-3/2) e^(i phase), d the distance to its centre, with a phase of first order; coils are
-    evenly spaced around the image up to jitter, their distance from the middle and width w (halves of the field of
-    view) are drawn once for all and varied by coil.
+    Each map is (1 + d^2 / w^2)^(-3/2) e^(i phase) before normalisation, with the distance d to the centre of the coil
+    and a linear phase. Coils are evenly spaced around the image, with jitter. Their distance from the middle and width
+    w (in half fields of view) have a random common value and a random variation by coil. shape: (H, W). coils: their
+    number. band: rows to return.
     """
     rows, cols = shape
     y = torch.linspace(-1, 1, rows)[band, None]

@@ -1,4 +1,4 @@
-"""Slices of scans as their samples alone: what is learned from where nobody has seen a full image."""
+"""Training source of undersampled scans: k-space without ground truth."""
 
 from __future__ import annotations
 
@@ -27,37 +27,38 @@ from mri_score.sources.recent import Recent
 
 
 class UndersampledScans:
-    """Slices of several scans, all drawn equally often: kspace, maps, mask and noise_std of one size, and no image.
+    """Training source: slices of scans, all equally often, as kspace, maps, mask and noise_std of one size, no image.
 
-    Each is prepared as at reconstruction: whitened where that is justified, maps from the calibration lines, scaled by
-    its CG-SENSE image. A mask of whole lines leaves the other axis of k-space free: that one is cropped in the image,
-    flipped with the maps, and `band` of its lines are cut out; the masked axis keeps the central lines of k-space, as a
-    scan of lower resolution would. A full file is undersampled by one mask, from its name: its other samples are
-    never read again.
+    Slices are prepared as in reconstruction: whitened if possible, with maps from the calibration lines, scaled by
+    the CG-SENSE image. With a mask of whole lines, the other axis is fully sampled: it is cropped in the image, flipped
+    with the maps, and random bands of `band` lines are cut out. The undersampled axis keeps the central lines of
+    k-space, like a scan of lower resolution. Fully sampled files are undersampled by one mask, seeded by the file
+    name; their other samples are not used.
+    Errors: InputError for invalid arguments, if no scan can be used, and for unusable scans if `strict`.
     """
 
     def __init__(
         self,
         paths: Sequence[str | Path],                # fastMRI files, or folders of them
-        size: int | tuple[int, int] | None = None,  # rows and columns of k-space; None: as they are
-        band: int | None = None,                    # lines along the axis that the mask leaves free; None: all
-        coils: int | None = None,                   # compressed to so many; for fewer, blind ones are added
-        acceleration: float | None = None,          # of full files; None: as they are
-        law: str = "variable-density",              # these four as `Undersampling` has them
+        size: int | tuple[int, int] | None = None,  # rows and columns of k-space; None: no change
+        band: int | None = None,                    # lines along the fully sampled axis; None: all
+        coils: int | None = None,                   # number of coils: more are compressed, fewer padded
+        acceleration: float | None = None,          # of fully sampled files; None: no change
+        law: str = "variable-density",              # law to axis: as in `Undersampling`
         calibration_lines: int | None = None,
         mask_seed: int | None = None,
         axis: int = -1,
-        augment: bool = True,                       # flip, global phase, scale
-        cache: str | Path | None = None,            # a folder that keeps maps
-        skip_empty: bool = True,                    # leave slices without signal out
-        strict: bool = True,                        # False: leave files that cannot be used out, with a note
-        memory: int = 64,                           # slices that each process holds
+        augment: bool = True,                       # random flip, global phase, scale
+        cache: str | Path | None = None,            # folder for coil maps; None: no cache
+        skip_empty: bool = True,                    # leave out slices without signal
+        strict: bool = True,                        # False: leave out unusable files, with a note
+        memory: int = 64,                           # number of slices in memory, per process
         quiet: bool = False,                        # no progress bar while the scans are read
     ) -> None:  # fmt: skip
         self.size = (size, size) if isinstance(size, int) else size
         self.band, self.coils, self.augment, self.cache = band, coils, augment, cache
         if coils is not None and coils < 1:
-            raise InputError(f"data.coils is {coils}; give the number of coils that all scans are brought to, e.g. 8")
+            raise InputError(f"data.coils is {coils}; give the number of coils for all scans, such as 8")
         sampling = Undersampling(acceleration, law, calibration_lines, mask_seed, axis)
         self.notes: list[str] = []
         self.places: list[tuple[Scan, int]] = []
@@ -78,7 +79,7 @@ class UndersampledScans:
         return len(self.places)
 
     def sample(self, random: Generator) -> Acquisition:
-        """One training item, keyed by its generator alone, of batch size 1."""
+        """One random training item, determined by the generator, of batch size 1."""
         item = self.item(int(torch.randint(len(self), (), generator=random)))
         assert item.kspace is not None and item.maps is not None and item.mask is not None
         assert item.noise_std is not None and item.scale is not None
@@ -88,13 +89,15 @@ class UndersampledScans:
             kspace = fft(ifft(kspace, axes=(free,)).index_select(free, lines), axes=(free,))
             maps = maps.index_select(free, lines)
         elif self.band is not None:
-            raise InputError(f"{item.name} is sampled by points, which need all of k-space; set data.band to null")
+            raise InputError(
+                f"{item.name} has a mask of points, for which bands are not possible; set data.band to null"
+            )
         gain = augmentation.log_between(*augmentation.SCALES, random) if self.augment else 1.0
         kspace = augmentation.global_phase(gain * kspace, random) if self.augment else kspace
         return Acquisition(item.name, kspace, maps, item.mask, gain * item.noise_std, scale=item.scale / gain)
 
     def item(self, number: int) -> Acquisition:
-        """Slice `number`, neither cut nor augmented."""
+        """Slice `number`, without band and augmentation."""
         return self._items.get(number, lambda: self._prepare(*self.places[number]))
 
     def _open(self, path: Path, sampling: Undersampling) -> Scan:
@@ -104,12 +107,12 @@ class UndersampledScans:
         if size[0] > shape[0] or size[1] > shape[1]:
             raise InputError(
                 f"{path}: k-space is {shape[0]} x {shape[1]}, less than data.size {size[0]} x {size[1]}: make data.size"
-                " smaller, or leave that scan out (data.strict: false does so for all of them)"
+                " smaller, or leave out that scan (data.strict: false leaves out all such scans)"
             )
         return Scan(file, sampling, coils=self.coils if self.coils is not None and self.coils < file.coils else None)
 
     def _lines(self, size: int, random: Generator, name: str) -> Tensor:
-        """The lines of the free axis that an item keeps, in the image, one way round or the other."""
+        """Numbers of the lines of the fully sampled axis that an item keeps, in random order of direction."""
         band = self.band or size
         if band > size:
             raise InputError(f"{name} has {size} lines along its readout; data.band is {band}: make it smaller")
@@ -127,10 +130,7 @@ class UndersampledScans:
         return self._even(self._cropped(item), slice)
 
     def _narrow(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:
-        """The central lines of k-space along the axes that the mask does not leave free.
-
-        Times the number that comes with them they are those of an image with the values that it had.
-        """
+        """The central lines of k-space along undersampled axes, their mask, and a factor that keeps image values."""
         shape = kspace.shape[-2:]
         size = self.size or shape
         masked = [wanted if mask.shape[axis] > 1 else n for axis, wanted, n in zip((-2, -1), size, shape, strict=True)]
@@ -154,7 +154,7 @@ class UndersampledScans:
         return cached_maps(self.cache, key, make, file=scan.file.path.name, slice=slice)[0]
 
     def _cropped(self, item: Acquisition) -> Acquisition:
-        """To `size` along the free axis, in the image."""
+        """The item cropped to `size` along the fully sampled axis, in the image."""
         assert item.kspace is not None and item.maps is not None and item.mask is not None
         free = free_axis(item.mask)
         if self.size is None or free is None or self.size[free] == item.kspace.shape[free]:
@@ -166,7 +166,7 @@ class UndersampledScans:
         return Acquisition(item.name, kspace, maps, item.mask, item.noise_std, scale=item.scale)
 
     def _even(self, item: Acquisition, slice: int) -> Acquisition:
-        """With coils that see nothing, and hold noise as all do, until there are `coils`."""
+        """The item, padded to `coils` coils by coils with zero maps and noise only."""
         assert item.kspace is not None and item.maps is not None and item.mask is not None
         assert item.noise_std is not None
         missing = (self.coils or 0) - item.kspace.shape[1]
@@ -179,25 +179,26 @@ class UndersampledScans:
 
 
 def free_axis(mask: Tensor) -> int | None:
-    """The axis of k-space along which a mask (..., 1 or H, 1 or W) does not vary; None for points."""
+    """The axis along which a mask (..., 1 or H, 1 or W) does not vary, -1 or -2; None for masks of points."""
     return -2 if mask.shape[-2] == 1 else -1 if mask.shape[-1] == 1 else None
 
 
 def filled_image(item: Acquisition, random: Sequence[Generator]) -> Tensor:
-    """S^H F^H of samples that hold noise where nothing was sampled: an image (B, H, W) whose noise is white.
+    """The zero-filled image (B, H, W), with noise at unsampled points so that its noise is white.
 
-    It has nearly the energy of the true image plus that of noise_std in each real component, for the numbers of a
-    dataset; and for full scans with padding it is what denoisers expect.
+    Its energy is nearly that of the true image plus that of white noise, for statistics of a dataset; for fully sampled
+    scans with zero padding it is a suitable input of denoisers. random: one generator per item.
+    Errors: InputError without kspace, maps, mask or noise_std.
     """
     if item.kspace is None or item.maps is None or item.mask is None or item.noise_std is None:
-        raise InputError(f"{item.name} is neither an image nor k-space with maps, mask and noise_std")
+        raise InputError(f"{item.name} has neither an image nor k-space with maps, mask and noise_std")
     kspace = item.kspace
     noise = per_item(item.noise_std, kspace) * noise_like(kspace, random)
     return Sense(item.maps, torch.ones_like(item.mask)).adjoint(torch.where(item.mask, kspace, noise))
 
 
 def _with_signal(scan: Scan, skip_empty: bool) -> list[int]:
-    """The slices whose central samples hold more than noise, as in `Combined`; all of them for skip_empty=False."""
+    """The slices with signal, as in `Combined`; all slices if not skip_empty."""
     slices = [slice for slice in range(scan.file.slices) if not (skip_empty and scan.file.empty(slice))]
     if not skip_empty:
         return slices

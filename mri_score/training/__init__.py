@@ -1,1 +1,1 @@
-"""Training: batches by step, one readable loop, an average of the weights, checkpoints that lose nothing."""
+"""Training: batches, loop, weight averages, checkpoints, validation, figures."""

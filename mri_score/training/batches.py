@@ -1,4 +1,4 @@
-"""Batches that depend on (seed, step) alone, so that a resumed run sees what the uninterrupted one saw."""
+"""Batches that depend on (seed, step) only, so that a resumed run gets the same batches."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from mri_score.numerics.noise import generators
 
 
 class Source(Protocol):
-    """Anything that gives one training item, of batch size 1, for one generator."""
+    """A source of training items."""
 
-    def sample(self, random: Generator) -> Acquisition: ...
+    def sample(self, random: Generator) -> Acquisition:
+        """One random training item, of batch size 1, determined by the generator."""
+        ...
 
 
 class Batches(Dataset):
-    """Batch number `step`: `batch_size` items, item i keyed by (seed, step, i); of these only `share`, if given."""
+    """Batch number `step` has `batch_size` items, item i determined by (seed, step, i). share: use only these items."""
 
     def __init__(self, source: Source, batch_size: int, seed: int, share: range | None = None) -> None:
         self.source, self.seed = source, seed
@@ -33,7 +35,7 @@ class Batches(Dataset):
         return join([self.source.sample(one) for one in random])
 
     def loader(self, first: int, last: int, workers: int) -> DataLoader:
-        """Batches first..last-1 in order, made ahead of time by `workers` processes."""
+        """Batches first to last - 1 in order, prepared ahead by `workers` processes."""
         return DataLoader(
             self,
             batch_size=None,
@@ -45,14 +47,14 @@ class Batches(Dataset):
 
 
 def join(items: Sequence[Acquisition]) -> Acquisition:
-    """Items of equal size -> one batch with their images and, where all have them, what goes with them.
+    """Join items of equal size to one batch: images, or kspace, maps and mask, and other parts that all items have.
 
-    Items without an image bring kspace, maps and mask.
+    Errors: InputError for items of different sizes.
     """
     images = [item.image for item in items if item.image is not None]
     if len({image.shape[-2:] for image in images}) > 1:
         sizes = sorted({tuple(image.shape[-2:]) for image in images})
-        raise InputError(f"training images have sizes {sizes}; set data.size (or data.patch) to give them one")
+        raise InputError(f"training images have sizes {sizes}; set data.size (or data.patch) so that they are equal")
     return Acquisition(
         name=items[0].name,
         **({"image": torch.cat(images)} if images else _samples(items)),
@@ -63,13 +65,13 @@ def join(items: Sequence[Acquisition]) -> Acquisition:
 
 
 def _samples(items: Sequence[Acquisition]) -> dict[str, Tensor | None]:
-    """kspace, maps and mask of scans of one size."""
+    """kspace, maps and mask of items of one size, joined. Errors: InputError for different sizes."""
     scans = [(item.kspace, item.mask) for item in items if item.kspace is not None and item.mask is not None]
     sizes = sorted({(*kspace.shape[1:], *mask.shape[-2:]) for kspace, mask in scans})
     if len(sizes) > 1:
         raise InputError(
             f"training scans have sizes {sizes} (coils, rows and columns; rows and columns of the mask); set data.size"
-            " and data.coils to give them one, and keep scans with masks of another kind apart"
+            " and data.coils so that they are equal, and do not mix masks of lines and of points"
         )
     return {key: _joined([getattr(item, key) for item in items]) for key in ("kspace", "maps", "mask")}
 
@@ -80,7 +82,7 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _quiet_worker(worker: int) -> None:
-    """One thread; and signals that reach the whole group are the parent's business, which still needs its batch."""
+    """Use one thread, and ignore signals to the process group, because the parent still needs its batch."""
     torch.set_num_threads(1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

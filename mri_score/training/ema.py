@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, with warm-up."""
+"""Exponential moving average of the weights, with warm-up."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mri_score.models.network import NetworkPrior
 
 
 def decays_of(ema_decay: float | Sequence[float]) -> list[float]:
-    """training.ema_decay as a list, the prior's own first. Errors: InputError for none, equal ones, not in [0, 1)."""
+    """training.ema_decay as a list. Errors: InputError if it is empty, has equal numbers, or numbers outside [0, 1)."""
     decays = [ema_decay] if isinstance(ema_decay, (int, float)) else list(ema_decay)
     if not decays or len(set(decays)) < len(decays) or not all(0 <= decay < 1 for decay in decays):
         raise InputError(
-            f"training.ema_decay is {ema_decay}; give a number from 0 to below 1, or different ones as in"
-            " [0.999, 0.9999], of which the first makes the prior"
+            f"training.ema_decay is {ema_decay}; give a number from 0 to below 1, or several such as"
+            " [0.999, 0.9999], of which the first is used for the prior"
         )
     return [float(decay) for decay in decays]
 
@@ -32,6 +32,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: NetworkPrior, updates: int) -> None:
+        """Move the average towards the weights of `model`, after `updates` earlier updates."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
         ours: list[Tensor] = list(self.model.parameters())
         theirs: list[Tensor] = list(model.parameters())

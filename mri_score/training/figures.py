@@ -1,4 +1,4 @@
-"""What a run shows while it trains: denoised or restored validation images, samples of the prior, TensorBoard."""
+"""Figures during training: denoised or restored validation images, samples of the prior, TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mri_score.numerics.noise import generators, noise_like
 from mri_score.samplers.langevin import Langevin
 
 SHOWN = 4
-"""Images of each kind."""
+"""Number of images of each kind."""
 SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Noise levels of the pictures: of these the first three that the prior learns."""
+"""Noise levels of the pictures; the first three within the range of the prior are used."""
 LEVELS = 30
-"""Of the short Langevin walk that makes the samples: a look at the prior, not its best."""
+"""Noise levels of the short Langevin run for the samples, which is a quick check, not the best quality."""
 
 
 class Figures:
-    """Writes figures/step-<n>.png, and TensorBoard events where tensorboard is installed."""
+    """Writes figures/step-<n>.png, and TensorBoard events if tensorboard is installed."""
 
     def __init__(self, folder: Path, validation: list[Acquisition] | None) -> None:
         self.folder = folder
@@ -34,11 +34,11 @@ class Figures:
         self.images = torch.cat(images)[:SHOWN] if images else None
         pairs = [(one.estimate, one.noise_std) for one in validation or []]
         scans = [(estimate, level) for estimate, level in pairs if estimate is not None and level is not None]
-        self.scans = list(zip(*scans, strict=True))  # their estimates, their noise levels
+        self.scans = list(zip(*scans, strict=True))  # estimates and noise levels
         self.board: Any = None
 
     def watch(self, prior: NetworkPrior, about: dict[str, Any]) -> None:
-        """At each checkpoint: scalars of the validation, and one figure."""
+        """Write the validation results and one figure; called at each checkpoint. about: the entry of the log."""
         step = about["step"]
         if self.board is None and util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
@@ -64,7 +64,8 @@ class Figures:
 
     @torch.no_grad()
     def _rows(self, prior: NetworkPrior, images: Tensor) -> list[Tensor]:
-        """The images; for each sigma noisy and denoised ones; samples. Of scans: CG-SENSE and what became of it."""
+        """Rows of the figure: images, noisy and denoised ones for each sigma, samples; or images, CG-SENSE, restored.
+        """
         if self.scans:
             estimates, noise_std = (torch.cat(parts)[: len(images)].to(images.device) for parts in self.scans)
             return [images, estimates, prior.denoise(estimates, noise_std)]

@@ -1,4 +1,4 @@
-"""The training loop: one function, read from top to bottom."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from mri_score.training.processes import joined
 from mri_score.training.validation import validate
 
 PATIENCE = 20
-"""So many steps in a row may have a loss or gradient that is not finite; one more, and the run gives up."""
+"""Largest number of successive steps with a loss or gradient that is not finite."""
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; its checkpoint is written."""
+    """The run was stopped by a signal, after its checkpoint was written."""
 
     def __init__(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -43,36 +43,33 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The numbers of a training run: the keys of a config's section `training`.
-
-    Errors: InputError for values that no run can have.
-    """
+    """Settings of a training run: the keys of a config's section `training`. Errors: InputError for invalid values."""
 
     steps: int = 10_000
     batch_size: int = 16
-    """Over all processes."""
+    """Items per step, over all processes."""
     learning_rate: float = 1e-3
     warmup: int = 200
-    """Steps over which the learning rate rises."""
+    """Steps of linear increase of the learning rate."""
     decay: float = 0.3
-    """Last share of the steps, over which it falls to 0."""
+    """Share of the steps, at the end, over which the learning rate decreases linearly to 0."""
     betas: tuple[float, float] = (0.9, 0.99)
     epsilon: float = 1e-8
-    """Of Adam."""
+    """Epsilon of Adam."""
     clip: float = 1.0
-    """Largest norm of a gradient."""
+    """Largest norm of the gradient."""
     ema_decay: float | Sequence[float] = 0.999
-    """Several: the first is the prior, the others lie beside it."""
+    """Decay of the weight average. With several, the first gives the prior; the others are saved beside it."""
     precision: str = "float32"
-    """Or bfloat16, by autocast."""
+    """float32, or bfloat16 by autocast."""
     workers: int = 1
-    """Processes that make batches."""
+    """Number of processes that prepare batches."""
     seed: int = 0
     log_every: int = 50
     save_every: int = 500
-    """Also validates."""
+    """Steps between checkpoints, each with a validation."""
     keep_every: int | None = None
-    """Of so many checkpoints the averaged prior stays, in kept/."""
+    """Keep the averaged prior of every n-th checkpoint, in kept/; None keeps none."""
     device: torch.device | str = "cpu"
     quiet: bool = False
 
@@ -81,7 +78,7 @@ class TrainingOptions:
         decays_of(self.ema_decay)
         if self.keep_every is not None and self.keep_every < 1:
             raise InputError(
-                f"training.keep_every is {self.keep_every}; give 1 for every checkpoint, or leave it out for none"
+                f"training.keep_every is {self.keep_every}; use 1 for every checkpoint, or leave it out for none"
             )
 
 
@@ -100,15 +97,16 @@ def train(
     watch: Callable[[NetworkPrior, dict[str, Any]], None] | None = None,
     **changes: Any,
 ) -> None:
-    """Train until `steps`, resuming from the newest checkpoint of the folder if there is one.
+    """Train a prior; resumes from the newest checkpoint in the folder if there is one.
 
-    folder: of the run: checkpoints, log, prior. save_prior: called with an averaged prior and what is known of it, and
-    where to, if elsewhere. validation: batches for the denoising error of each level, or for PSNR. watch: figures and
-    other readers of the log. `changes` are fields of the options.
-    Started by torchrun, all processes train together: `batch_size` is their joint batch, and the first writes files.
-    Batches, noise and the learning rate follow from (seed, step) alone: a run that was killed and resumed ends with
-    the bits of an uninterrupted one on the same number of threads.
-    Errors: Interrupted after SIGTERM or SIGINT, InputError for numbers that are not finite for PATIENCE steps.
+    prior: trained in place. loss, source: the loss and the training items. folder: for checkpoints and log.
+    save_prior: called with an averaged prior, a dict about it, and a file name if it is not the main prior. options:
+    settings. validation: batches for denoising errors, or for PSNR. watch: called with prior and log entry at each
+    checkpoint. changes: fields of `options` to replace.
+    When started by torchrun, all processes train one model: `batch_size` is their joint batch, and the first process
+    writes the files. Batches, noise and learning rate depend on (seed, step) only: a run that was killed and resumed
+    gives bit for bit the result of an uninterrupted one, with the same number of threads.
+    Errors: Interrupted after SIGTERM or SIGINT; InputError if loss or gradient are not finite for PATIENCE steps.
     """
     o = replace(options, **changes)
     kind, decays = find_precision(o.precision), decays_of(o.ema_decay)
@@ -119,7 +117,7 @@ def train(
 
         # Resume.
         first, seen, failures = 0, 0, 0
-        losses: list[float] = []  # since the last line of the log
+        losses: list[float] = []  # since the last log entry
         if found := checkpoint.found(folder):
             state = checkpoint.load(found[-1])
             first = state["step"]
@@ -195,12 +193,12 @@ def train(
                         save_prior(first_average, about, checkpoint.kept_name(done))
                     if watch is not None:
                         watch(first_average, about)
-                if halt or (stopped and processes.count == 1):  # only here, where the checkpoint is written
+                if halt or (stopped and processes.count == 1):  # here, after the checkpoint was written
                     raise Interrupted(stopped[0] if stopped else signal.SIGTERM)
 
 
 def _ramp(step: int, steps: int, warmup: int, decay: float) -> float:
-    """Linear warm-up, constant, linear fall to 0 over the last share `decay`."""
+    """Factor of the learning rate: linear warm-up, constant, linear decrease to 0 over the last share `decay`."""
     rise = (step + 1) / max(warmup, 1)
     fall = (steps - step) / max(decay * steps, 1)
     return min(rise, 1.0, fall)
@@ -229,7 +227,7 @@ def _state(
 def _restore(
     path: Path, prior: nn.Module, averages: list[Ema], optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """An average that the checkpoint does not have goes on from its first one."""
+    """Load a checkpoint. An average that it does not have starts from its first average."""
     others = state.get("averages", {})
     try:
         prior.load_state_dict(state["model"])
@@ -238,7 +236,7 @@ def _restore(
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path} holds another network than the configuration ({error}); use its own config.yaml or another --out"
+            f"{path} has a network other than the config's ({error}); use the config.yaml of the run, or another --out"
         ) from error
 
 
@@ -254,7 +252,7 @@ def _append(log: Path, entry: dict[str, Any]) -> None:
 
 
 def _forget_after(log: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint that the run resumes from, and a line that was cut off."""
+    """Remove log entries after the checkpoint that the run resumes from, and incomplete lines."""
     if not log.exists():
         return
     kept = []
@@ -270,12 +268,12 @@ def _forget_after(log: Path, step: int) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Within, SIGTERM and SIGINT only leave their number in the list: the loop stops at a step's end."""
+    """Collect SIGTERM and SIGINT in the list that is yielded, so that the loop can stop at the end of a step."""
     caught: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
     try:
         old = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in numbers}
-    except ValueError:  # not in the main thread: signals are somebody else's business
+    except ValueError:  # not in the main thread, which alone may set handlers
         yield caught
         return
     try:

@@ -1,4 +1,4 @@
-"""Several processes that train one model: each takes its share of every batch, and all take the same step."""
+"""Training of one model by several processes: each computes a share of every batch, all make the same step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mri_score.errors import InputError
 
 
 class Processes:
-    """Which of how many this process is; alone, everything here does nothing.
+    """Number of this process and count of all; with a single process, all methods do nothing.
 
-    There is no wrapper around the model: gradients are summed by one all-reduce after the backward pass, so that a loss
-    may call the model as often as it likes, and through Jacobians.
+    The model is not wrapped. Gradients are summed by one all-reduce after the backward pass, so a loss may call the
+    model several times, and through Jacobians.
     """
 
     def __init__(self, number: int = 0, count: int = 1) -> None:
@@ -24,31 +24,31 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files."""
+        """Whether this is the process that writes files."""
         return self.number == 0
 
     def share(self, batch_size: int) -> range:
-        """The items of each batch that are this process's: every item has one process.
+        """The items of each batch that this process computes; every item belongs to one process.
 
-        Errors: InputError where there are fewer items than processes.
+        Errors: InputError for fewer items than processes.
         """
         if batch_size < self.count:
             raise InputError(
-                f"training.batch_size is {batch_size}, the joint batch of {self.count} processes: give it at least one"
-                " item a process"
+                f"training.batch_size is {batch_size}, the joint batch of {self.count} processes: it needs at least"
+                " one item per process"
             )
         return range(self.number * batch_size // self.count, (self.number + 1) * batch_size // self.count)
 
     def agree(self, model: nn.Module) -> None:
-        """The weights and buffers of the first process, everywhere."""
+        """Copy weights and buffers of the first process to all processes."""
         if self.count > 1:
             for tensor in (*model.parameters(), *model.buffers()):
                 distributed.broadcast(tensor.detach(), 0)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], value: Tensor) -> Tensor:
-        """Add up the gradients of all processes in place, in one message; the sum of their values comes back.
+        """Sum the gradients of all processes in place, with one all-reduce; return the sum of `value`.
 
-        A parameter that has no gradient in one process has none in any: the losses see to that.
+        Every loss must give gradients to the same parameters in all processes.
         """
         if self.count == 1:
             return value.detach()
@@ -61,7 +61,7 @@ class Processes:
         return parts[-1][0]
 
     def any(self, here: bool, device: torch.device) -> bool:
-        """Whether it is so in one process at least."""
+        """Whether `here` is true in at least one process."""
         if self.count == 1:
             return here
         flag = torch.tensor(float(here), device=device)
@@ -71,9 +71,9 @@ class Processes:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
-    """The processes that torchrun started, and this one's device; one process where torchrun did not start it.
+    """Yield the processes that torchrun started and the device of this one; without torchrun, a single process.
 
-    Under torchrun a run that lost a process starts anew from the newest checkpoint: torchrun --max-restarts.
+    With torchrun --max-restarts, a run that lost a process restarts from the newest checkpoint.
     """
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1 or "MASTER_ADDR" not in os.environ:
@@ -83,14 +83,14 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     store, number, count = next(distributed.rendezvous("env://"))
-    # The store outlives the processes: after a restart the addresses of the dead would be found in it.
+    # The store survives a restart; without a prefix, addresses of ended processes would be found in it.
     store = distributed.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=number, world_size=count)
     try:
         yield Processes(number, count), device
-        # Nobody leaves while another still works: torchrun would count an early end that fails as the run's failure,
-        # and a thread of gloo that lets go of the last gradients while Python ends aborts the process.
+        # All processes end together. Otherwise torchrun could count a failing early end as a failure of the run, and a
+        # thread of gloo that frees the last gradients while Python ends would abort the process.
         distributed.barrier()
     finally:
         distributed.destroy_process_group()

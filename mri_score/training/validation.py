@@ -1,4 +1,4 @@
-"""How well a prior denoises held-out images, level by level; how well a supervised network restores them."""
+"""Validation: denoising errors of a prior for each noise level, or PSNR of a supervised network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 
 SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Of these a run is validated at those that it learns."""
+"""Noise levels of validation; those outside the training range are skipped."""
 
 
 def validate(model: NetworkPrior, batches: list[Acquisition]) -> dict[str, Any]:
-    """What the log says about held-out batches: denoising errors, or PSNR where the batches have estimates."""
+    """Results on held-out batches, for the log: denoising errors, or PSNR if the batches have estimates."""
     if any(batch.estimate is None for batch in batches):
         return {"denoising_errors": denoising_errors(model, batches, model.learned(SIGMAS))}
     return {"psnr": restored_psnr(model, batches)}
@@ -29,7 +29,7 @@ def validate(model: NetworkPrior, batches: list[Acquisition]) -> dict[str, Any]:
 
 @torch.no_grad()
 def restored_psnr(model: ScoreModel, batches: list[Acquisition]) -> dict[str, dict[str, float]]:
-    """Mean PSNR (dB) of magnitude in the foreground, for each nominal acceleration: of the estimate, of the network."""
+    """Mean PSNR (dB) of the magnitude in the foreground, for each acceleration, of the estimate and of the network."""
     device = next(chain(model.parameters(), model.buffers())).device
     found: dict[str, list[tuple[float, float]]] = {}
     for batch in batches:
@@ -49,10 +49,11 @@ def restored_psnr(model: ScoreModel, batches: list[Acquisition]) -> dict[str, di
 def denoising_errors(
     prior: ScoreModel, batches: list[Acquisition], sigmas: tuple[float, ...] = SIGMAS, seed: int = 0
 ) -> dict[float, float]:
-    """For each sigma, the mean square error of D in units of the best linear guess without structure.
+    """Mean squared error of the denoiser for each sigma, relative to that of a white Gaussian prior.
 
-    That unit is sigma^2 sd^2 / (sigma^2 + sd^2): 1 is what a Gaussian of the prior's sd would reach, less is better.
-    The noise is the same at every call, so that curves are smooth.
+    The unit is sigma^2 sd^2 / (sigma^2 + sd^2), the error for Gaussian images of the prior's sd; lower is better. The
+    noise is the same in every call, so that curves over training are smooth.
+    batches: with images (B, H, W). sigmas: noise levels. seed: of the noise.
     """
     device = next(chain(prior.parameters(), prior.buffers())).device
     errors: dict[float, float] = {}
