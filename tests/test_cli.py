@@ -260,7 +260,7 @@ def test_maps_are_cached_and_given_maps_are_used(tmp_path, scans):
 def test_an_undersampled_file_is_taken_as_it_is(tmp_path):
     (path,) = simulate(tmp_path / "in", volumes=1, slices=1, size=64, coils=4, undersample=3.0)
     output = mri_score("reconstruct", path, "--out", tmp_path / "out", *QUICK)
-    assert "no truth" in output and not (tmp_path / "out" / "metrics.csv").exists()
+    assert "no ground truth" in output and not (tmp_path / "out" / "metrics.csv").exists()
     assert "already undersampled" in refused("reconstruct", path, "--accel", 4, "--out", tmp_path / "out", *QUICK)
 
 

@@ -394,7 +394,7 @@ def test_what_fails_is_reported_skipped_and_ends_with_code_2(tmp_path, scans, mo
 
 def test_a_scan_without_truth_is_no_subject(tmp_path):
     (path,) = simulate(tmp_path, volumes=1, slices=1, size=64, coils=4, undersample=2.0)
-    assert "no truth" in mri_score("compare", path, "--out", tmp_path / "out", *QUICK, code=2)
+    assert "no ground truth" in mri_score("compare", path, "--out", tmp_path / "out", *QUICK, code=2)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_sampler_is_still_a_name_of_method_in_python():
     assert torch.equal(one.samples, other.samples)
     default = reconstruct(*arrays, **quick)
     assert not torch.equal(one.samples, default.samples)
+    assert default.misfit_ratios is not None and default.unlike is default.misfit_ratios
 
     prior = GaussianPrior(torch.zeros(1, 3), torch.eye(3))
     settings = {"steps": 3, "dtype": torch.float32}

@@ -1,4 +1,4 @@
-"""BART's `pics` as a rival: the Berkeley Advanced Reconstruction Toolbox, run as a program on files of its own kind."""
+"""Baselines by `pics` of BART, the Berkeley Advanced Reconstruction Toolbox, run as a program on its own files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mri_score.errors import InputError
 TYPICAL_EDGE = 0.05
 """A jump between neighbours at an edge: weight / this is a penalty that makes BART's total variation converge fast."""
 DIMENSIONS = 16
-"""Of every file of BART's."""
+"""Number of dimensions of every BART file."""
 
 
 def bart_l1_wavelet(

@@ -1,4 +1,4 @@
-"""A classical denoiser in the loop: plug-and-play reconstruction with BM3D."""
+"""Plug-and-play reconstruction with the denoiser BM3D."""
 
 from __future__ import annotations
 

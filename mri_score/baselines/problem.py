@@ -1,4 +1,4 @@
-"""The inverse problem of one slice, as every classical method gets it."""
+"""The inverse problem of one slice, for all classical methods."""
 
 from __future__ import annotations
 

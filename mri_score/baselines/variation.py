@@ -11,7 +11,7 @@ from mri_score.baselines.problem import Array, largest_eigenvalue, pose
 from mri_score.baselines.weights import find_weight
 
 INNER_ITERATIONS = 4
-"""Of the proximal step, which starts from the last one's dual."""
+"""Iterations of the proximal step, which starts from the dual of the last one."""
 LARGEST = 8.0
 """The largest eigenvalue of D^H D on a plane."""
 

@@ -1,1 +1,1 @@
-"""Methods compared cell by cell, and the tables of a comparison."""
+"""Comparison of methods, cell by cell, and its tables."""

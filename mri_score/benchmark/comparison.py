@@ -1,4 +1,4 @@
-"""Methods against each other: the same scans, masks, coil maps and noise levels for all, one cell at a time."""
+"""Comparison of methods with the same scans, masks, coil maps and noise levels, cell by cell."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from mri_score.readers.base import Reader
 from mri_score.reconstruction import Progress, Reconstruction, Work, find_device, sample_posterior
 
 TUNED = {f"{name}-tuned": name for name, baseline in BASELINES.items() if baseline.tunable}
-"""Of which baseline the weight is tuned on the truth, by name."""
+"""Name of a tuned baseline -> the baseline whose weight is tuned on the ground truth."""
 REFERENCE, SUPERVISED = BEST, "supervised"
 TITLES = {name: baseline.title for name, baseline in BASELINES.items()} | {
     **{name: f"{BASELINES[method].title}, weight tuned on the truth" for name, method in TUNED.items()},
     SUPERVISED: "supervised network",
 }
-"""Of what is not a sampler, by name."""
+"""Titles of methods that are not samplers, by name."""
 SAMPLERS: dict[str, Method | Rival] = {**METHODS, **RIVALS}
 """Everything that needs a prior, by name."""
 COMPARED = (*DEFAULT_BASELINES, *(f"{name}-tuned" for name in DEFAULT_BASELINES if BASELINES[name].tunable))
@@ -46,7 +46,7 @@ BASELINE_WORK = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared; the same for all scans."""
+    """Settings of a comparison, the same for all scans. Errors: InputError for unknown names."""
 
     methods: Sequence[str] = ("adaptive-draw",)
     baselines: Sequence[str] = COMPARED
@@ -55,10 +55,10 @@ class Plan:
     mask_seeds: Sequence[int] = (0, 1, 2)
     samples: int = 8
     steps: Mapping[str, int] = field(default_factory=dict)
-    """Levels of a method, where not its own."""
+    """Method -> number of noise levels, if not the default."""
     precision: str = "float32"
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
     batch_size: int = 8
     device: str = "auto"
 
@@ -75,13 +75,13 @@ class Plan:
 
     @property
     def draws(self) -> list[int]:
-        """The numbers of draws that are scored: powers of two, and all of them."""
+        """Numbers of draws whose mean is scored: powers of two, and all draws."""
         return sorted({2**power for power in range(self.samples.bit_length())} | {self.samples})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one slice under one mask. What a baseline does not have is None."""
+    """One method on one slice with one mask. Values that a baseline does not have are None."""
 
     scan: str
     file: str
@@ -110,7 +110,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: its rows, or what went wrong; neither where another process has it."""
+    """Result of a cell: its rows, or an error message; neither if another process has done it."""
 
     cell: Cell
     rows: Sequence[dict[str, Any]] = ()
@@ -167,18 +167,18 @@ class Comparison:
         ]
 
     def missing(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Those of which the ledger lacks a row."""
+        """The cells that have a row missing in the ledger."""
         done = self._done()
         return [cell for cell in cells if not {identity(row) for row in self._wanted(cell)} <= done]
 
     def work(self, cell: Cell) -> int:
-        """Network evaluations of a cell, or what stands for them."""
+        """Network evaluations of a cell; for baselines, an equivalent number."""
         if cell.steps is None:
             return BASELINE_WORK
         return self.plan.samples * cell.steps * SAMPLERS[cell.method].calls
 
     def run(self, file: Reader, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
-        """The outcome of each cell of a file, in order; a cell that fails stops no other."""
+        """Yield the outcome of each cell of a file, in order; a cell that fails does not stop the others."""
         subjects = Subjects(file, self.maps)
         for cell in cells:
             with self.ledger.claim(*identity(asdict(cell))) as mine:

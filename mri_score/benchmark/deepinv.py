@@ -1,4 +1,4 @@
-"""deepinv's diffusion solvers as rivals: their algorithm and defaults, our prior, operator, noise level and scale.
+"""deepinv's diffusion solvers, for comparison: their algorithms and defaults with our prior, operator, noise and scale.
 
 deepinv is no dependency: it is imported when one of these methods is asked for.
 Reference: Tachella et al., DeepInverse: a Python package for solving imaging inverse problems, JOSS 2025.

@@ -1,4 +1,4 @@
-"""Rows of a comparison in one file that any number of processes append to."""
+"""The rows of a comparison, in one file to which several processes can append."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found at one acceleration of one mask law: a line for each method."""
+"""Results of a comparison at one acceleration and mask law, with a line for each method."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mri_score.benchmark.statistics import Estimate, Row, Unit
 
 QUALITY = "mvue_foreground_psnr"
-"""What the plot shows."""
+"""The quantity in the plot."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Line:
         return self.title if self.draws == 1 else f"{self.title}, mean of {self.draws}"
 
     def values(self, quantity: str, scan: str) -> list[float]:
-        """Of all cells of one scan."""
+        """Mean over all cells of one scan."""
         return [row[quantity] for key, rows in self.cells.items() if key[0] == scan for row in rows]
 
 
@@ -45,7 +45,7 @@ class Section:
     unit: Unit
     lines: Sequence[Line]
     reference: str | None
-    """The title of what gains are over."""
+    """Title of the reference of the gains."""
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""How far a mean over cells can be trusted: bootstrap intervals, and over what they may run."""
+"""Bootstrap intervals of means over cells, and the choice of the resampled unit."""
 
 from __future__ import annotations
 

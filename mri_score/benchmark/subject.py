@@ -1,4 +1,4 @@
-"""One undersampled slice as methods get it, and the truth that scores them and that they never see."""
+"""One undersampled slice, the input of all methods, and its ground truth, which is used for scores only."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Subject:
 
     @property
     def problem(self) -> tuple[Tensor, Tensor, Tensor, float]:
-        """k-space, maps, mask and noise_std: what a classical method takes, in scaled units."""
+        """k-space, maps, mask and noise_std, the arguments of a classical method, in scaled units."""
         scan = self.acquisition
         assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
         assert scan.noise_std is not None
@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def scale(self) -> Tensor:
-        """What a value of 1 in scaled units is in the file's."""
+        """The value in the file's units that is 1 in scaled units."""
         assert self.acquisition.scale is not None
         return self.acquisition.scale[0]
 
@@ -68,11 +68,11 @@ class Subject:
 
     @property
     def key(self) -> tuple[int, str, int]:
-        """What the random numbers of a classical method depend on: seed 0, the file's name and the slice."""
+        """Key of the random numbers of a classical method: seed 0, file name and slice."""
         return 0, self.scan.file.name, self.number
 
     def tuned_weight(self, method: Callable[..., Tensor]) -> float:
-        """The one that no user can know: the best PSNR against the truth, between tried weights too."""
+        """The weight with the best PSNR against the ground truth, interpolated between tried weights."""
         truth = self.truth / self.scale / self.weight
         inside = foreground(self.rss[None])[0]
         tuned = tune_weight(method, *self.problem, truth=truth, foreground=inside)
@@ -103,7 +103,7 @@ class Subject:
         return self.problem[1]
 
     def _written(self, image: Tensor) -> Tensor:
-        """(1, h, w): cropped to the size that is written."""
+        """(1, h, w): the image, cropped to the size that is written."""
         return resize_image(image, self.scan.file.crop)[None]
 
 
@@ -117,10 +117,10 @@ class Subjects:
         self._subjects: dict[tuple[int, Undersampling], Subject] = {}
 
     def find(self, number: int, sampling: Undersampling) -> Subject:
-        """Slice `number` as `sampling` leaves it. Errors: InputError for a scan that has no truth."""
+        """Slice `number`, undersampled by `sampling`. Errors: InputError for a scan that was acquired undersampled."""
         if (number, sampling) not in self._subjects:
             if self.file.mask is not None:
-                raise InputError(f"{self.file.path} was acquired undersampled: it has no truth to compare with")
+                raise InputError(f"{self.file.path} was acquired undersampled: it has no ground truth to compare with")
             if sampling not in self._scans:
                 self._scans[sampling] = Scan(self.file, sampling, cache=self.maps)
             scan = self._scans[sampling]

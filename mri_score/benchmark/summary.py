@@ -1,4 +1,4 @@
-"""What a comparison found: means with intervals, gains over a reference, as text, Markdown and CSV."""
+"""Summary of a comparison: means with intervals and gains over a reference, as text, Markdown and CSV."""
 
 from __future__ import annotations
 

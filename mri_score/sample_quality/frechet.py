@@ -64,12 +64,12 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 @dataclass(frozen=True)
 class Distance:
-    """A Fréchet distance, and what small sets do to it."""
+    """A Fréchet distance, its extrapolation to large sets and the standard error of that."""
 
     value: float
-    """Of the sets as they are: biased upwards by about 1 / n, so that only distances of equal n compare."""
+    """Distance of the two sets. Its bias is positive, about 1 / n: compare only distances of equal n."""
     extrapolated: float
-    """With that bias taken off both sides; below 0 only by chance."""
+    """Distance with that bias removed for both sets; negative only by chance."""
     std_error: float
     """Standard error of the extrapolated distance."""
     samples: int
@@ -78,13 +78,14 @@ class Distance:
 
     @property
     def caution(self) -> str | None:
-        """What to know where a set is no larger than its features are many."""
+        """A warning if a set has no more images than features; else None."""
         if min(self.samples, self.reference) > self.features:
             return None
         return (
-            f"{self.samples} samples and {self.reference} images are few for {self.features} features: with no more of"
-            " them than features a covariance is singular, the distance far too large and its extrapolation rough;"
-            f" compare it only with others of the same numbers, or take more than {self.features} of both"
+            f"{self.samples} samples and {self.reference} images are few for {self.features} features: the covariance"
+            " is"
+            " singular, the distance far too large and its extrapolation rough; compare it only with distances of the"
+            f" same numbers, or use more than {self.features} of both"
         )
 
 
@@ -118,12 +119,12 @@ def _without(features: Tensor, part: Tensor) -> Tensor:
 
 
 def best(distances: Mapping[str, Distance]) -> str:
-    """The name of the least distance."""
+    """The name with the smallest distance."""
     return min(distances, key=lambda name: distances[name].value)
 
 
 def write_table(path: Path, distances: Mapping[str, Distance]) -> None:
-    """A CSV with a row a prior, checkpoint or file of samples."""
+    """Write a CSV file with one row for each prior, checkpoint or file of samples."""
     rows = [{"name": name, **asdict(distance)} for name, distance in distances.items()]
     lines = [",".join(f"{one:.8g}" if isinstance(one, float) else str(one) for one in row.values()) for row in rows]
     write_text(path, "\n".join([",".join(rows[0]), *lines]) + "\n")

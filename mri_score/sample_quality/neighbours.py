@@ -94,12 +94,13 @@ class Memorisation:
 
     @property
     def ratios(self) -> Tensor:
-        """Of each sample's nearest distance to that median: near 1 or above it speaks against memorisation. (N,)"""
+        """(N,): smallest distance of each sample divided by `unit`; near 1 or above is evidence against memorisation.
+        """
         return self.distances[:, 0] / self.unit
 
     @property
     def suspicious(self) -> int:
-        """Samples nearer to a training image than every held-out image is."""
+        """Number of samples that are nearer to a training image than every held-out image."""
         return int((self.distances[:, 0] < self.held_out.min()).sum())
 
 
@@ -123,7 +124,7 @@ def compare(
 
 
 def write_table(path: Path, found: Memorisation, names: Callable[[int], str]) -> None:
-    """A CSV with a row a sample: distances, their ratio to the held-out ones, and the nearest image by its name."""
+    """Write a CSV file with one row per sample: distance, ratio to held-out images, name of the nearest image."""
     lines = ["sample,distance,ratio,nearest"]
     rows = zip(found.distances[:, 0].tolist(), found.ratios.tolist(), found.numbers[:, 0].tolist(), strict=True)
     lines += [f"{sample},{distance:.6g},{ratio:.6g},{names(n)}" for sample, (distance, ratio, n) in enumerate(rows)]
@@ -131,7 +132,7 @@ def write_table(path: Path, found: Memorisation, names: Callable[[int], str]) ->
 
 
 def write_figure(path: Path, samples: Tensor, found: Memorisation, image: Callable[[int], Tensor]) -> None:
-    """A row for each of the samples that come nearest: the sample, then its neighbours with their distances."""
+    """Write a picture with a row for each of the nearest samples: the sample, then its neighbours with distances."""
     chosen = found.ratios.argsort()[:SHOWN].tolist()
     columns = 1 + found.distances.shape[1]
     height, width = samples.shape[-2:]

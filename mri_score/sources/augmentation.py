@@ -16,9 +16,9 @@ from mri_score.data.scale import percentile
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 
 SCALES = (0.6, 1.25)
-"""The range of training scales: the percentile of an undersampled scan is known only so well."""
+"""Range of random scales in training, because the percentile of an undersampled scan is uncertain."""
 PHASE, RAMP = 3.0, 6.0
-"""Of a training image at most, in radians: standard deviation of the smooth phase, ramp over the field of view."""
+"""Largest standard deviation of the smooth phase, and largest phase ramp over the field of view (radians)."""
 
 
 def between(low: float, high: float, random: Generator) -> float:
@@ -54,7 +54,7 @@ def tone(image: Tensor, random: Generator, strength: float = 3.0, share: float =
     """Another contrast: m -> (1 + a) m / (1 + a m), a in [-0.4, strength], for a `share` of the magnitude images.
 
     Keeps 0 and 1; what is far brighter than 1 grows fourfold at most. For a > 0 tissue comes up against fat and
-    vessels, as in proton-density and gradient-echo images, which few training sets hold.
+    vessels, as in proton-density and gradient-echo images, which are rare in training sets.
     """
     if float(torch.rand((), generator=random)) >= share:
         return image
@@ -80,7 +80,7 @@ def smooth_field(shape: tuple[int, int], random: Generator, order: int = 4, deca
 
 
 def global_phase(image: Tensor, random: Generator) -> Tensor:
-    """Complex images only: times e^(i phase), uniform over the circle."""
+    """Multiply a complex image by e^(i phase), uniform over the circle."""
     return image * cmath.exp(1j * between(-math.pi, math.pi, random))
 
 
@@ -105,7 +105,7 @@ def smooth_phase(
 
 
 def susceptibility(image: Tensor, random: Generator, share: float = 0.5) -> Tensor:
-    """Complex images: what air beside tissue does to gradient echoes, in a `share` of the images.
+    """Susceptibility effects of air beside tissue in gradient echoes, for a `share` of the complex images.
 
     One to three spheres of air near the slice, each giving a phase of A h^3 `dipole`, h its distance from the slice in
     parts of the field of view and A its strength in radians, up to several turns. B0 mostly crosses the slice, as in
@@ -138,7 +138,7 @@ def dipole(y: Tensor, x: Tensor, z: float, b: Tensor) -> Tensor:
 
 
 def fat_shift(image: Tensor, random: Generator, share: float = 0.3) -> Tensor:
-    """Complex images: a rim of the object is off by a constant phase, as the fat of the scalp is, in a `share`."""
+    """Add a constant phase to the rim of the object, like that of scalp fat, for a `share` of the complex images."""
     if float(torch.rand((), generator=random)) >= share:
         return image
     rows, cols = image.shape[-2:]
@@ -182,5 +182,5 @@ def crop(image: Tensor, random: Generator, size: tuple[int, int]) -> Tensor:
 
 
 def rescale(image: Tensor, random: Generator, low: float = SCALES[0], high: float = SCALES[1]) -> Tensor:
-    """A log-uniform factor."""
+    """Multiply by a log-uniform random factor."""
     return image * log_between(low, high, random)
