@@ -404,7 +404,7 @@ def bad(tmp_path, scans):
         ("coil", "coil 2"),
         ("calibration", "calibration"),
         ("link", "link"),
-        ("bomb", "claims"),
+        ("bomb", "declares"),
     ],
 )
 @pytest.mark.parametrize("command", ["reconstruct", "info", "maps"])

@@ -373,7 +373,7 @@ def test_a_forged_size_is_refused(path):
         assert now in data
         data = data.replace(now, struct.pack(f"<{len(forged)}Q", *forged))
     path.write_bytes(data)
-    refused(path, "claims 25191006208 bytes|truncated or damaged")  # HDF5 2.0 sees it before we do
+    refused(path, "declares 25191006208 bytes|truncated or damaged")  # HDF5 2.0 sees it before we do
 
 
 def test_slices_and_chunks_have_a_largest_size(path, monkeypatch):

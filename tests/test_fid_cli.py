@@ -107,7 +107,7 @@ def test_samples_are_read_by_either_name_and_others_refused(place, tmp_path):
     assert torch.equal(read_samples(tmp_path / "image.h5"), samples)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["kspace"] = samples.numpy()
-    with pytest.raises(InputError, match=r"holds \['kspace'\]; it needs `samples`"):
+    with pytest.raises(InputError, match=r"has \['kspace'\]; it needs `samples`"):
         read_samples(tmp_path / "other.h5")
 
 
