@@ -131,6 +131,17 @@ def test_a_slice_is_combined_with_white_noise_of_the_measured_level(scan, path):
     assert found.noise_std == pytest.approx(3e-4 * noise_std_of_snr(SNR), rel=0.1) and found.level_ratio == 1
 
 
+def test_std_and_level_are_in_the_units_of_the_file(path):
+    """A prior that changes nothing has the Jacobian 1: its posterior is as uncertain as the image is noisy."""
+    view = Scan(FastMRI(path))
+    found = denoise_slice(view, 0, Idle(), probes=2)
+    assert torch.allclose(found.std, torch.full_like(found.std, found.noise_std), rtol=1e-4)
+    assert torch.allclose(found.image, found.noisy)
+    coarse = denoise_slice(view, 0, build_prior(NETWORK, sigma_min=0.5, sigma_max=2.0), probes=1)
+    scale = float(view.acquisition(0).scale)
+    assert coarse.level_ratio > 1 and coarse.level_ratio * coarse.noise_std == pytest.approx(0.5 * scale, rel=1e-4)
+
+
 def test_columns_of_padding_do_not_darken_the_noise(scan, tmp_path):
     kspace = 0.01 * noise_like(torch.empty(1, 1, 60, 80, dtype=torch.complex64), generators(0))
     kspace[..., :15] = 0
