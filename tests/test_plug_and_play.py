@@ -14,6 +14,7 @@ from scipy.sparse.linalg import cg
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.methods import METHODS
 from mri_score.models.analytic import GaussianPrior
 from mri_score.noise.schedules import Geometric, Karras
 from mri_score.numerics.channels import per_item
@@ -319,3 +320,8 @@ def test_items_have_their_own_scan_noise_and_level(name):
         model = POSTERIORS[name](of.prior, of.operator, kspace[i : i + 1], float(stds[i]))
         for face, value in faces(model, x[i : i + 1], float(sigmas[i]), [i]).items():
             assert_close(value, together[face][i : i + 1], 1e-6)
+
+
+def test_dds_renews_the_published_share_of_the_noise():
+    """eta = 0.85 of Chung et al., ICLR 2024, is a share of the standard deviation; `zeta` is one of the variance."""
+    assert METHODS["dds"].options["zeta"] ** 0.5 == pytest.approx(0.85)

@@ -126,6 +126,12 @@ def test_seeds_decide(scan):
     assert difference(other, one) > 0.01 and difference(one[0], one[1]) > 0.01
 
 
+def test_equal_slices_have_draws_of_their_own(scan):
+    twice = scan.kspace[1].expand(2, -1, -1, -1)
+    samples = reconstruct(twice, scan.maps[1], **QUICK).samples
+    assert difference(samples[:, 0], samples[:, 1]) > 0.01
+
+
 def test_mean_and_spread_are_those_of_the_draws(scan):
     found = reconstruct(scan.kspace[1], scan.maps[1], prior=White(), steps=2, samples=3)
     draws = found.samples.numpy()
