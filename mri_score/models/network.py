@@ -86,7 +86,7 @@ class NetworkPrior(ScoreModel):
         return c_skip * x + output
 
     def score(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None = None) -> Tensor:
-        """(denoised - x) / sigma^2, with the digits that the sum with x would cost at small sigma; extra as `denoise`."""
+        """(denoised - x) / sigma^2, with the digits that adding x would cost at small sigma; extra as `denoise`."""
         c_skip, output = self._parts(x, sigma, extra)
         return ((c_skip - 1) * x + output) / per_item(sigma, x) ** 2
 

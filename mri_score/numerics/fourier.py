@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def resize_kspace(y: Tensor, shape: Sequence[int]) -> Tensor:
     return _resize(y, shape, lambda large, small: large // 2 - small // 2)
 
 
-def _resize(x: Tensor, shape: Sequence[int], offset) -> Tensor:
+def _resize(x: Tensor, shape: Sequence[int], offset: Callable[[int, int], int]) -> Tensor:
     padding: list[int] = []
     for axis, size in zip(range(-len(shape), 0), shape, strict=True):
         now = x.shape[axis]

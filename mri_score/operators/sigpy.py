@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import sigpy.mri.linop
@@ -76,7 +77,7 @@ class _Apply(torch.autograd.Function):
     """Linops on a batch; the gradient of a linear map is its adjoint, and so is the gradient's."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, linops: tuple[Linop, ...]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, linops: tuple[Linop, ...]) -> Tensor:
         ctx.linops = linops
         items = x.detach().resolve_conj().cpu().numpy()
         linops = linops * len(items) if len(linops) == 1 else linops
@@ -84,7 +85,7 @@ class _Apply(torch.autograd.Function):
         return torch.from_numpy(result).to(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _Apply.apply(gradient, tuple(linop.H for linop in ctx.linops)), None
 
 

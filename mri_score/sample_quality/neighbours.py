@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ def write_figure(path: Path, samples: Tensor, found: Memorisation, image: Callab
         figure.savefig(part, format="png", facecolor=GROUND)
 
 
-def _show(axes, image: Tensor, title: str, colour: str) -> None:
+def _show(axes: Any, image: Tensor, title: str, colour: str) -> None:
     grey = image.abs().double().numpy()
     axes.imshow(grey, cmap="gray", vmin=0, vmax=float(np.percentile(grey, 99.5)) or 1.0)
     axes.set_title(title, color=colour, fontsize=7)

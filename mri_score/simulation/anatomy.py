@@ -27,7 +27,15 @@ class Field:
     __call__(p): points (3, N) in mm -> (count, N); with `gradient`, one function and its gradient: (4, N).
     """
 
-    def __init__(self, seed: int, name: str, wavelength: float, width: float = 0.25, count: int = 1, gradient=False):
+    def __init__(
+        self,
+        seed: int,
+        name: str,
+        wavelength: float,
+        width: float = 0.25,
+        count: int = 1,
+        gradient: bool = False,
+    ) -> None:
         self.period, self.wavenumber = POINTS * wavelength / 10, 2 * math.pi / wavelength
         white = noise_like(torch.empty(count, *[POINTS] * 3), generators(seed, name, draws=count))
         line = 2 * math.pi * torch.fft.fftfreq(POINTS, self.period / POINTS)
