@@ -301,14 +301,14 @@ FAULTS = (
         "return [count // 2]",
         "return [0]",
         "first slice for the middle one",
-        ("compare", "cli:metrics_csv", "transforms", "fid_cli"),
+        ("shards:slices",),
     ),
     Fault(
         OPTIONS,
         "all(0 <= number < count for",
         "all(0 <= number <= count for",
         "off by one in slices",
-        ("cli:bad_options",),
+        ("shards:slices",),
     ),
     Fault(
         RUN,

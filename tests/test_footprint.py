@@ -146,6 +146,7 @@ print(before, work, 1024 * int(peak.split()[1]))
 """
 
 
+@pytest.mark.slow
 @measured
 @pytest.mark.parametrize("what", ["walks", "training"])
 def test_the_peak_of_a_fresh_process_is_foretold_within_a_fifth(tmp_path, what):

@@ -28,6 +28,7 @@ def torchrun(count: int, *arguments, restarts: int = 0) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_gradients_of_two_processes_are_those_of_one_with_the_joint_batch(tmp_path):
     torchrun(2, "gradients", tmp_path)
     subprocess.run([sys.executable, WORKER, "gradients", tmp_path], check=True, timeout=300)
@@ -43,6 +44,7 @@ def test_the_gradients_of_two_processes_are_those_of_one_with_the_joint_batch(tm
             assert float((first[loss][name] - gradient).norm()) < 1e-4 * size, (loss, name)
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_dies_restarts_from_its_checkpoint_and_ends_as_if_nothing_had_been(tmp_path):
     torchrun(2, "straight", tmp_path / "straight")
     torchrun(2, "dying", tmp_path / "dying", restarts=1)

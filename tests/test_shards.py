@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mri_score.cli.options import take_shard
+from mri_score.cli.options import read_slices, take_shard
 from mri_score.errors import InputError
 from mri_score.simulation.simulate import simulate
 
@@ -91,3 +91,19 @@ def test_maps_are_made_once(tmp_path):
         outputs.append(run.communicate(timeout=300)[0])
         assert run.returncode == 0, outputs[-1]
     assert [output.count("finished before") for output in outputs] == [0, 1, 2, 0, 0]
+
+
+def test_slices_are_numbers_ranges_and_the_middle_of_the_volume():
+    cases = {
+        None: [0, 1, 2, 3, 4],
+        ":": [0, 1, 2, 3, 4],
+        "middle": [2],
+        "4": [4],
+        "1:3": [1, 2],
+        "3:": [3, 4],
+        "0,4": [0, 4],
+    }
+    assert {text: read_slices(text, 5) for text in cases} == cases
+    for text in ("5", "-1", "2:2", "0,5", "two"):
+        with pytest.raises(InputError, match="--slices"):
+            read_slices(text, 5)
