@@ -18,7 +18,7 @@ from mri_score.models.base import ScoreModel, on_device
 from mri_score.models.counted import CountedPrior
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.parameters import read_parameters
-from mri_score.numerics.noise import generators, noise_like
+from mri_score.numerics.noise import Random, generators, noise_like
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
 from mri_score.priors.store import find_prior, join_experts, load_prior, read_record
@@ -221,7 +221,7 @@ def _images(
     walk: Sampler,
     prior: ScoreModel,
     start: Tensor,
-    random: Sequence[Generator],
+    random: Sequence[Random],
     settings: GenerationOptions,
     progress: Progress | None,
     make: Callable[[ScoreModel, int], ScoreModel] = _bare,

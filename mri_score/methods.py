@@ -25,9 +25,12 @@ class Method:
     """Whether the results are draws of a posterior; else point estimates."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of posterior and sampler that differ from their defaults."""
+    group: int = 1
+    """Size of the groups of antithetic draws, whose noises sum to zero; 1 for independent draws."""
 
 
 METHODS = {
+    "matched-draw": Method("matched-draw", "renoise", "two-parts", 24, 1, group=4),
     # Draws of a posterior, one network call per level.
     "adaptive-draw": Method("adaptive-draw", "renoise", "karras", 50, 1),
     "exact-draw": Method("exact-draw", "renoise", "karras", 30, 1),
@@ -51,7 +54,7 @@ METHODS = {
     "red-diff": Method("unannealed", "red-diff", "vp", 1000, 1, False),
 }
 """Methods of reconstruction."""
-DEFAULT_METHOD = "adaptive-draw"
+DEFAULT_METHOD = "matched-draw"
 
 WALKS = {
     "ancestral": Method(None, "ancestral", "karras", 200, 1),

@@ -17,12 +17,13 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.scan import coil_weight, from_arrays, from_operator
 from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.out_of_distribution import misfit_ratio
+from mri_score.evaluation.uncertainty import pair_share
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
 from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.models.counted import CountedPrior
 from mri_score.models.network import find_precision
 from mri_score.noise.schedules import WALK_SCHEDULES
-from mri_score.numerics.noise import generators
+from mri_score.numerics.noise import Random, antithetic_generators, generators
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.posteriors import POSTERIORS
@@ -68,6 +69,8 @@ class Reconstruction:
     images; NaN for samples without a noise level to judge by. None for methods that do not compute it, and for priors
     without validation errors.
     """
+    group: int = 1
+    """Size of the groups of antithetic draws, whose noises sum to zero; 1 for independent draws."""
 
     @property
     def unlike(self) -> Tensor | None:
@@ -91,8 +94,8 @@ class Reconstruction:
         """Standard deviation of the draws, of each real component: (B, H, W); zero for one draw."""
         if len(self.samples) == 1:
             return torch.zeros_like(self.weight)
-        parts = torch.view_as_real(self.samples)
-        return parts.var(0).mean(-1).sqrt()
+        variance = torch.view_as_real(self.samples).var(0) / pair_share(len(self.samples), self.group)
+        return variance.mean(-1).sqrt()
 
     @property
     def rss(self) -> Tensor:
@@ -341,7 +344,7 @@ class _Run:
         operator = self._operator(items)
         posterior = _make_posterior(options, CountedPrior(self.prior), operator, kspace, noise_std)
         name, numbers = self.scan.name, self.slices
-        random = [generators(options.seed, name, numbers[index], draws=[draw])[0] for index, draw in batch]
+        random = _random(options, name, [(numbers[index], draw) for index, draw in batch])
         like = torch.zeros(len(batch), *self.shape, dtype=kspace.dtype, device=place)
         guess = like if options.warm_start is None else operator.cg_sense(kspace)
         watch = self._watch(options.parts.calls * len(batch))
@@ -378,7 +381,20 @@ class _Run:
         images = self.images[0]
         weight = torch.ones_like(images.real) if self.maps is None else coil_weight(self.scan).expand_as(images)
         ratios = None if bool(self.misfit_ratios.isnan().all()) else self.misfit_ratios
-        return Reconstruction(self.images * scale, weight, self.maps, self.scan, self.work, self.means * scale, ratios)
+        images, means, group = self.images * scale, self.means * scale, self.options.parts.group
+        return Reconstruction(images, weight, self.maps, self.scan, self.work, means, ratios, group)
+
+
+def _random(options: WalkOptions, name: str, walks: Walks) -> list[Random]:
+    """The random numbers of some walks, (number of the slice, draw)."""
+    size = options.parts.group
+    if size == 1:
+        return [generators(options.seed, name, number, draws=[draw])[0] for number, draw in walks]
+    shared = {
+        number: antithetic_generators(options.seed, name, number, range(max(draw for _, draw in walks) + 1), size)
+        for number, _ in walks
+    }
+    return [shared[number][draw] for number, draw in walks]
 
 
 def _image_shape(scan: Acquisition, operator: LinearOperator | None, device: torch.device) -> torch.Size:

@@ -121,7 +121,7 @@ def test_augmentations_can_be_left_out(path):
         not torch.allclose(turned.sample(seeded(k)).image.abs(), bare.sample(seeded(k)).image.abs()) for k in (0, 1)
     )
     assert phase.sample(seeded(0)).image.angle().std() > 0.1
-    with pytest.raises(InputError, match="data.without is 'tune'; known names: coarsen, fat_shift"):
+    with pytest.raises(InputError, match="data.without is 'tune'; known names: coarsen, decimate, echo_filter"):
         ImageStacks([path], without=["tune"])
 
 

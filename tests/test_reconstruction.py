@@ -46,11 +46,11 @@ def difference(found, expected):
 
 def test_the_example_of_the_readme_runs():
     scan = undersample(phantom(size=64, coils=8), acceleration=4)
-    result = reconstruct(scan.kspace, mask=scan.mask, steps=6, samples=2)
+    result = reconstruct(scan.kspace, mask=scan.mask, steps=12, samples=2)
     assert result.samples.shape == (2, 1, 64, 64) and result.rss.shape == result.std.shape == (1, 64, 64)
     truth, found = scan.image.abs(), result.rss
     zero_filled = scan.operator().adjoint(scan.kspace).abs()
-    assert (found - truth).norm() < 0.8 * (zero_filled - truth).norm()
+    assert (found - truth).norm() < 0.7 * (zero_filled - truth).norm()
 
 
 def test_one_slice_comes_with_or_without_its_axis(scan):
@@ -140,7 +140,9 @@ def test_mean_and_spread_are_those_of_the_draws(scan):
     estimate = reconstruct(scan.kspace[1], scan.maps[1], prior=White(), steps=2, samples=3, sampler="proximal")
     assert np.allclose(estimate.image, estimate.samples.mean(0), atol=1e-6)
     spread = np.sqrt((draws.real.var(0, ddof=1) + draws.imag.var(0, ddof=1)) / 2)
-    assert np.allclose(found.std, spread, rtol=1e-4, atol=1e-7)
+    assert np.allclose(found.std, spread / (4 / 3) ** 0.5, rtol=1e-4, atol=1e-7)  # antithetic draws of one group of 4
+    independent = reconstruct(scan.kspace[1], scan.maps[1], prior=White(), steps=2, samples=3, method="adaptive-draw")
+    assert np.allclose(independent.std, torch.view_as_real(independent.samples).var(0).mean(-1).sqrt(), rtol=1e-4)
     single = reconstruct(scan.kspace[1], scan.maps[1], prior=White(), steps=2, samples=1)
     assert not single.std.any()
 

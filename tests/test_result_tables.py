@@ -63,8 +63,8 @@ def test_a_row_a_kept_prior_with_errors_and_gains(tmp_path):
     cells = [*tuned(30.0), *tuned(25.0, mask_seed=1)]
     for psnr, path in zip((31.0, 33.5), paths, strict=True):
         digest = read_record(path)["sha256"][:12]
-        cells += [cell("adaptive-draw", psnr, digest, 2), cell("adaptive-draw", psnr, digest, 2, mask_seed=1)]
-        cells += [cell("adaptive-draw", 0.0, digest, 1)]
+        cells += [cell("matched-draw", psnr, digest, 2), cell("matched-draw", psnr, digest, 2, mask_seed=1)]
+        cells += [cell("matched-draw", 0.0, digest, 1)]
     image = phantom(32, 1, slices=4).image
     first, last = training_budget.rows(run, 2, cells, [Acquisition(name="image", image=image)])
     hours, step, *errors, gain = (part.strip() for part in first.strip("| ").split("|")[1:])
@@ -83,12 +83,12 @@ def test_priors_are_compared_on_the_cells_that_they_ran():
     brain, heads = BUNDLED["brain"], BUNDLED["brain-heads"]
     real = [
         *tuned(30.0), *tuned(20.0, mask_seed=1),
-        cell("adaptive-draw", 32.0, brain, 4), cell("adaptive-draw", 26.0, brain, 4, mask_seed=1),
-        cell("adaptive-draw", 99.0, brain, 8),
+        cell("matched-draw", 32.0, brain, 4), cell("matched-draw", 26.0, brain, 4, mask_seed=1),
+        cell("matched-draw", 99.0, brain, 8),
     ]  # fmt: skip
     simulated = tuned(28.0, scan="made", nominal=8.0)
     rows = {name: [*given, *best_classical(given)] for name, given in (("real", real), ("simulated", simulated))}
-    others = [cell("adaptive-draw", 31.0, heads, 4), cell("adaptive-draw", 99.0, heads, 4, law="random")]
+    others = [cell("matched-draw", 31.0, heads, 4), cell("matched-draw", 99.0, heads, 4, law="random")]
     expected = [
         ("brain", "32.00 dB (+2.00, +0.040, +2.00, +0.020)"), ("brain-heads", "31.00 dB (+1.00, +0.020, +1.00, +0.010)")
     ]  # fmt: skip
@@ -104,13 +104,13 @@ def test_gains_are_means_and_lowest_over_the_better_rival_and_draws_meet_draws()
     """Total variation is 1 dB above L1-wavelet; of Langevin two draws meet two, never one."""
     given = [
         *tuned(30.0), *tuned(20.0, mask_seed=1),
-        cell("adaptive-draw", 31.0, "p", 1), cell("adaptive-draw", 19.5, "p", 1, mask_seed=1),
-        cell("adaptive-draw", 33.0, "p", 2), cell("langevin", 30.0, "p", 2, seconds=8.0), cell("langevin", 1.0, "p", 4),
+        cell("matched-draw", 31.0, "p", 1), cell("matched-draw", 19.5, "p", 1, mask_seed=1),
+        cell("matched-draw", 33.0, "p", 2), cell("langevin", 30.0, "p", 2, seconds=8.0), cell("langevin", 1.0, "p", 4),
     ]  # fmt: skip
     given = [{**row, "true": 3.9} for row in given]
     rows = {"real": [*given, *best_classical(given)]}
     lines = results_page.headline(rows).splitlines()[2:]
-    expected = "| real | variable-density | 3.90 | `adaptive-draw` | 1 | 2 | +0.25, -0.50 | +0.005, -0.010 |"
+    expected = "| real | variable-density | 3.90 | `matched-draw` | 1 | 2 | +0.25, -0.50 | +0.005, -0.010 |"
     assert lines[0].startswith(expected) and "langevin" in lines[1]
     against = [line.split(" | ")[3:6] for line in results_page.gains(rows).splitlines()[2:]]
     assert against == [["1", "l1-wavelet-tuned", "2"], ["1", "tv-tuned", "2"], ["2", "langevin", "1"]]

@@ -71,12 +71,13 @@ def difference(found, expected):
 @pytest.mark.parametrize(
     ("options", "sizes"),
     [
-        ({}, {4, 2}),
+        ({}, {4, 2, 8}),  # below `mean_below` a mean is walked beside each draw
+        ({"method": "adaptive-draw"}, {4, 2}),
         ({"method": "exact-draw"}, {4, 2}),
         ({"method": "langevin", "steps": 3}, {2}),  # its walks know no levels of an item's own
-        ({"batch_size": 1}, {1}),
-        ({"batch_size": 99, "check_lines": 2}, {10}),
-        ({"warm_start": 0.3}, {4, 2}),
+        ({"batch_size": 1}, {1, 2}),
+        ({"batch_size": 99, "check_lines": 2}, {10, 20}),
+        ({"warm_start": 0.3}, {4, 2, 8}),
     ],
 )
 def test_slices_that_share_batches_are_slices_alone(path, options, sizes, monkeypatch):
@@ -109,7 +110,7 @@ def test_each_item_of_a_batch_ends_where_its_noise_says(path, gpu):
     scan = Scan(FastMRI(path), Undersampling(3.0))
     ends = [walk_end(White(), float(scan.acquisition(number).noise_std)) for number in range(SLICES)]
     assert len(set(ends)) == SLICES == len(found.images)
-    assert seen[-1].tolist() == pytest.approx(ends, rel=1e-5) and seen[0].tolist() == [5.0] * SLICES
+    assert seen[-1].tolist() == pytest.approx(2 * ends, rel=1e-5) and seen[0].tolist() == [5.0] * SLICES
 
 
 def test_a_walk_that_breaks_in_a_batch_names_its_slice(path, gpu):
@@ -189,9 +190,9 @@ def test_a_volume_that_cannot_be_written_is_named(tmp_path, gpu, monkeypatch):
 def test_a_dry_run_counts_the_batches_of_a_gpu(path, tmp_path, gpu, monkeypatch):
     dry = ["reconstruct", path, "--accel", "3", "--samples", "2", "--device", "cpu", "--out", tmp_path, "--dry-run"]
     told = mri_score(*dry, "--batch-size", "4", "--steps", "3")
-    assert "3 of 4 walks at most" in told  # 2 and 2 and 1 slices
-    assert "5 of 2 walks" in mri_score(*dry, "--batch-size", "3", "--steps", "3")
-    assert "1 of 10 walks" in mri_score(*dry, "--batch-size", "auto", "--steps", "3")
+    assert "3 of 4 draws at most" in told  # 2 and 2 and 1 slices
+    assert "5 of 2 draws" in mri_score(*dry, "--batch-size", "3", "--steps", "3")
+    assert "1 of 10 draws" in mri_score(*dry, "--batch-size", "auto", "--steps", "3")
 
 
 def test_noise_does_not_depend_on_the_threads_that_draw_it():

@@ -244,7 +244,7 @@ class Comparison:
             part = whole.first(count)
             more: dict[str, Any] = asdict(part.work)
             if count > 1 and METHODS[cell.method].draws:
-                more |= subject.calibration(part.samples[:, 0])
+                more |= subject.calibration(part.samples[:, 0], part.group)
             found.append((part.image[0], count / self.plan.samples, more))
         return found, cost
 

@@ -30,56 +30,85 @@ Calibration = EnsembleCalibration  # the former name
 
 
 
-def calibration(samples: Images, truth: Images, mask: Images | None = None) -> EnsembleCalibration:
+def calibration(samples: Images, truth: Images, mask: Images | None = None, group: int = 1) -> EnsembleCalibration:
     """Spread-skill ratio and coverage at 50, 80 and 95 % of samples (P, S, H, W) against a truth (S, H, W).
 
-    mask: bool (S, H, W), the pixels to use; None means all. Errors: as in `spread_skill`.
+    mask: bool (S, H, W), the pixels to use; None means all. group: as in `pair_share`.
+    Errors: as in `spread_skill`.
     """
-    covered = ensemble_coverage(samples, truth, mask=mask)
-    return EnsembleCalibration(len(as_numpy(samples)), spread_skill(samples, truth, mask), covered)
+    covered = ensemble_coverage(samples, truth, mask=mask, group=group)
+    return EnsembleCalibration(len(as_numpy(samples)), spread_skill(samples, truth, mask, group), covered)
 
 
-def pixel_std(samples: Images) -> NDArray[np.float64]:
+def pair_share(count: int, group: int = 1) -> float:
+    """E |x_i - x_j|^2 / 2 over the variance of one draw, averaged over the pairs of `count` draws.
+
+    1 for independent draws. Draws of a group of G, whose noises add up to zero, have a correlation of -1 / (G - 1)
+    where they are linear in the noise: their sample variance is this many times too large.
+    """
+    if group == 1 or count < 2:
+        return 1.0
+    return 1 + _same_group(count, group) / (count * (count - 1)) / (group - 1)
+
+
+def mean_share(count: int, group: int = 1) -> float:
+    """Variance of the mean of `count` draws over that of one: 1 / count, and 0 for whole groups (see `pair_share`)."""
+    return (count - (_same_group(count, group) / (group - 1) if group > 1 else 0)) / count**2
+
+
+def _same_group(count: int, group: int) -> int:
+    """Ordered pairs of two draws of the same group."""
+    whole, rest = divmod(count, group)
+    return whole * group * (group - 1) + rest * (rest - 1)
+
+
+def pixel_std(samples: Images, group: int = 1) -> NDArray[np.float64]:
     """Standard deviation of posterior samples at each pixel, each real component: sqrt((var Re + var Im) / 2).
 
     It has the unit of the samples, and the same convention as sigma and noise_std. Where the signal is well above it,
     it is close to the standard deviation of the magnitude; sqrt(E|x - mean|^2) is sqrt(2) times as large.
-    Variances are unbiased (P - 1). Shapes: samples (P, ...), complex or real; result (...).
+    Variances are unbiased (P - 1); group: as in `pair_share`. Shapes: samples (P, ...), complex or real; result (...).
     Errors: InputError for fewer than 2 samples or values that are not finite.
     """
-    return np.sqrt(_variance(_components(samples)).mean(-1))
+    return np.sqrt(_variance(_components(samples), group).mean(-1))
 
 
-def spread_skill(samples: Images, truth: Images, mask: Images | None = None) -> float:
+def spread_skill(samples: Images, truth: Images, mask: Images | None = None, group: int = 1) -> float:
     """Spread-skill ratio: sqrt((1 + 1/P) * mean var / mean (mean of samples - truth)^2), over the pixels of `mask`.
 
     If the truth comes from the same distribution as the samples, E(mean - truth)^2 = (1 + 1/P) E var for each real
     component (var unbiased), and the ratio is 1 for every P. Both means are over pixels and real components, before
     the division. If the mean equals the truth exactly, the result is inf.
+    For antithetic samples, in groups as in `pair_share`, `mean_share` replaces 1 / P.
     Shapes: samples (P, ...), truth and mask (...); mask None means all pixels. Errors: InputError as in `pixel_std`, or
     for other shapes.
     Reference: Fortin et al., Why should ensemble spread match the RMSE of the ensemble mean?, J. Hydromet. 2014.
     """
     parts, truth, chosen = _checked(samples, truth, mask)
-    spread = (1 + 1 / len(parts)) * _variance(parts)[chosen].mean()
+    spread = (1 + mean_share(len(parts), group)) * _variance(parts, group)[chosen].mean()
     skill = np.square(parts.mean(0) - truth)[chosen].mean()
     return float(np.sqrt(spread / skill)) if skill else float("inf")
 
 
 def ensemble_coverage(
-    samples: Images, truth: Images, levels: Sequence[float] = LEVELS, mask: Images | None = None
+    samples: Images,
+    truth: Images,
+    levels: Sequence[float] = LEVELS,
+    mask: Images | None = None,
+    group: int = 1,
 ) -> dict[float, float]:
     """Level -> share of the truth's real components inside mean +- t * sqrt(1 + 1/P) * std of P samples.
 
     t is Student's quantile with P - 1 degrees of freedom; each real component has its own variance. For Gaussian
     samples of any covariance this is the exact prediction interval of one more sample, also for small P. For other
     distributions a difference from the level shows a difference in shape as well as in spread. levels: nominal
-    coverages. Shapes and errors as in `spread_skill`.
+    coverages. For antithetic samples, in groups as in `pair_share`, `mean_share` replaces 1 / P.
+    Shapes and errors as in `spread_skill`.
     """
     parts, truth, chosen = _checked(samples, truth, mask)
     count = len(parts)
     error = np.abs(parts.mean(0) - truth)[chosen]
-    std = np.sqrt((1 + 1 / count) * _variance(parts))[chosen]
+    std = np.sqrt((1 + mean_share(count, group)) * _variance(parts, group))[chosen]
     return {level: float(np.mean(error <= t.ppf((1 + level) / 2, count - 1) * std)) for level in levels}
 
 
@@ -111,12 +140,12 @@ def component_errors(
     return np.abs(parts[0] - truth)[chosen], chosen
 
 
-def _variance(parts: NDArray) -> NDArray:
+def _variance(parts: NDArray, group: int = 1) -> NDArray:
     """Unbiased variance over the first axis, without temporary arrays of the full size."""
     if len(parts) < 2:
         raise InputError(f"uncertainty needs at least 2 samples, not {len(parts)}; draw more with --samples")
     mean = parts.mean(0)
-    return sum(np.square(part - mean) for part in parts) / (len(parts) - 1)
+    return sum(np.square(part - mean) for part in parts) / ((len(parts) - 1) * pair_share(len(parts), group))
 
 
 def _checked(samples: Images, truth: Images, mask: Images | None) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import noise_like, uniform
+from mri_score.numerics.noise import Random, noise_like, uniform
 
 
 class GaussianPrior(ScoreModel):
@@ -37,12 +37,12 @@ class GaussianPrior(ScoreModel):
         gain = self.variances / (self.variances + _column(sigma, x) ** 2)
         return self._along_axes(x - self.mean, gain) + self.mean
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         sigma = _column(sigma, x)
         spread = torch.sqrt(self.variances * sigma**2 / (self.variances + sigma**2))
         return self.denoise(x, sigma.reshape(-1)) + self._along_axes(noise_like(x, random), spread)
 
-    def sample(self, random: Sequence[Generator]) -> Tensor:
+    def sample(self, random: Sequence[Random]) -> Tensor:
         """One x0 for each generator."""
         noise = noise_like(self.mean.expand(len(random), *self.mean.shape), random)
         return self._along_axes(noise, self.variances.sqrt()[None]) + self.mean
@@ -82,7 +82,7 @@ class MixturePrior(ScoreModel):
         shares = self.responsibilities(x, sigma).to(x.dtype)
         return torch.einsum("bk,bkn->bn", shares, self._component_means(x, sigma)).reshape(x.shape)
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         u = uniform(random).to(x.real.dtype)[:, None]
         chosen = (self.responsibilities(x, sigma).cumsum(1) < u).sum(1).clamp_max(len(self.stds) - 1)
         mean = self._component_means(x, sigma)[torch.arange(len(x)), chosen].reshape(x.shape)

@@ -10,10 +10,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
+from mri_score.numerics.noise import Random
 
 Module = TypeVar("Module", bound=nn.Module)
 Model = TypeVar("Model", bound="ScoreModel")
@@ -83,7 +84,7 @@ class ScoreModel(nn.Module):
         """E[x0 | x], the denoised image: (B, *shape)."""
         return x + per_item(sigma, x) ** 2 * self.score(x, sigma)
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         """One draw of x0 given x (B, *shape), or the method's approximation of it.
 
         random: one generator an item.
@@ -98,7 +99,7 @@ class ScoreModel(nn.Module):
         """Called as a walk ends: what the model has gathered since `begin_walk`. It keeps none of it."""
         return Gathered()
 
-    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         """The iterate x (B, *shape) made to satisfy the model's constraints at sigma; x itself for most models.
 
         random: one generator an item.

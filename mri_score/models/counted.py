@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.models.base import Gathered, ScoreModel, Work
+from mri_score.numerics.noise import Random
 
 
 class CountedPrior(ScoreModel):
@@ -35,11 +36,11 @@ class CountedPrior(ScoreModel):
             denoised.register_hook(self._product)
         return denoised
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         self.calls += len(x)
         return self.prior.draw(x, sigma, random)
 
-    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         return self.prior.project(x, sigma, random)
 
     def _product(self, gradient: Tensor) -> None:

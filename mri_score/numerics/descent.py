@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.numerics.runge_kutta import State, heun_step
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -21,7 +21,7 @@ def lower_noise(
     sigma: Tensor | float,
     sigma_next: Tensor | float,
     fresh: Tensor | float = 0.0,
-    random: Sequence[Generator] = (),
+    random: Sequence[Random] = (),
 ) -> Tensor:
     """From x at sigma to sigma_next about the clean estimate z, with a share `fresh` of the new noise's variance drawn:
 
@@ -71,7 +71,7 @@ def probability_flow(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], heu
     return x
 
 
-def reverse_diffusion(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], random: Sequence[Generator]) -> Tensor:
+def reverse_diffusion(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], random: Sequence[Random]) -> Tensor:
     """Down the levels by x' ~ p(x' | x, x0 = D(x, sigma)), the reverse of adding noise: one draw of x0 at its end.
 
     Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, eq. 7.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.numerics.channels import inner, per_item
-from mri_score.numerics.noise import signs_like
+from mri_score.numerics.noise import Random, signs_like
 
 Map = Callable[[Tensor], Tensor]
 
 
-def divergence(f: Map, x: Tensor, at_x: Tensor, step: Tensor, random: Sequence[Generator], probes: int = 1) -> Tensor:
+def divergence(f: Map, x: Tensor, at_x: Tensor, step: Tensor, random: Sequence[Random], probes: int = 1) -> Tensor:
     """sum_i d f_i / d x_i of each item by finite differences: the mean over probes b of b . (f(x + h b) - f(x)) / h.
 
     b is +-1 in each real component, h = `step` (B,) wants to be small against the noise in x; at_x = f(x).
@@ -28,7 +28,7 @@ def divergence(f: Map, x: Tensor, at_x: Tensor, step: Tensor, random: Sequence[G
     return total / (probes * step)
 
 
-def exact_divergence(f: Map, x: Tensor, random: Sequence[Generator], probes: int = 1) -> tuple[Tensor, Tensor]:
+def exact_divergence(f: Map, x: Tensor, random: Sequence[Random], probes: int = 1) -> tuple[Tensor, Tensor]:
     """f(x), and its divergence as the mean over probes b of b . J^T b, differentiable in what f holds.
 
     For smooth f only is a gradient of it the gradient of its mean: where the slope of f jumps, no derivative at x
@@ -49,7 +49,7 @@ def exact_divergence(f: Map, x: Tensor, random: Sequence[Generator], probes: int
 
 
 def value_and_divergence(
-    f: Map, x: Tensor, step: Tensor | None, random: Sequence[Generator], probes: int = 1
+    f: Map, x: Tensor, step: Tensor | None, random: Sequence[Random], probes: int = 1
 ) -> tuple[Tensor, Tensor]:
     """f(x) and its divergence: by finite differences of `step` (B,), exact without one."""
     if step is None:

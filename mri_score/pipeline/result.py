@@ -38,6 +38,8 @@ class Volume:
     """For each slice the reconstructed image, (h, w) complex."""
     samples: list[Tensor] = field(default_factory=list)
     """For each slice its draws, (P, h, w) complex."""
+    group: int = 1
+    """Size of the groups of antithetic draws, see `pair_share`."""
     stds: list[Tensor] = field(default_factory=list)
     """For each slice the standard deviation of the draws, (h, w), each real component."""
     noise: list[float] = field(default_factory=list)
@@ -159,4 +161,4 @@ class Volume:
         """Calibration of the draws inside the foreground; None without ground truth, or with a single draw."""
         if not self.projected or len(self.samples[0]) < 2:
             return None
-        return calibration(torch.stack(self.samples, 1), torch.stack(self.projected), self.foreground)
+        return calibration(torch.stack(self.samples, 1), torch.stack(self.projected), self.foreground, self.group)

@@ -168,6 +168,7 @@ def _add(
     started = time.perf_counter()
     found = _sample([one.acquisition for one in group], group, prior, options, progress)
     volume.seconds[options.estimate] += time.perf_counter() - started
+    volume.group = found.group
     for place, (one, image, std) in enumerate(zip(group, found.image, found.std, strict=True)):
         assert one.acquisition.scale is not None
         scale = float(one.acquisition.scale)

@@ -9,6 +9,7 @@ from mri_score.posteriors.dds import DDS
 from mri_score.posteriors.diffpir import DiffPIR
 from mri_score.posteriors.dps import DPS
 from mri_score.posteriors.exact_draw import ExactDraw, Proximal
+from mri_score.posteriors.matched_draw import MatchedDraw
 from mri_score.posteriors.mmps import MMPS, MMPSDraw
 from mri_score.posteriors.norm_matched import NormMatched
 from mri_score.posteriors.pigdm import PiGDM
@@ -27,6 +28,7 @@ POSTERIORS = {
     "diffpir": DiffPIR,
     "dps": DPS,
     "exact-draw": ExactDraw,
+    "matched-draw": MatchedDraw,
     "mmps": MMPS,
     "mmps-draw": MMPSDraw,
     "norm-matched": NormMatched,

@@ -28,6 +28,9 @@ class AdaptiveDraw(ExactDraw):
     score of the scan.
     """
 
+    spread: float = 1.0
+    """Times the estimated r^2."""
+
     def __init__(self, prior: ScoreModel, operator: LinearOperator, kspace: Tensor, noise_std: Tensor | float) -> None:
         super().__init__(prior, operator, kspace, noise_std)
         probe = noise_like(self.backprojection, [generators(0, "trace")[0] for _ in kspace])
@@ -36,7 +39,12 @@ class AdaptiveDraw(ExactDraw):
 
     def variance(self, v: Tensor, sigma: Tensor | float) -> Tensor:
         bound = super().variance(v, sigma)
+        error = self.spread * per_item(self.misfit(v, sigma), v)
+        return torch.minimum(torch.maximum(error, LEAST * bound), bound)
+
+    def misfit(self, v: Tensor, sigma: Tensor | float) -> Tensor:
+        """Mean square error of each real component of v as the samples show it, (B,); kept in `errors`."""
         noise = self.count * self.noise_std**2
         error = (squared_norm(self.kspace - self.operator(v)) - noise) / self.trace
         self.errors = [*self.errors, LevelError(sigma, error, noise / self.trace)]
-        return torch.minimum(torch.maximum(per_item(error, v), LEAST * bound), bound)
+        return error

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.models.base import Gathered, LevelError, ScoreModel, Work
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.operators.base import LinearOperator
 
 
@@ -52,7 +52,7 @@ class Posterior(ScoreModel):
         self.mean, self.errors = None, ()
         return found
 
-    def noise(self, x: Tensor, random: Sequence[Generator]) -> Tensor:
+    def noise(self, x: Tensor, random: Sequence[Random]) -> Tensor:
         """A^H (noise_std n), n on every sample of each item of x: what perturb-and-solve adds to A^H y.
 
         x: (B, *image). random: one generator an item. Returns (B, *image).

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.posteriors.base import Posterior
 
 AVERAGED_BELOW = 0.03
@@ -34,7 +34,7 @@ class Proximal(Posterior):
         v, _, weight = self._split(x, sigma)
         return self.operator.solve(self.backprojection + weight * v, weight.reshape(-1), start=v)
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         return self.denoise(x, sigma)
 
     def variance(self, v: Tensor, sigma: Tensor | float) -> Tensor:
@@ -69,7 +69,7 @@ class ExactDraw(Proximal):
         super().begin_walk()
         self._levels = 0
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         v, r, weight = self._split(x, sigma)
         noise = self.noise(x, random)
         spread = r * noise_like(x, random)

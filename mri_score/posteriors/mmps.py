@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import inner, per_item
 from mri_score.numerics.jacobian import Product, linearise, square_root
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
 
@@ -106,7 +106,7 @@ class MMPSDraw(MMPS):
             raise InputError(f"MMPSDraw needs at least 1 Lanczos step, not {lanczos}; 3 is the default")
         self.lanczos = lanczos
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         clean, covariance = self._moments(x, sigma)
         noise = self.noise(x, random)
         guess = clean + square_root(covariance, noise_like(x, random), self.lanczos)

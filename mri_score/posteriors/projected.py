@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.fourier import fft, ifft
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.posteriors.base import Posterior
@@ -49,7 +49,7 @@ class Projected(Posterior):
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return self.prior.denoise(x, sigma)
 
-    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         samples = at_level(self.kspace, self.noise_std, sigma, random) if self.noisy else self.kspace
         return x + self.strength(float(sigma)) * self.operator.adjoint(samples - self.operator(x))
 
@@ -100,7 +100,7 @@ class CoilProjected(Posterior):
         denoised = self.prior.denoise(folded, sigma.repeat_interleave(len(folded) // len(x))).reshape(x.shape)
         return torch.view_as_complex(denoised.movedim(2, -1).contiguous()) if self.parts else denoised
 
-    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         samples = self.gain * self.kspace
         if self.noisy:
             samples = at_level(samples, self.gain * self.noise_std, sigma, random)
@@ -114,7 +114,7 @@ class CoilProjected(Posterior):
         return (self.maps.conj() * x).sum(1) / self.gain
 
 
-def at_level(kspace: Tensor, noise_std: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+def at_level(kspace: Tensor, noise_std: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
     """The samples with as much more noise as brings theirs to sigma, none where they have more; an item a generator."""
     kspace = kspace.expand(len(random), *kspace.shape[1:])
     missing = per_item(sigma, kspace) ** 2 - per_item(noise_std, kspace) ** 2

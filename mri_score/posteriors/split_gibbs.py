@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.descent import levels_below, reverse_diffusion
+from mri_score.numerics.noise import Random
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
 
@@ -41,11 +42,11 @@ class SplitGibbs(Posterior):
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return self.prior.denoise(x, sigma)
 
-    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         levels = levels_below(sigma, self.inner_steps, least=self.sigma_min)
         return reverse_diffusion(self.prior.denoise, x, levels, random)
 
-    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def project(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         """Perturb and solve, x being the perturbed image already; a clean image stays."""
         sigma = per_item(sigma, x)
         if not bool((sigma > 0).all()):

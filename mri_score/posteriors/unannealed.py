@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
 
@@ -47,7 +47,7 @@ class Unannealed(Posterior):
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return self.prior.score(x, sigma) + self.residual(x) / per_item(self.noise_std, x) ** 2
 
-    def langevin(self, x: Tensor, sigma: Tensor | float, step_size: float, random: Sequence[Generator]) -> Tensor:
+    def langevin(self, x: Tensor, sigma: Tensor | float, step_size: float, random: Sequence[Random]) -> Tensor:
         """One preconditioned step of size g = `step_size`."""
         noise = (2 * step_size) ** 0.5
         scale = per_item(sigma, x)
@@ -56,7 +56,7 @@ class Unannealed(Posterior):
         z = seen + step_size * (self.backprojection - seen) + noise * self.noise(x, random)
         return self._solve(z, u, sigma)
 
-    def begin(self, guess: Tensor, sigma: Tensor | float, random: Sequence[Generator]) -> Tensor:
+    def begin(self, guess: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
         """A draw of exp(-|y - A x|^2 / 2 noise_std^2 - |x - guess|^2 / 2 sigma^2), as far as `iterations` solve it."""
         u = guess + per_item(sigma, guess) * noise_like(guess, random)
         return self._solve(self.backprojection + self.noise(guess, random), u, sigma)

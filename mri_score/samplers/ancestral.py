@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.descent import lower_noise
+from mri_score.numerics.noise import Random
 from mri_score.samplers.base import Sampler
 
 
@@ -28,12 +29,12 @@ class Ancestral(Sampler):
         self.eta = eta
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         return self._towards(model.denoise(x, sigma), x, sigma, sigma_next, random)
 
     def _towards(
-        self, clean: Tensor, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, clean: Tensor, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         fresh = self.eta**2 * (1 - sigma_next**2 / sigma**2)
         return lower_noise(clean, x, sigma, sigma_next, fresh, random) if sigma_next else clean
@@ -48,7 +49,7 @@ class GuidedAncestral(Ancestral):
     """
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         guide = getattr(model, "guide", None)
         if not callable(guide):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import LevelError, ScoreModel, Work
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 
 Watch = Callable[[int, Any, Tensor], None]
 """Called after each level with its number, its sigma (a float, or (B,) where items have their own) and the iterate."""
@@ -92,7 +92,7 @@ class Sampler:
         self,
         model: ScoreModel,
         like: Tensor,
-        random: Sequence[Generator],
+        random: Sequence[Random],
         watch: Watch | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
@@ -104,7 +104,7 @@ class Sampler:
         self,
         model: ScoreModel,
         like: Tensor,
-        random: Sequence[Generator],
+        random: Sequence[Random],
         watch: Watch | None = None,
         start: Tensor | None = None,
     ) -> WalkResult:
@@ -130,7 +130,7 @@ class Sampler:
         found = model.end_walk()
         return WalkResult(x, found.mean, found.errors, found.work)
 
-    def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
+    def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Random]) -> Tensor:
         """The iterate (B, *shape) at the first level sigma, about a guess of the image: zero without a warm start.
 
         model: what is walked. random: one generator an item.
@@ -138,7 +138,7 @@ class Sampler:
         return guess + per_item(sigma, guess) * noise_like(guess, random)
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         """From x (B, *shape) at sigma to the iterate at sigma_next, which is 0 at the end of the walk.
 

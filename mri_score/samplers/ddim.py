@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.descent import lower_noise
+from mri_score.numerics.noise import Random
 from mri_score.samplers.base import Sampler
 
 
@@ -28,7 +29,7 @@ class DDIM(Sampler):
         self.zeta = zeta
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         z = model.denoise(x, sigma)
         return lower_noise(z, x, sigma, sigma_next, self.zeta, random) if sigma_next else z

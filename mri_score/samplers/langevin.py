@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.models.base import ScoreModel
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.samplers.base import Sampler
 
 
@@ -24,7 +24,7 @@ class Langevin(Sampler):
         self.repeats, self.step_size, self.denoise = repeats, step_size, denoise
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         a = self.step_size * sigma**2
         for _ in range(self.repeats):

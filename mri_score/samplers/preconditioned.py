@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
+from mri_score.numerics.noise import Random
 from mri_score.samplers.base import Sampler
 
 
@@ -18,10 +19,10 @@ class Curved(Protocol):
 
     prior: ScoreModel
 
-    def begin(self, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
+    def begin(self, guess: Tensor, sigma: float, random: Sequence[Random]) -> Tensor:
         """A draw of the model whose prior is white noise of level sigma about a guess."""
 
-    def langevin(self, x: Tensor, sigma: float, step_size: float, random: Sequence[Generator]) -> Tensor:
+    def langevin(self, x: Tensor, sigma: float, step_size: float, random: Sequence[Random]) -> Tensor:
         """One Langevin step, preconditioned by the curvature at sigma."""
 
 
@@ -41,11 +42,11 @@ class Preconditioned(Sampler):
         super().__init__(sigmas)
         self.repeats, self.step_size, self.denoise = repeats, step_size, denoise
 
-    def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
+    def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Random]) -> Tensor:
         return _curved(model).begin(guess, sigma, random)
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         for _ in range(self.repeats):
             x = _curved(model).langevin(x, sigma, self.step_size, random)

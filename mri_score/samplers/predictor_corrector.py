@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError, unknown_name
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item, squared_norm
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.samplers.base import Sampler
 
 
@@ -75,7 +75,7 @@ class PredictorCorrector(Sampler):
         self.repeats, self.snr, self.predict_first = repeats, snr, predict_first
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         if not self.predict_first:
             for _ in range(self.repeats):
@@ -87,7 +87,7 @@ class PredictorCorrector(Sampler):
         return x
 
     def _predict(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         if not sigma_next:
             return model.denoise(x, sigma)
@@ -96,7 +96,7 @@ class PredictorCorrector(Sampler):
         d, v = self.predictor(sigma, sigma_next)
         return x + d * model.score(x, sigma) + v**0.5 * noise_like(x, random)
 
-    def _correct(self, model: ScoreModel, x: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
+    def _correct(self, model: ScoreModel, x: Tensor, sigma: float, random: Sequence[Random]) -> Tensor:
         score, noise = model.score(x, sigma), noise_like(x, random)
         a = per_item(2 * self.snr**2 * squared_norm(noise) / squared_norm(score).clamp_min(1e-30), x)
         return x + a * score + (2 * a).sqrt() * noise

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.descent import probability_flow
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.numerics.runge_kutta import State, adaptive
 from mri_score.samplers.base import Sampler
 
@@ -45,7 +45,7 @@ class Heun(Sampler):
         self.churn_min, self.churn_max, self.churn_noise = churn_min, churn_max, churn_noise
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         high = sigma
         if self.rise and self.churn_min <= sigma <= self.churn_max:
@@ -74,7 +74,7 @@ class RungeKutta45(Sampler):
         self.rtol, self.atol = rtol, atol
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         def slope(level: Tensor, state: State) -> State:
             return ((state[0] - model.denoise(state[0], level)) / per_item(level, state[0]),)

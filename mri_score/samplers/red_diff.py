@@ -7,11 +7,11 @@ from copy import copy
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.samplers.base import Sampler, WalkResult, Watch
 
 
@@ -47,20 +47,20 @@ class RedDiff(Sampler):
         self,
         model: ScoreModel,
         like: Tensor,
-        random: Sequence[Generator],
+        random: Sequence[Random],
         watch: Watch | None = None,
         start: Tensor | None = None,
     ) -> WalkResult:
         # Adam has a state; it lives in a copy, and this sampler stays pure configuration.
         return Sampler.walk(copy(self), model, like, random, watch, start)
 
-    def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Generator]) -> Tensor:
+    def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Random]) -> Tensor:
         self._image = guess.clone()
         self._adam = torch.optim.Adam([self._image], lr=self.rate, betas=(0.9, 0.99))
         return guess
 
     def step(
-        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Generator]
+        self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         if not isinstance(model, Measured):
             raise InputError(f"{type(model).__name__} mixes data and prior; red-diff walks the posterior 'unannealed'")

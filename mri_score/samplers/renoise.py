@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import noise_like
+from mri_score.numerics.noise import Random, noise_like
 from mri_score.samplers.base import Sampler
 
 
@@ -27,7 +27,7 @@ class Renoise(Sampler):
         x: Tensor,
         sigma: Tensor | float,
         sigma_next: Tensor | float,
-        random: Sequence[Generator],
+        random: Sequence[Random],
     ) -> Tensor:
         z = model.draw(x, sigma, random)
         last = isinstance(sigma_next, float) and sigma_next == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.scale import percentile
 from mri_score.errors import InputError, unknown_name
 from mri_score.readers.image_stack import read_stack
-from mri_score.sources import augmentation
+from mri_score.sources import acquisition_effects, augmentation
 
 SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
@@ -26,6 +27,8 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
         augmentation.susceptibility,
         augmentation.fat_shift,
         augmentation.coarsen,
+        acquisition_effects.decimate,
+        *acquisition_effects.EFFECTS,
         augmentation.flip_and_turn,
         augmentation.rescale,
     )
@@ -52,6 +55,8 @@ class ImageStacks:
         phase_strength: float = 1.0,              # times the smooth phase and its ramp
         phase_steps: float = 0.4,                 # share of images that have a region of another phase
         without: Sequence[str] = (),              # augmentations to leave out, by their names in AUGMENTATIONS
+        matrix: tuple[int, int] | None = None,    # smallest and largest matrix: `decimate` in place of `coarsen`
+        acquisition: bool = False,                # True: also what a scanner adds, with receiver noise
     ) -> None:  # fmt: skip
         for name in without:
             if name not in AUGMENTATIONS:
@@ -61,13 +66,23 @@ class ImageStacks:
                 f"data.phase_strength is {phase_strength} and data.phase_steps {phase_steps}; the first is a factor,"
                 " 0 or more, the second a share, 0 to 1"
             )
-        self.patch, self.augment, self.least_resolution = patch, augment, least_resolution
-        self.phase = {
-            "strength": augmentation.PHASE * phase_strength,
-            "slope": augmentation.RAMP * phase_strength,
-            "steps": phase_steps,
+        if matrix is not None and not 8 <= matrix[0] <= matrix[1]:
+            raise InputError(f"data.matrix is {list(matrix)}; give the smallest and the largest side, e.g. [96, 288]")
+        self.patch, self.augment = patch, augment
+        self.settings: dict[str, dict[str, Any]] = {
+            "coarsen": {"least": least_resolution},
+            "smooth_phase": {
+                "strength": augmentation.PHASE * phase_strength,
+                "slope": augmentation.RAMP * phase_strength,
+                "steps": phase_steps,
+            },
         }
-        self.kept = [name for name in AUGMENTATIONS if name not in without]
+        unused = {*without, "decimate" if matrix is None else "coarsen"}
+        if matrix is not None:
+            self.settings["decimate"] = {"smallest": matrix[0], "largest": matrix[1]}
+        if not acquisition:
+            unused |= {effect.__name__ for effect in acquisition_effects.EFFECTS}
+        self.kept = [name for name in AUGMENTATIONS if name not in unused]
         self.images: list[np.ndarray] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
         unseen = {label: set(values) for label, values in (exclude or {}).items()}
@@ -120,10 +135,9 @@ class ImageStacks:
 
     def _augmented(self, image: Tensor, random: Generator) -> Tensor:
         """All but the scale, which comes after the crop; some phase comes in any case, as no image has a right one."""
-        settings = {"coarsen": {"least": self.least_resolution}, "smooth_phase": self.phase}
         for name in self.kept:
             if name != "rescale":
-                image = AUGMENTATIONS[name](image, random, **settings.get(name, {}))
+                image = AUGMENTATIONS[name](image, random, **self.settings.get(name, {}))
         if "smooth_phase" not in self.kept:
             image = augmentation.global_phase(image, random)
         return image / percentile(image)
