@@ -74,7 +74,7 @@ def main(
     if not dry_run:
         basis = {
             "scans": [file.name for file in files], "slices": len(next(iter(found.values()))),
-            "law": Undersampling(accel[0]).law, "draws": 1, "precision": precision,
+            "law": Undersampling(accel[0]).law, "method": DEFAULT_METHOD, "draws": 1, "precision": precision,
             "quantile": quantile, "margin": margin,
         }  # fmt: skip
         add_to_record(path, ood_thresholds=thresholds, ood_basis=basis)

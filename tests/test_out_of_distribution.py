@@ -208,6 +208,14 @@ def test_a_run_warns_above_the_threshold_of_its_prior(scan, tmp_path, about, war
         assert file.attrs["misfit_ratio"] == pytest.approx(found.misfit_ratios[0])
 
 
+def test_a_threshold_of_another_method_is_not_used(scan, tmp_path):
+    """Scores of methods have ranges of their own: the record says which method its thresholds are of."""
+    for method, warns in (("matched-draw", False), ("adaptive-draw", True)):
+        about = {"ood_thresholds": {"4": 1e-6}, "ood_basis": {"method": "adaptive-draw"}}
+        _, found = volume(scan, prior_file(tmp_path, **about), method=method)
+        assert any("out of distribution" in note for note in found.notes) == warns
+
+
 def test_methods_that_do_not_look_say_nothing(scan, tmp_path):
     _, found = volume(scan, prior_file(tmp_path, ood_thresholds={"4": 1e-6}), method="exact-draw")
     assert not found.misfit_ratios and not any("out of distribution" in note for note in found.notes)

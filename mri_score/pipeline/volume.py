@@ -60,6 +60,9 @@ def reconstruct_volume(
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     prior = on_device(prior, find_device(options.device))
     threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"))
+    basis = prior.about.get("ood_basis", {})
+    if basis.get("method", options.method) != options.method:  # another method's scores have another range
+        threshold = None
     prepare = partial(_prepare, scan, classical=classical, held=held, gain=gain)
     together = slices_together(options)
     groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]
@@ -75,7 +78,6 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
-    basis = prior.about.get("ood_basis", {})
     if (warning := out_of_distribution_note(volume.misfit_ratios, threshold, basis)) is not None:
         volume.notes = [*volume.notes, warning]
     return volume
