@@ -14,7 +14,7 @@ from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precis
 @click.argument("scans", nargs=-1, type=ANY_PATH)
 @click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Folder for the results.")
 @click.option(
-    "--methods", default="adaptive-draw", show_default=True, metavar="LIST",
+    "--methods", default="matched-draw", show_default=True, metavar="LIST",
     help="Methods as for mri-score reconstruct, or none. Also deepinv-pigdm, deepinv-mmps, deepinv-dps and"
     " deepinv-diffpir: methods of the package deepinv, with the same prior.",
 )  # fmt: skip
@@ -69,8 +69,8 @@ def command(scans: tuple[Path, ...], **options: Any) -> None:
     \b
     Examples:
       mri-score compare scans/ --out comparison
-      mri-score compare scans/ --methods adaptive-draw,langevin --steps langevin=100 --accel 4
-      mri-score compare scans/ --methods adaptive-draw,deepinv-mmps --baselines tv-tuned,l1-wavelet-tuned,bart-tv-tuned
+      mri-score compare scans/ --methods matched-draw,langevin --steps langevin=100 --accel 4
+      mri-score compare scans/ --methods matched-draw,deepinv-mmps --baselines tv-tuned,l1-wavelet-tuned,bart-tv-tuned
       mri-score compare --summary comparison
     """
     from .run.compare import CompareOptions, compare, summarise

@@ -23,7 +23,7 @@ from mri_score.memory.peak import PeakMemory
 from mri_score.simulation.simulate import simulate
 
 FORK = multiprocessing.get_context("fork")
-QUICK = ["--accel", "3", "--mask-seeds", "0", "--samples", "3", "--steps", "adaptive-draw=2", "--threads", "1"]
+QUICK = ["--accel", "3", "--mask-seeds", "0", "--samples", "3", "--steps", "matched-draw=2", "--threads", "1"]
 
 
 def row(**more):
@@ -309,13 +309,13 @@ def test_every_cell_has_its_rows(compared):
     found = read_rows(out / "cells.jsonl")
     assert "[14/14" in output and " left]" in output
     assert len(found) == 2 * (6 + 3)
-    assert sorted(one["draws"] for one in found if one["method"] == "adaptive-draw") == [1, 1, 2, 2, 3, 3]
+    assert sorted(one["draws"] for one in found if one["method"] == "matched-draw") == [1, 1, 2, 2, 3, 3]
     for one in found:
-        sampled = one["method"] == "adaptive-draw"
+        sampled = one["method"] == "matched-draw"
         assert ("spread_skill" in one) == (sampled and one["draws"] > 1)
-        assert one.get("calls") == (2 * one["draws"] if sampled else None)
+        assert one.get("calls") == (3 * one["draws"] if sampled else None)  # two levels, and the mean beside the last
         assert one["patient"] == one["scan"] and one["true"] == pytest.approx(3.0, abs=0.1)
-    mean, first = (next(o for o in found if o["method"] == "adaptive-draw" and o["draws"] == p) for p in (3, 1))
+    mean, first = (next(o for o in found if o["method"] == "matched-draw" and o["draws"] == p) for p in (3, 1))
     assert mean["seconds"] == pytest.approx(3 * first["seconds"])
     assert mean["complex_nrmse"] < first["complex_nrmse"]
     for name in ("summary.md", "summary.csv", "quality.png"):
@@ -338,7 +338,7 @@ def test_scores_are_those_of_reconstruct(tmp_path, compared, scans):
         wanted = volume_scores(file["reconstruction_rss"][()], found["reconstruction"][()])
     (one,) = (
         one for one in read_rows(compared[0] / "cells.jsonl")
-        if (one["scan"], one["method"], one["draws"]) == (scans[0].stem, "adaptive-draw", 3)
+        if (one["scan"], one["method"], one["draws"]) == (scans[0].stem, "matched-draw", 3)
     )  # fmt: skip
     for metric in ("psnr", "ssim", "nmse"):
         assert one[f"rss_whole_{metric}"] == pytest.approx(wanted[metric], rel=1e-3)
@@ -357,7 +357,7 @@ def test_a_second_run_does_only_what_is_missing(compared, scans):
     assert read_rows(out / "cells.jsonl") == before
     more = ["--precision", "bfloat16", "--baselines", "zero-filled,cg-sense"]
     output = mri_score("compare", scans[0], "--out", out, *QUICK, *more)
-    assert "3 cells, 2 of them finished before" in output and "adaptive-draw, 2 levels, bfloat16" in output
+    assert "3 cells, 2 of them finished before" in output and "matched-draw, 2 levels, bfloat16" in output
     after = read_rows(out / "cells.jsonl")
     assert after[: len(before)] == before and len(after) == len(before) + 3
 
@@ -400,7 +400,7 @@ def test_a_scan_without_truth_is_no_subject(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--methods", "adaptive-drawn"], "known names: adaptive-draw"),
+        (["--methods", "matched-drawn"], "known names: adaptive-draw"),
         (["--baselines", "tvv"], "known names: bart-l1-wavelet"),
         (["--mask", "randm"], "equispaced"),
         (["--precision", "float8"], "bfloat16"),

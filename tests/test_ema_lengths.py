@@ -192,5 +192,5 @@ def test_a_step_that_is_kept_twice_counts_once(tmp_path):
 
 
 def test_refuses_to_keep_every_zeroth(tmp_path):
-    with pytest.raises(InputError, match="training.keep_every is 0; give 1 for every checkpoint"):
+    with pytest.raises(InputError, match="training.keep_every is 0; use 1 for every checkpoint"):
         run(tmp_path, keep_every=0)

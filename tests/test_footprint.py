@@ -220,7 +220,7 @@ def test_line_axis_of_a_mask():
 
 
 def test_out_of_memory_halves_batches_and_changes_no_draw():
-    options = {"steps": 3, "samples": 5, "slices": [0, 1], "device": "cpu"}
+    options = {"method": "adaptive-draw", "steps": 3, "samples": 5, "slices": [0, 1], "device": "cpu"}
     item, tight = scan(3, (16, 15), slices=2), Small(2)
     found = sample_posterior(item, tight, batch_size=8, **options)
     wanted = sample_posterior(item, Small(8), batch_size=8, **options)
@@ -239,6 +239,6 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tmp_path):
     arguments = ["reconstruct", str(file), "--accel", "3", "--samples", "5", "--steps", "7", "--batch-size", "auto"]
     done = CliRunner().invoke(main, [*arguments, "--out", str(out), "--dry-run"])
     assert done.exit_code == 0, done.output
-    for words in ("2 of 2", "48 x 48", "10 by adaptive-draw", "70", "2 of 5 walks", "MiB", str(out)):
+    for words in ("2 of 2", "48 x 48", "10 by matched-draw", "70", "2 of 5 draws", "MiB", str(out)):
         assert words in done.output
     assert not out.exists()

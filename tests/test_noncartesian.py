@@ -238,7 +238,7 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(InputError, match=r"needs \(slices, coils, 7\)"):
         Acquisition("scan", kspace=torch.zeros(1, 2, 16, 16) + 0j, trajectory=torch.zeros(7, 2))
     (path,) = simulate(tmp_path, volumes=1, slices=1, size=48, coils=4)
-    with pytest.raises(InputError, match="made for"):
+    with pytest.raises(InputError, match="the trajectory is for"):
         NonCartesianScan(FastMRI(path), radial((64, 64), 2))
     (under,) = simulate(tmp_path / "under", volumes=1, slices=1, size=48, coils=4, undersample=2)
     with pytest.raises(InputError, match="undersampled"):

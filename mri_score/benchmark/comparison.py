@@ -23,7 +23,7 @@ from mri_score.data.scan import Undersampling
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
-from mri_score.methods import METHODS, Method
+from mri_score.methods import DEFAULT_METHOD, METHODS, Method
 from mri_score.models.network import PRECISIONS, NetworkPrior
 from mri_score.readers.base import Reader
 from mri_score.reconstruction import Progress, Reconstruction, Work, find_device, sample_posterior
@@ -48,7 +48,7 @@ BASELINE_WORK = 20
 class Plan:
     """Settings of a comparison, the same for all scans. Errors: InputError for unknown names."""
 
-    methods: Sequence[str] = ("adaptive-draw",)
+    methods: Sequence[str] = (DEFAULT_METHOD,)
     baselines: Sequence[str] = COMPARED
     accelerations: Sequence[float] = (4.0, 8.0)
     laws: Sequence[str] = ("variable-density",)
