@@ -33,6 +33,9 @@ class Npy:
     def sampled(self) -> torch.Tensor:
         return torch.ones(1, 1, 1, self.cols, dtype=torch.bool)
 
+    def geometry(self, slice: int) -> None:
+        """The file does not say where its images lie."""
+
     def about(self) -> dict[str, str]:
         return {"k-space": str(self.array.shape)}
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mri_score.readers.geometry import Geometry
+
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
 
@@ -89,6 +91,11 @@ class Reader(Protocol):
     @property
     def notes(self) -> list[str]:
         """Warnings for the user, for example about contradictions between header and samples."""
+        ...
+
+    def geometry(self, slice: int) -> Geometry | None:
+        """Where the written image of a slice, of shape `crop`, lies in the patient; None if pixel sizes are unknown.
+        """
         ...
 
     def about(self) -> dict[str, str]:

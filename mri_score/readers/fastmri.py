@@ -14,8 +14,10 @@ import numpy as np
 
 from mri_score.errors import InputError
 from mri_score.readers.base import Shape
+from mri_score.readers.encodings import Encoding, parse_encodings
+from mri_score.readers.geometry import Geometry
 from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
-from mri_score.readers.ismrmrd_header import Header, build_header, parse_header
+from mri_score.readers.ismrmrd_header import build_header, parse_header
 
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
@@ -48,7 +50,8 @@ class FastMRI:
                 raise InputError(f"{path} has no dataset kspace; it holds: {', '.join(file) or 'nothing'}")
             _check_kspace(self.path, kspace)
             self._shape = kspace.shape
-            self.header = _header(file, self.path)
+            self.header_xml = _header_xml(file, self.path)
+            self.header = None if self.header_xml is None else parse_header(self.header_xml, str(self.path))
             self.attributes: dict[str, Any] = {key: _plain(value) for key, value in file.attrs.items()}
             self._target = self._find_target(file)
             self._stored_mask = _stored_mask(file, self.path, (self.rows, self.cols))
@@ -78,6 +81,14 @@ class FastMRI:
     def recon(self) -> Shape | None:
         """The header's reconstruction matrix, (rows, cols)."""
         return self.header.recon if self.header else None
+
+    @cached_property
+    def _encoding(self) -> Encoding | None:
+        """Matrices and fields of view of the header; None if it does not state them."""
+        try:
+            return None if self.header_xml is None else parse_encodings(self.header_xml, str(self.path)).encodings[0]
+        except InputError:
+            return None
 
     @property
     def acquisition(self) -> str:
@@ -169,6 +180,22 @@ class FastMRI:
             "padding": "none" if self.padding == (0, self.cols) else f"columns outside {self.padding} are not data",
             "truth": "reconstruction in the file" if self.has_target else ("full k-space" if self.full else "none"),
         }
+
+    def geometry(self, slice: int) -> Geometry | None:
+        """Where the written image of a slice lies: pixel sizes from the header, directions and position assumed.
+
+        Slices are assumed to follow each other without a gap, slice 0 at the origin. None without a field of view.
+        """
+        encoding = self._encoding
+        if encoding is None:
+            return None
+        fits = encoding.encoded.matrix[:2] == (self.rows, self.cols)
+        size = (encoding.encoded if fits else encoding.recon).voxel_size
+        if size is None:
+            return None
+        place = Geometry.centred(self.image_shape, size, (0.0, 0.0, slice * size[2]))
+        rows, cols = ((n - wanted) // 2 for n, wanted in zip(self.image_shape, self.crop, strict=True))
+        return place.cropped((rows, cols), self.crop)
 
     def empty(self, slice: int) -> bool:
         """Whether all stored samples of a slice are zero; `kspace` raises an error for such a slice."""
@@ -349,13 +376,13 @@ def _check_kspace(path: Path, kspace: h5py.Dataset) -> None:
         )
 
 
-def _header(file: h5py.File, path: Path) -> Header | None:
+def _header_xml(file: h5py.File, path: Path) -> bytes | str | None:
     dataset = plain_dataset(file, path, "ismrmrd_header")
     if dataset is None:
         return None
     if dataset.size != 1 or dataset.dtype.kind not in "SO":
         raise InputError(f"{path}: ismrmrd_header is {dataset.dtype} {dataset.shape}, not text; delete or repair it")
-    return parse_header(np.asarray(dataset[()]).item(), str(path))
+    return np.asarray(dataset[()]).item()
 
 
 def _stored_mask(file: h5py.File, path: Path, shape: Shape) -> np.ndarray | None:

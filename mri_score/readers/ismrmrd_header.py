@@ -29,6 +29,19 @@ def parse_header(xml: bytes | str, place: str) -> Header:
 
     Errors: InputError for more than 1 MiB, DOCTYPE or ENTITY declarations, broken XML, and missing or invalid sizes.
     """
+    root = header_root(xml, place)
+    try:
+        encoded, recon = (_matrix(root, space) for space in ("encodedSpace", "reconSpace"))
+        return Header(encoded, recon, _padding(root, encoded[1]))
+    except LookupError as error:
+        raise _unreadable(place, error) from error
+
+
+def header_root(xml: bytes | str, place: str) -> ElementTree.Element:
+    """The root of an untrusted ISMRMRD header. place: name of the file, for error messages.
+
+    Errors: InputError for more than 1 MiB, DOCTYPE or ENTITY declarations, and broken XML.
+    """
     if len(xml) > LARGEST_HEADER:
         raise InputError(
             f"{place}: ismrmrd_header has {len(xml)} bytes; at most {LARGEST_HEADER} are allowed; shorten it"
@@ -40,13 +53,15 @@ def parse_header(xml: bytes | str, place: str) -> Header:
                 f"{place}: ismrmrd_header has a DOCTYPE or ENTITY declaration, which no scanner writes: do not use this"
                 " file"
             )
-        root = ElementTree.fromstring(text)
-        encoded, recon = (_matrix(root, space) for space in ("encodedSpace", "reconSpace"))
-        return Header(encoded, recon, _padding(root, encoded[1]))
-    except (ElementTree.ParseError, UnicodeDecodeError, LookupError) as error:
-        raise InputError(
-            f"{place}: ismrmrd_header is not a readable ISMRMRD header ({error}); delete or repair it"
-        ) from error
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, UnicodeDecodeError) as error:
+        raise _unreadable(place, error) from error
+
+
+def _unreadable(place: str, error: Exception) -> InputError:
+    return InputError(
+        f"{place}: ismrmrd_header is not a readable ISMRMRD header ({error}); delete or repair it"
+    )
 
 
 def build_header(encoded: tuple[int, int], recon: tuple[int, int], padding: tuple[int, int], coils: int) -> bytes:
