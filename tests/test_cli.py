@@ -111,7 +111,14 @@ def test_a_folder_skips_what_is_finished_and_evaluate_scores_it(tmp_path, scans)
     written = tmp_path / "reconstructions" / scans[0].name
     stamp = written.stat().st_mtime_ns
     again = mri_score("reconstruct", scans[0].parent, "--accel", 3, "--out", tmp_path, *QUICK)
-    assert again.count("finished before") == 2
+    assert again.count("finished before") == 2 and "made from" not in again
+    made = [tmp_path / "metrics.csv", *(path for path in tmp_path.rglob("*") if path.suffix in (".png", ".html"))]
+    contents = {path: path.read_bytes() for path in made}
+    for path in made:  # as a run that is stopped behind its result files leaves them
+        path.unlink()
+    restored = mri_score("reconstruct", scans[0].parent, "--accel", 3, "--out", tmp_path, *QUICK)
+    assert restored.count("made from its result: pictures, report, scores") == 2
+    assert {path: path.read_bytes() for path in made} == contents and len(made) == 1 + 2 * 2 + 3
     assert written.stat().st_mtime_ns == stamp
     assert "finished before" not in mri_score("reconstruct", scans[0], "--accel", 2, "--out", tmp_path, *QUICK)
     scores = mri_score("evaluate", "--target", scans[0].parent, "--predictions", tmp_path / "reconstructions")

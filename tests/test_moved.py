@@ -44,7 +44,7 @@ NAMES = {
     "footprint": "walk_bytes train_bytes reconstruct_bytes available fitting",
     "noise_levels": "largest_distance level_overlap level_ratio level_count step_size levels_above_noise",
     "quality": "RealImages prepare read_samples Extractor OwnFeatures FileFeatures extract checkpoints draw",
-    "results": "write_volume write_pictures write_scores finished read_scores score_rows",
+    "results": "write_volume finished read_scores score_rows",
     "schedules": "Schedule Geometric Karras LogNormal VP SubVP Uniform Automatic AboveNoise",
     "simulation.borrowed": "simulate_like extend fit",
     "score": "ScoreModel NetworkPrior CountedPrior GaussianPrior MixturePrior PRECONDITIONINGS find_precision",

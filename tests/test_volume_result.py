@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mri_score.evaluation.intervals import Factor, Intervals
+from mri_score.pipeline.derived import Metrics, Page, Panels, restore
 from mri_score.pipeline.options import Options
-from mri_score.pipeline.output import finished, score_rows, write_pictures, write_scores, write_volume
+from mri_score.pipeline.output import draw_pictures, finished, read_scores, score_rows, write_volume
 from mri_score.pipeline.result import Volume
 
 SLICES, DRAWS, SHAPE = 2, 3, (24, 20)
@@ -106,11 +107,10 @@ def test_the_file_holds_the_slices_by_number_and_the_draws_first(tmp_path):
 
 def test_metrics_of_other_files_stay_and_those_of_this_one_are_renewed(tmp_path):
     path, options = tmp_path / "metrics.csv", Options(samples=DRAWS)
-    write_scores(path, score_rows(made_up(name="a.h5"), options))
-    write_scores(path, score_rows(made_up(name="b.h5"), options))
     better = made_up(name="a.h5")
     better.images = better.truth
-    write_scores(path, score_rows(better, options))
+    for volume in (made_up(name="a.h5"), made_up(name="b.h5"), better):
+        Metrics(path).write(write_volume(tmp_path, volume, options, {}))
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     per_file = 3 * 2 * 2  # methods, targets, regions
@@ -119,13 +119,31 @@ def test_metrics_of_other_files_stay_and_those_of_this_one_are_renewed(tmp_path)
     assert means[:2] == ["inf", "inf"] and "inf" not in means[2:]
 
 
+def test_everything_beside_a_result_is_made_from_it_again_and_nothing_else_is(tmp_path):
+    volume, options = made_up(), Options(samples=DRAWS)
+    result = write_volume(tmp_path, volume, options, {})
+    derived = [Panels(tmp_path / "panels"), Page(tmp_path / "report"), Metrics(tmp_path / "metrics.csv")]
+    assert restore(result, derived) == ["pictures", "report", "scores"] and restore(result, derived) == []
+    found = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".h5"}
+    kinds = [path.suffix for path in found if not path.name.startswith(".")]
+    assert sorted(kinds) == [".csv", ".html", ".png", ".png"]
+    for path, content in found.items():  # lost, cut short, or of another volume
+        for damage in (path.unlink, lambda path=path, part=content[:40]: path.write_bytes(part)):
+            damage()
+            assert len(restore(result, derived)) == (not path.name.startswith("."))
+            assert path.name.startswith(".") or path.read_bytes() == content
+    assert repr(read_scores(result)) == repr(score_rows(volume, options))  # NaN for seconds that were not measured
+    other = write_volume(tmp_path, made_up(truth=False), options, {})
+    assert restore(other, derived) and len((tmp_path / "metrics.csv").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(("method", "draws"), [("adaptive-draw", True), ("proximal", False)])
-def test_only_a_report_of_estimates_warns_that_their_spread_says_nothing(tmp_path, method, draws):
-    _, page = write_pictures(tmp_path, tmp_path / "report", made_up(), Options(method=method, samples=DRAWS), {})
-    assert ("point estimates" in page.read_text()) != draws
+def test_only_a_report_of_estimates_warns_that_their_spread_says_nothing(method, draws):
+    page = draw_pictures(made_up(), Options(method=method, samples=DRAWS), {}).page
+    assert ("point estimates" in page) != draws
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_only_a_report_without_a_truth_says_that_nothing_is_scored(tmp_path, known):
-    _, page = write_pictures(tmp_path, tmp_path / "report", made_up(truth=known), Options(samples=DRAWS), {})
-    assert ("there is no ground truth" in page.read_text()) != known
+def test_only_a_report_without_a_truth_says_that_nothing_is_scored(known):
+    page = draw_pictures(made_up(truth=known), Options(samples=DRAWS), {}).page
+    assert ("there is no ground truth" in page) != known

@@ -26,9 +26,10 @@ from mri_score.methods import METHODS
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import key
 from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
+from mri_score.pipeline.derived import Derived, Metrics, Page, Panels, read_metrics, restore
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.options import Options
-from mri_score.pipeline.output import finished, read_scores, score_rows, write_pictures, write_scores, write_volume
+from mri_score.pipeline.output import finished, write_volume
 from mri_score.pipeline.result import MVUE, Volume
 from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_together
 from mri_score.priors.store import find_prior, load_prior
@@ -135,8 +136,12 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
     def redo(path: Path) -> Rest | None:
         status = path.stat()
         identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
+        result = out / "reconstructions" / path.name
+        derived = _derived(out, out / "report" if len(files) == 1 else out / "report" / path.stem)
         if not given.again and finished(out, path.name, identity):
-            click.echo(f"{path.name}: finished before (--again redoes it)")
+            made = [] if given.dry_run else restore(result, derived)
+            again = f"; made from its result: {', '.join(made)}" if made else ""
+            click.echo(f"{path.name}: finished before (--again redoes it){again}")
             return None
         file = open_scan(path)
         slices = read_slices(given.slices, file.slices)
@@ -156,8 +161,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         if sampling.nominal is not None:
             attributes["acceleration"] = sampling.nominal
         facts = {"Prior": f"{given.prior} (SHA-256 {digest[:12]})"}
-        report = out / "report" if len(files) == 1 else out / "report" / path.stem
-        rest = partial(_write, out, report, volume, options, attributes, facts)
+        rest = partial(_write, out, derived, volume, options, attributes, facts)
         if on_gpu(options):
             return rest
         rest()
@@ -172,17 +176,25 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
     each_file(take_shard(files, given.shard), redo, None if given.dry_run else summarise)
 
 
+def _derived(out: Path, report: Path) -> list[Derived]:
+    """What is written beside a result file, in this order. report: the folder of its page."""
+    return [Panels(out / "panels"), Page(report), Metrics(out / "metrics.csv")]
+
+
 def _write(
-    out: Path, report: Path, volume: Volume, options: Options, attributes: dict[str, Any], facts: dict[str, str]
+    out: Path,
+    derived: list[Derived],
+    volume: Volume,
+    options: Options,
+    attributes: dict[str, Any],
+    facts: dict[str, str],
 ) -> None:
     """Write all results of a volume; print their places and scores."""
-    written = write_volume(out, volume, options, attributes)
-    panels, page = write_pictures(out, report, volume, options, facts)
-    if volume.truth:
-        write_scores(out / "metrics.csv", score_rows(volume, options))
+    result = write_volume(out, volume, options, attributes, facts)
+    panels, page, *_ = [one.write(result)[0] for one in derived]
     with tqdm.external_write_mode():  # keeps the progress bar of the next volume intact
         _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
-        click.echo(f"  reconstruction  {written}\n  pictures        {panels[0].parent}\n  report          {page}")
+        click.echo(f"  reconstruction  {result}\n  pictures        {panels.parent}\n  report          {page}")
 
 
 def _check_combinations(scan: Path | None, given: ReconstructOptions) -> None:
@@ -362,7 +374,7 @@ def _summary(out: Path, names: list[str]) -> Path:
     """Write the report page of all volumes, with those finished earlier; return its path."""
     rows = [
         [row["file"], row["method"], row["psnr"], row["ssim"], row["nmse"]]
-        for row in read_scores(out / "metrics.csv")
+        for row in read_metrics(out / "metrics.csv")
         if row["target"] == MVUE and row["region"] == "foreground" and row["file"] in names
     ]
     table = Table(f"Against {MVUE}, foreground", ["Volume", "Method", "PSNR (dB)", "SSIM", "NMSE"], rows)

@@ -105,16 +105,24 @@ def score_table(target: str, methods: Sequence[MethodScores]) -> Table:
     return Table(f"Against {target}", ["Method", *heads, "Seconds"], rows, spans, frozenset(best))
 
 
-def write_report(folder: str | Path, report: Report) -> Path:
-    """Write folder/index.html with all pictures embedded; return its path.
+def render_report(report: Report) -> str:
+    """The report as an HTML page with all pictures embedded.
 
     All text is escaped, the page's content security policy blocks network access, and its only script turns the pages
-    of the flip-books. Errors: InputError where the folder cannot be written.
+    of the flip-books.
     """
-    path = Path(folder) / "index.html"
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["png"] = lambda png: "data:image/png;base64," + b64encode(png).decode()
     template = files("mri_score.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     facts = {name: value for name, value in report.facts.items() if "patient" not in name.lower()}
-    write_text(path, page.from_string(template).render(report=report, facts=facts))
+    return page.from_string(template).render(report=report, facts=facts)
+
+
+def write_report(folder: str | Path, report: Report) -> Path:
+    """Write folder/index.html, see `render_report`; return its path.
+
+    Errors: InputError where the folder cannot be written.
+    """
+    path = Path(folder) / "index.html"
+    write_text(path, render_report(report))
     return path

@@ -1,10 +1,8 @@
-"""Output for a volume: its HDF5 file, its rows of metrics.csv, pictures and report."""
+"""The result file of a volume: images, scores, pictures and report page in one HDF5 file."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +12,44 @@ import torch
 
 from mri_score import __version__
 from mri_score.evaluation.intervals import TARGETS
-from mri_score.evaluation.panel import choose_zoom, panel, picture, save_png, zoomed
-from mri_score.evaluation.report import Report, SliceFigures, Table, score_table, write_report
-from mri_score.files import alone, write_text
+from mri_score.evaluation.panel import choose_zoom, panel, picture, zoomed
+from mri_score.evaluation.report import Report, SliceFigures, Table, render_report, score_table
 from mri_score.methods import METHODS
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.result import MVUE, Volume
-from mri_score.readers.hdf5 import new_hdf5
+from mri_score.readers.hdf5 import new_hdf5, reading
 
 REPORTED_SLICES = 4
 """Largest number of slices in a report, evenly spaced; a page with all slices would be too large."""
 
-COLUMNS = ("file", "target", "region", "method", "psnr", "ssim", "nmse", "seconds")
+SCORES = ("target", "region", "method", "psnr", "ssim", "nmse", "seconds")
+"""The columns of a result's table of scores."""
 
 
-def write_volume(folder: Path, volume: Volume, options: Options, attributes: dict[str, Any]) -> Path:
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a volume, as they are stored in its result file."""
+
+    panels: dict[str, bytes]
+    """File name -> PNG of one slice."""
+    page: str
+    """The report, a self-contained HTML page."""
+
+
+def write_volume(
+    folder: Path, volume: Volume, options: Options, attributes: dict[str, Any], facts: dict[str, str] | None = None
+) -> Path:
     """Write reconstructions/<name>.h5, with `reconstruction` as fastMRI's tools read it; return its path.
 
-    Other datasets: reconstruction_complex, std, slices, mask or trajectory, and if asked for interval,
-    interval_complex and samples. attributes: written beside the facts of the volume.
+    The file appears when all of it is there. It holds everything that a volume is finished with: other files
+    (`pipeline.derived`) are made from it, and can be made again without the scan.
+    Other datasets: reconstruction_complex, std, slices, mask or trajectory, scores (a table with the columns SCORES),
+    the group pictures (report page and panels), and if asked for interval, interval_complex and samples.
+    folder: the output folder. attributes: written beside the facts of the volume. facts: further entries of the report.
+    Errors: InputError where the file cannot be written.
     """
     path = folder / "reconstructions" / volume.name
+    pictures = draw_pictures(volume, options, facts or {})
     with new_hdf5(path) as file:
         file["reconstruction"] = volume.rss.numpy().astype(np.float32)
         file["reconstruction_complex"] = volume.image.numpy().astype(np.complex64)
@@ -49,6 +64,12 @@ def write_volume(folder: Path, volume: Volume, options: Options, attributes: dic
         file["slices"] = np.array(volume.slices)
         if options.keep_samples:
             file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
+        if rows := score_rows(volume, options):
+            file["scores"] = _table(rows)
+        stored = file.create_group("pictures")
+        stored["page"] = np.frombuffer(pictures.page.encode(), np.uint8)
+        for name, png in pictures.panels.items():
+            stored[f"panels/{name}"] = np.frombuffer(png, np.uint8)
         file.attrs.update({name.lower().replace(" ", "_"): value for name, value in volume.facts.items()})
         file.attrs.update({"true_acceleration": volume.acceleration, **_figures(volume), **attributes})
         file.attrs.update({"mri_score": __version__, "complete": True})
@@ -73,21 +94,24 @@ def finished(folder: Path, name: str, identity: int) -> bool:
     """Whether reconstructions/<name> exists, complete, with the same identity of settings and prior."""
     try:
         with h5py.File(folder / "reconstructions" / name) as file:
-            return bool(file.attrs.get("complete")) and file.attrs.get("identity") == str(identity)
+            complete = bool(file.attrs.get("complete")) and "pictures" in file  # earlier releases stored none
+            return complete and file.attrs.get("identity") == str(identity)
     except OSError:
         return False
 
 
 def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
-    """Rows of metrics.csv, one for each target, region and method; seconds are for the whole volume."""
+    """The scores of a volume, one row for each target, region and method, with the columns SCORES.
+
+    PSNR is in dB; seconds are for the whole volume, NaN where they were not measured. Empty without ground truth.
+    """
     return [
         {
-            "file": volume.name,
             "target": target,
             "region": region,
             "method": one.method,
-            **{key: f"{getattr(one, region)[key]:.6g}" for key in ("psnr", "ssim", "nmse")},
-            "seconds": "" if one.seconds is None else f"{one.seconds:.2f}",
+            **{key: float(getattr(one, region)[key]) for key in ("psnr", "ssim", "nmse")},
+            "seconds": np.nan if one.seconds is None else one.seconds,
         }
         for target, methods in volume.scores(options.estimate).items()
         for one in methods
@@ -95,24 +119,30 @@ def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
     ]
 
 
-def read_scores(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; empty if the file does not exist."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def read_scores(result: Path) -> list[dict[str, Any]]:
+    """The rows of `score_rows` in a result file; empty without ground truth. Errors: InputError for a damaged file."""
+    with reading(result), h5py.File(result) as file:
+        if "scores" not in file:
+            return []
+        table = file["scores"][()]
+    rows = [dict(zip(SCORES, row, strict=True)) for row in table.tolist()]
+    return [{key: value.decode() if isinstance(value, bytes) else value for key, value in row.items()} for row in rows]
 
 
-def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows to metrics.csv; rows of the same files are replaced, those of other files are kept."""
-    new = {row["file"] for row in rows}
-    with alone(path):
-        old = [row for row in read_scores(path) if row.get("file") not in new]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(sorted([*old, *rows], key=lambda row: str(row["file"])))
-        write_text(path, text.getvalue())
+def read_pictures(result: Path) -> Pictures:
+    """The pictures in a result file. Errors: InputError for a damaged file."""
+    with reading(result), h5py.File(result) as file:
+        stored = file["pictures"]
+        panels = {name: png[()].tobytes() for name, png in stored["panels"].items()}
+        return Pictures(panels, stored["page"][()].tobytes().decode())
+
+
+def _table(rows: list[dict[str, Any]]) -> np.ndarray:
+    """The rows as a table of texts in UTF-8 and of numbers."""
+    cells = [[row[key].encode() if isinstance(row[key], str) else row[key] for key in SCORES] for row in rows]
+    columns = zip(*cells, strict=True)
+    kinds = [f"S{max(map(len, column))}" if isinstance(column[0], bytes) else "f8" for column in columns]
+    return np.array([tuple(row) for row in cells], dtype=list(zip(SCORES, kinds, strict=True)))
 
 
 def _misfit_table(volume: Volume) -> Table:
@@ -127,16 +157,12 @@ def _misfit_table(volume: Volume) -> Table:
     return Table(f"{volume.facts['Held out']} left out", ["Method", "Misfit", "Expected", "Ratio"], rows, best=best)
 
 
-def write_pictures(
-    folder: Path, report: Path, volume: Volume, options: Options, facts: dict[str, str]
-) -> tuple[list[Path], Path]:
-    """Write a panel of each reported slice into `folder`/panels and the page into `report`; return their paths.
-
-    facts: further entries of the report.
-    """
+def draw_pictures(volume: Volume, options: Options, facts: dict[str, str]) -> Pictures:
+    """Draw a panel of each reported slice, and the report. facts: further entries of the report."""
     count = len(volume.slices)
     shown = sorted({round(place) for place in np.linspace(0, count - 1, min(count, REPORTED_SLICES))})
-    panels, figures = [], []
+    panels: dict[str, bytes] = {}
+    figures = []
     scores = volume.scores(options.estimate).get(MVUE, [])
     captions = {one.method: f"{one.foreground['psnr']:.2f} dB, {one.foreground['ssim']:.3f}" for one in scores}
     std = volume.std if len(volume.samples[0]) > 1 else None
@@ -151,9 +177,7 @@ def write_pictures(
             captions=captions or None,
             zoom=zoom,
         )
-        path = folder / "panels" / f"{Path(volume.name).stem}-slice{volume.slices[place]:03d}.png"
-        save_png(path, png)
-        panels.append(path)
+        panels[f"{Path(volume.name).stem}-slice{volume.slices[place]:03d}.png"] = png
         white = float(np.percentile(volume.rss[place].numpy(), 99.5))
         draws = (volume.samples[place].abs() * volume.weight[place]).numpy()
         shown_draws = draws if len(draws) > 1 else draws[:0]
@@ -178,4 +202,4 @@ def write_pictures(
         held_out=_misfit_table(volume) if volume.held_out else None,
         slices=figures,
     )
-    return panels, write_report(report, page)
+    return Pictures(panels, render_report(page))

@@ -20,8 +20,9 @@ from torch import Tensor
 from mri_score.data.scan import Scan
 from mri_score.models.network import NetworkPrior
 from mri_score.operators.sense import Sense
+from mri_score.pipeline.derived import Page, Panels
 from mri_score.pipeline.options import Options
-from mri_score.pipeline.output import write_pictures, write_volume
+from mri_score.pipeline.output import write_volume
 from mri_score.pipeline.volume import reconstruct_volume
 from mri_score.priors.store import load_prior
 from mri_score.readers.fastmri import FastMRI
@@ -64,9 +65,10 @@ def together(path: Path, prior: NetworkPrior, options: Options, pictures: bool =
     """As `mri-score reconstruct` does it, with its panels and report if asked for."""
     volume = reconstruct_volume(Scan(FastMRI(path)), prior, options)
     out = path.parent / "together"
-    write_volume(out, volume, options, {})
+    result = write_volume(out, volume, options, {})
     if pictures:
-        write_pictures(out, out / "report", volume, options, {})
+        for one in (Panels(out / "panels"), Page(out / "report")):
+            one.write(result)
     return volume.image
 
 

@@ -1,0 +1,130 @@
+"""Files that are made from a result file alone: rows of metrics.csv, panels and the report page.
+
+A volume is finished when its result file and all of these are there. A run that was stopped between them leaves the
+result file, and the next run makes the rest from it. A further format is one more class here that offers what `Derived`
+says, and takes what it needs from the result file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any, Protocol
+
+from mri_score.files import alone, whole_file, write_text
+from mri_score.pipeline.output import SCORES, read_pictures, read_scores
+
+COLUMNS = ("file", *SCORES)
+"""The columns of metrics.csv."""
+
+
+class Derived(Protocol):
+    """One kind of file that is made from result files."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages, such as "report"."""
+        ...
+
+    def current(self, result: Path) -> bool:
+        """Whether everything that `write` would write for this result is there already, and is of this result."""
+        ...
+
+    def write(self, result: Path) -> list[Path]:
+        """Write it, each file complete or not at all; return the paths. Errors: InputError."""
+        ...
+
+
+def restore(result: Path, derived: Iterable[Derived]) -> list[str]:
+    """Write what is missing beside a result file; return the titles of what was written. Errors: InputError."""
+    missing = [one for one in derived if not one.current(result)]
+    for one in missing:
+        one.write(result)
+    return [one.title for one in missing]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The rows of a volume in metrics.csv. `path`: of that table, which has rows of all volumes of a folder."""
+
+    path: Path
+    title = "scores"
+
+    def current(self, result: Path) -> bool:
+        return self._rows(result) == [row for row in read_metrics(self.path) if row["file"] == result.name]
+
+    def write(self, result: Path) -> list[Path]:
+        with alone(self.path):
+            kept = [row for row in read_metrics(self.path) if row["file"] != result.name]
+            rows = sorted([*kept, *self._rows(result)], key=lambda row: row["file"])
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+            write_text(self.path, text.getvalue())
+        return [self.path]
+
+    def _rows(self, result: Path) -> list[dict[str, str]]:
+        return [{"file": result.name, **_as_text(row)} for row in read_scores(result)]
+
+
+def _as_text(row: dict[str, Any]) -> dict[str, str]:
+    numbers = {key: f"{row[key]:.6g}" for key in ("psnr", "ssim", "nmse")}
+    return {**row, **numbers, "seconds": "" if isnan(row["seconds"]) else f"{row['seconds']:.2f}"}
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv with the columns COLUMNS; empty if the file does not exist."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{key: row.get(key) or "" for key in COLUMNS} for row in csv.DictReader(file)]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A picture of each reported slice. `folder`: where they go."""
+
+    folder: Path
+    title = "pictures"
+
+    def current(self, result: Path) -> bool:
+        return all(_holds(self.folder / name, png) for name, png in read_pictures(result).panels.items())
+
+    def write(self, result: Path) -> list[Path]:
+        panels = {self.folder / name: png for name, png in read_pictures(result).panels.items()}
+        for path, png in panels.items():
+            _write(path, png)
+        return list(panels)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The report page of a volume. `folder`: where its index.html goes."""
+
+    folder: Path
+    title = "report"
+
+    def current(self, result: Path) -> bool:
+        return _holds(self.folder / "index.html", read_pictures(result).page.encode())
+
+    def write(self, result: Path) -> list[Path]:
+        path = self.folder / "index.html"
+        _write(path, read_pictures(result).page.encode())
+        return [path]
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as part:
+        part.write_bytes(content)
