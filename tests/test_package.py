@@ -25,7 +25,7 @@ FLOORS = [
     ["training", "pipeline", "generation", "memory"],
     ["reconstruction"],
     ["losses", "samplers", "posteriors", "baselines", "likelihood", "priors", "sources", "simulation"],
-    ["models", "data"],
+    ["models", "data", "writers"],
     ["noise", "operators", "readers"],
     ["networks", "evaluation"],
     ["numerics"],

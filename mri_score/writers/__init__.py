@@ -1,0 +1,1 @@
+"""Writers of results for viewers: NIfTI and DICOM. One file a format."""

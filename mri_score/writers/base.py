@@ -1,0 +1,83 @@
+"""What every writer gets: the images of one volume, where they lie in the patient, and how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mri_score.errors import InputError
+from mri_score.readers.geometry import Geometry
+
+UNEVEN = 0.01
+"""Largest deviation of a slice from even spacing, as a fraction of the spacing, for formats with one affine."""
+
+
+@dataclass(frozen=True)
+class OutputVolume:
+    """The result of one volume for writers.
+
+    Errors: InputError for arrays of other shapes, and where there is not one geometry a slice.
+    """
+
+    name: str
+    """Name of the scan, without a suffix."""
+    image: np.ndarray
+    """(S, h, w) complex: the reconstruction; its magnitude is the root-sum-of-squares image in the file's units."""
+    maps: Mapping[str, np.ndarray]
+    """Real images (S, h, w) in the same units by name, such as std and interval; may be empty."""
+    geometries: Sequence[Geometry]
+    """The place of each slice in the patient."""
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
+    """How the volume was made, such as method, prior_sha256, acceleration and draws."""
+    slices: Sequence[int] = ()
+    """Number of each slice in the scan; by default 0, 1, ..."""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or len(self.geometries) != len(self.image):
+            raise InputError(
+                f"{self.name}: {len(self.geometries)} geometries for images of shape {self.image.shape};"
+                " it needs (slices, rows, columns) and one geometry a slice"
+            )
+        shapes = {array.shape for array in self.maps.values()} | {
+            (len(self.image), *one.matrix) for one in self.geometries
+        }
+        if shapes != {self.image.shape}:
+            raise InputError(f"{self.name}: images have shape {self.image.shape}, maps and geometries {sorted(shapes)}")
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """(S, h, w) float32."""
+        return np.abs(self.image).astype(np.float32)
+
+    @property
+    def phase(self) -> np.ndarray:
+        """(S, h, w) float32, in radians from -pi to pi."""
+        return np.angle(self.image).astype(np.float32)
+
+    @property
+    def oriented(self) -> bool:
+        """Whether the directions come from the file; else they are assumed."""
+        return all(one.oriented for one in self.geometries)
+
+    def affine(self) -> np.ndarray:
+        """Matrix (4, 4) from (row, column, slice, 1) of these images to millimetres in LPS.
+
+        Slices that all have the same position, as in files without positions, are stacked at their thickness.
+        Errors: InputError for slices that are not parallel and evenly spaced.
+        """
+        first, affine = self.geometries[0], self.geometries[0].affine
+        positions = np.array([one.position for one in self.geometries])
+        steps = np.diff(positions, axis=0)
+        if np.abs(steps).max(initial=0) < 1e-6:
+            return affine
+        spacing = float(np.linalg.norm(steps.mean(0)))
+        turned = max(float(np.abs(one.affine[:3, :2] - first.affine[:3, :2]).max()) for one in self.geometries)
+        if float(np.abs(steps - steps.mean(0)).max()) > UNEVEN * spacing or turned > 1e-3:
+            raise InputError(
+                f"{self.name}: its slices are not parallel and evenly spaced, which one NIfTI file needs; write DICOM,"
+                " or choose slices with --slices"
+            )
+        affine[:3, 2] = steps.mean(0)
+        return affine
