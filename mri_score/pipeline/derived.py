@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from mri_score.files import alone, whole_file, write_text
 from mri_score.pipeline.output import SCORES, read_pictures, read_scores
@@ -25,22 +25,23 @@ COLUMNS = ("file", *SCORES)
 class Derived(Protocol):
     """One kind of file that is made from result files."""
 
-    @property
-    def title(self) -> str:
-        """What it is, for messages, such as "report"."""
-        ...
+    title: ClassVar[str]
+    """What it is, for messages, such as "report"."""
 
     def current(self, result: Path) -> bool:
-        """Whether everything that `write` would write for this result is there already, and is of this result."""
+        """Whether everything that `write` would write is there already, and is of this result. result: its file."""
         ...
 
     def write(self, result: Path) -> list[Path]:
-        """Write it, each file complete or not at all; return the paths. Errors: InputError."""
+        """Write it, each file complete or not at all; return the paths. result: the result file. Errors: InputError."""
         ...
 
 
 def restore(result: Path, derived: Iterable[Derived]) -> list[str]:
-    """Write what is missing beside a result file; return the titles of what was written. Errors: InputError."""
+    """Write what is missing beside a result file; return the titles of what was written.
+
+    result: the result file. derived: the kinds of files that belong to it. Errors: InputError.
+    """
     missing = [one for one in derived if not one.current(result)]
     for one in missing:
         one.write(result)
@@ -48,7 +49,7 @@ def restore(result: Path, derived: Iterable[Derived]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Metrics(Derived):
     """The rows of a volume in metrics.csv. `path`: of that table, which has rows of all volumes of a folder."""
 
     path: Path
@@ -86,7 +87,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Panels:
+class Panels(Derived):
     """A picture of each reported slice. `folder`: where they go."""
 
     folder: Path
@@ -103,7 +104,7 @@ class Panels:
 
 
 @dataclass(frozen=True)
-class Page:
+class Page(Derived):
     """The report page of a volume. `folder`: where its index.html goes."""
 
     folder: Path
