@@ -291,7 +291,7 @@ def test_the_ancestral_walk_samples_the_bare_prior_but_for_its_steps():
 
 
 def test_walks_and_models_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="walk it with the sampler guided-ancestral"):
+    with pytest.raises(InputError, match="use the sampler guided-ancestral"):
         walked(Ancestral(karras(5)), posterior(DPS, problem(33)), problem(33).mean, 1)
     with pytest.raises(InputError, match="GaussianPrior has no guide"):
         walked(GuidedAncestral(karras(5)), problem(33).prior, problem(33).mean, 1)

@@ -1,33 +1,26 @@
-"""The rule of the published MRI Langevin sampler: a data gradient as long as the prior's score, times a weight."""
+"""The rule of the published MRI Langevin sampler: a data gradient scaled to the length of the prior's score."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import per_item, squared_norm
-from mri_score.operators.base import LinearOperator
 from mri_score.posteriors.base import Posterior
 
 
+@dataclass(eq=False, repr=False)
 class NormMatched(Posterior):
-    """score(x) = s - weight |s| g / |g|,  s the prior's score, g = A^H (A x - y), norms of each item by itself.
+    """score(x) = s - weight |s| g / |g|,  with the prior's score s, g = A^H (A x - y), and norms of each item.
 
-    The noise level of the scan does not enter. The release takes its norms over the whole batch, so that a slice's
-    result depends on its batch mates; here it does not.
-    Reference: the code of Jalal et al., NeurIPS 2021 (weight 5).
+    noise_std is not used. The published code takes the norms over the whole batch, so that a slice depends on the
+    other slices of its batch; here it does not.
+    weight: of the data; 5 in the published code.
+    Reference: the code of Jalal et al., NeurIPS 2021.
     """
 
-    def __init__(
-        self,
-        prior: ScoreModel,
-        operator: LinearOperator,
-        kspace: Tensor,
-        noise_std: Tensor | float,
-        weight: float = 5.0,
-    ) -> None:
-        super().__init__(prior, operator, kspace, noise_std)
-        self.weight = weight
+    weight: float = 5.0
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         s = self.prior.score(x, sigma)

@@ -1,6 +1,8 @@
-"""Pseudo-inverse guidance: the denoiser's error taken as white, one linear solve and one product with the Jacobian."""
+"""Pseudo-inverse guidance: one linear solve and one product with the Jacobian, for a white error of the denoiser."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -9,14 +11,16 @@ from mri_score.numerics.jacobian import linearise
 from mri_score.posteriors.base import Posterior
 
 
+@dataclass(eq=False, repr=False)
 class PiGDM(Posterior):
     """D_y = D + J^T (A^H A + w)^-1 A^H (y - A D),    w = noise_std^2 / r^2,    J = dD/dx.
 
-    p(x0 | x) is taken as N(D, r^2 I) with r^2 = sigma^2 sd^2 / (sigma^2 + sd^2), the paper's for images of sd 1. The
-    gradient of log p(y | x) then is J^T (A^H A + w)^-1 A^H (y - A D) / r^2, and the paper's adaptive weight takes the
-    r^2 away. The full gradient, sigma^2 / r^2 times this step, exceeds the misfit itself where an image varies more
-    than sd, as all images do at low frequencies: walks with a network diverge by it. In the paper the step is added
-    whole after each move; here it is part of D, of which the ancestral walk takes the share 1 - (sigma'/sigma)^2.
+    p(x0 | x) is approximated by N(D, r^2 I) with r^2 = sigma^2 sd^2 / (sigma^2 + sd^2), which is the paper's value for
+    images of sd 1. Then grad log p(y | x) = J^T (A^H A + w)^-1 A^H (y - A D) / r^2; the adaptive weight of the paper
+    removes 1 / r^2. The full gradient, sigma^2 / r^2 times the step here, exceeds the misfit itself where an image
+    varies more than sd, as all images do at low frequencies, and walks with a network diverge.
+    In the paper the whole step is added after each move. Here it is part of D, and the ancestral sampler uses
+    1 - (sigma'/sigma)^2 of it.
     Reference: Song et al., Pseudoinverse-guided diffusion models for inverse problems, ICLR 2023, algorithm 1.
     """
 
