@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, marks that change the direction of text, line separators, and bytes that are not UTF-8."""
+
+
+def visible(text: str) -> str:
+    r"""The text with every control character written out, such as \x1b, so that it cannot steer a terminal.
+
+    Letters of all languages stay. Lone surrogates, which stand for bytes that are not UTF-8, are written out too.
+    """
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class InputError(ValueError):
     """Bad input. The message states the place, the value found, the allowed values and what to do next.
 
-    The command line prints the message alone and exits with code 2.
+    The command line prints the message alone and exits with code 2. It is one line; control characters are written out.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(re.sub(r"\s*\n\s*", " ", message.strip())))
 
 
 def unknown_name(place: str, name: object, known: Iterable[str]) -> InputError:

@@ -9,14 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from mri_score.errors import InputError
 from mri_score.readers.base import Shape
 from mri_score.readers.encodings import Encoding, parse_encodings
 from mri_score.readers.geometry import Geometry
-from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
+from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.ismrmrd_header import build_header, parse_header
 
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
@@ -42,7 +41,7 @@ class FastMRI:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.stem
-        self._handle: h5py.File | None = None
+        self._handle: StoredFile | None = None
         self._process = 0
         with reading(self.path), open_hdf5(self.path) as file:
             kspace = plain_dataset(file, self.path, "kspace")
@@ -253,7 +252,7 @@ class FastMRI:
                 self._handle, self._process = open_hdf5(self.path), os.getpid()
             return self._handle[key][slice]
 
-    def _find_target(self, file: h5py.File) -> tuple[str, Shape] | None:
+    def _find_target(self, file: StoredFile) -> tuple[str, Shape] | None:
         keys = ("reconstruction_rss", "reconstruction_esc")
         for key in keys if len(self._shape) == 4 else reversed(keys):
             dataset = plain_dataset(file, self.path, key)
@@ -264,7 +263,7 @@ class FastMRI:
                     f"{self.path}: {key} is {dataset.dtype} {dataset.shape}; it needs ({self.slices}, rows, cols) real"
                     " numbers for this kspace; delete or repair it"
                 )
-            return key, dataset.shape[1:]
+            return key, (dataset.shape[1], dataset.shape[2])
         return None
 
     @cached_property
@@ -366,7 +365,7 @@ def write_fastmri(
         file.attrs.update(attributes or {})
 
 
-def _check_kspace(path: Path, kspace: h5py.Dataset) -> None:
+def _check_kspace(path: Path, kspace: StoredDataset) -> None:
     if kspace.dtype.kind != "c":
         raise InputError(f"{path}: kspace is {kspace.dtype}, not complex; write it as complex64")
     if kspace.ndim not in (3, 4) or 0 in kspace.shape:
@@ -376,7 +375,7 @@ def _check_kspace(path: Path, kspace: h5py.Dataset) -> None:
         )
 
 
-def _header_xml(file: h5py.File, path: Path) -> bytes | str | None:
+def _header_xml(file: StoredFile, path: Path) -> bytes | str | None:
     dataset = plain_dataset(file, path, "ismrmrd_header")
     if dataset is None:
         return None
@@ -385,7 +384,7 @@ def _header_xml(file: h5py.File, path: Path) -> bytes | str | None:
     return np.asarray(dataset[()]).item()
 
 
-def _stored_mask(file: h5py.File, path: Path, shape: Shape) -> np.ndarray | None:
+def _stored_mask(file: StoredFile, path: Path, shape: Shape) -> np.ndarray | None:
     """The mask stored in the file, as bool (1, cols) or (rows, cols); None if there is none."""
     dataset = plain_dataset(file, path, "mask")
     if dataset is None:

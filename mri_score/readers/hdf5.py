@@ -1,4 +1,4 @@
-"""HDF5: reading untrusted files, of which only data stored in the file itself are read, and writing."""
+"""HDF5: reading files of others through the reading process, and writing."""
 
 from __future__ import annotations
 
@@ -9,25 +9,163 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 
 from mri_score import __version__
 from mri_score.errors import InputError
 from mri_score.files import whole_file
+from mri_score.untrusted.process import read_apart
 
 if TYPE_CHECKING:  # `mri-score info` prints the header before it imports torch
     from torch import Tensor
 
-LARGEST_READ = 2 << 30
-"""Largest slice or chunk to read, in bytes."""
-LARGEST_COMPRESSION = 100
-"""Largest compression ratio accepted for datasets above SMALL bytes."""
-SMALL = 1 << 20
-"""Datasets up to this many bytes may have any compression ratio, because repeated labels compress well."""
+LARGEST_READ = 1 << 30
+"""Largest slice, chunk or other part that is read at once, in bytes."""
+LARGEST_COMPRESSION = 1000
+"""Largest ratio of a dataset's size to what is stored of it, beyond SMALL: deflate reaches 1032."""
+SMALL = 1 << 30
+"""Bytes that a chunked dataset may declare without storing them, such as slices that were never written."""
+_PARSING = "mri_score.readers.hdf5_parsing"
+
+
+class StoredDataset:
+    """A dataset in a file: its facts, and its samples part by part, as in `dataset[3]` or `dataset[2:5, ..., 0]`.
+
+    Samples come in native byte order and at most double precision; text of variable length as an object array of bytes.
+    """
+
+    def __init__(self, path: Path, key: str, facts: Mapping[str, Any]) -> None:
+        self.path, self.key = path, key
+        self.shape: tuple[int, ...] = tuple(facts["shape"])
+        self.stored: int = facts["stored"]
+        """Bytes that are stored of it, after compression."""
+        self.chunks: tuple[int, ...] | None = facts["chunks"]
+        declared = np.dtype(facts["dtype"])
+        self.text = declared.kind == "O"
+        self.dtype = _native(declared)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a dataset without axes has no length")
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        """The samples at `index`: numbers and slices with positive steps, in order of the axes, and one Ellipsis.
+
+        Errors: InputError for more than LARGEST_READ, and for a damaged file.
+        """
+        parts, shape = _resolved(index, self.shape)
+        size = math.prod(shape) * self.dtype.itemsize
+        if size > LARGEST_READ:
+            raise InputError(
+                f"{self.path}: {self.key} has {size} bytes to read at once, more than {LARGEST_READ}; split it"
+            )
+        chunk = math.prod(self.chunks or (0,)) * self.dtype.itemsize
+        array = read_apart(
+            f"{_PARSING}:samples",
+            self.path,
+            memory=(256 << 20) + min(3 * size + 2 * chunk, 2 << 30),
+            seconds=10 + (size + chunk) // (100 << 20),
+            key=self.key,
+            index=parts,
+        )
+        if array.shape != shape:
+            raise InputError(f"{self.path}: {self.key} has changed while it was read; read the file again")
+        if self.text:
+            array = array.astype(object)
+        return array if array.shape else array[()]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[number] for number in range(len(self)))
+
+
+class StoredFile(Mapping[str, StoredDataset]):
+    """An HDF5 file that others made, read through the reading process. `with open_hdf5(path) as file: ...`
+
+    A mapping of the names of its top-level members; `file[key]` is the checked dataset. `attrs` holds the attributes of
+    the file as text, numbers and lists. It holds no file handle, and can be pickled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = read_apart(f"{_PARSING}:contents", path)
+        self.attrs: dict[str, Any] = found["attributes"]
+        self.members: dict[str, dict[str, Any]] = found["members"]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self.members if "/" not in key)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, key: str) -> StoredDataset:
+        dataset = plain_dataset(self, self.path, key)
+        if dataset is None:
+            raise KeyError(key)
+        return dataset
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.members
+
+    def __enter__(self) -> StoredFile:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def close(self) -> None:
+        """Nothing is open between reads."""
+
+
+def _native(dtype: np.dtype) -> np.dtype:
+    if dtype.kind in "fiu" and dtype.itemsize > 8:
+        return np.dtype(np.float64)
+    if dtype.kind == "c" and dtype.itemsize > 16:
+        return np.dtype(np.complex128)
+    return dtype.newbyteorder("=")
+
+
+def _resolved(index: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """The index as `hdf5_parsing.samples` takes it, and the shape of what it selects."""
+    given = index if isinstance(index, tuple) else (index,)
+    if sum(one is Ellipsis for one in given) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    if Ellipsis in given:
+        place = given.index(Ellipsis)
+        given = (*given[:place], *[slice(None)] * (len(shape) - len(given) + 1), *given[place + 1 :])
+    if len(given) > len(shape):
+        raise IndexError(f"{len(given)} indices for {len(shape)} axes")
+    parts: list[Any] = []
+    sides: list[int] = []
+    for one, side in zip(given, shape, strict=False):
+        if isinstance(one, slice):
+            start, stop, step = one.indices(side)
+            if step < 1:
+                raise IndexError("only positive steps can be read")
+            parts.append((start, max(start, stop), step))
+            sides.append(len(range(start, stop, step)))
+        else:
+            number = int(one)
+            if not -side <= number < side:
+                raise IndexError(f"index {number} of an axis of {side}")
+            parts.append(number % side)
+    return tuple(parts), (*sides, *shape[len(given) :])
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Convert the exceptions of h5py for a damaged file to an InputError that names the file."""
+    """Convert the exceptions of a damaged file to an InputError that names the file."""
     try:
         yield
     except InputError:
@@ -60,56 +198,48 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[s
     return path
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading. Errors: InputError for anything else."""
+def open_hdf5(path: Path) -> StoredFile:
+    """Open an HDF5 file for reading. Errors: InputError for anything else, for a file in use, and for a damaged one."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; give an HDF5 file or, where several are read, a folder of them")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"cannot read {path}: it is not an HDF5 file; export it again, or name another")
-    return h5py.File(path, "r")
+    return StoredFile(path)
 
 
-def plain_dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset | None:
+def plain_dataset(file: StoredFile, path: Path, key: str) -> StoredDataset | None:
     """The dataset `key`, if it is stored completely in this file; None if there is none of that name.
 
-    Refused are links, external storage and virtual datasets, which could expose any file of the machine
-    (CVE-2026-1669), and datasets that declare far more data than the file has. Errors: InputError.
+    key: its name; `group/name` for one within groups. Refused are links, external storage and virtual datasets, which
+    could expose any file of the machine (CVE-2026-1669), filters that are not needed, and datasets that declare far
+    more data than the file has. Errors: InputError.
     """
-    links = file.id.links
-    if not links.exists(key.encode()):
+    facts = file.members.get(key)
+    if facts is None:
         return None
-    if links.get_info(key.encode()).type != h5py.h5l.TYPE_HARD:
-        raise InputError(f"{path}: {key} is a link; copy the data into the file (h5repack)")
-    dataset = file[key]
-    if not isinstance(dataset, h5py.Dataset):
+    if "problem" in facts:
+        raise InputError(facts["problem"])
+    if "group" in facts:
         raise InputError(f"{path}: {key} is a group, not a dataset; write it as one array")
-    if dataset.external or dataset.is_virtual:
-        raise InputError(f"{path}: the data of {key} are stored in other files; copy them into this file (h5repack)")
-    _check_size(path, key, dataset)
+    dataset = StoredDataset(path, key, facts)
+    _check_size(path, dataset)
     return dataset
 
 
-def plain_datasets(file: h5py.File, path: Path) -> Iterator[tuple[str, h5py.Dataset]]:
+def plain_datasets(file: StoredFile, path: Path) -> Iterator[tuple[str, StoredDataset]]:
     """Yield name and dataset of all top-level datasets, each checked as in `plain_dataset`; groups are skipped."""
     for key in file:
-        hard = isinstance(file.get(key, getlink=True), h5py.HardLink)
-        if hard and file.get(key, getclass=True) is h5py.Group:
-            continue
-        if (dataset := plain_dataset(file, path, key)) is not None:
+        if "group" not in file.members[key] and (dataset := plain_dataset(file, path, key)) is not None:
             yield key, dataset
 
 
-def _check_size(path: Path, key: str, dataset: h5py.Dataset) -> None:
-    if dataset.shape is None:
-        raise InputError(f"{path}: {key} is empty; export the scan again")
-    item = dataset.dtype.itemsize
-    claimed, stored = math.prod(dataset.shape) * item, dataset.id.get_storage_size()
-    compression = 1 if dataset.chunks is None else LARGEST_COMPRESSION if claimed > SMALL else SMALL
-    if stored < claimed / compression or stored > path.stat().st_size:
+def _check_size(path: Path, dataset: StoredDataset) -> None:
+    claimed, stored, key = dataset.nbytes, dataset.stored, dataset.key
+    most = stored if dataset.chunks is None else SMALL + LARGEST_COMPRESSION * stored
+    if claimed > most or stored > path.stat().st_size:
         raise InputError(
             f"{path}: {key} declares {claimed} bytes, shape {dataset.shape}, but {stored} are stored;"
             " the file is incomplete or forged: fetch or export it again"
         )
+    item = dataset.dtype.itemsize
     largest = max(math.prod(dataset.shape[1:]) * item, math.prod(dataset.chunks or (0,)) * item)
     if largest > LARGEST_READ:
         raise InputError(

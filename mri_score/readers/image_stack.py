@@ -25,11 +25,15 @@ def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
                 f"{path} has {sorted(file)}; an image stack needs `image` (slice, row, column), real numbers"
             )
         labels = {
-            key: value.asstr()[:] if value.dtype.kind in "SO" else value[:]
+            key: _texts(value[:]) if value.dtype.kind in "SO" else value[:]
             for key, value in plain_datasets(file, path)
             if value.ndim == 1 and len(value) == len(dataset)
         }
         return dataset[:], labels
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    return np.array([one.decode(errors="replace") for one in values.tolist()], dtype=object)
 
 
 def _read_nifti(path: Path) -> np.ndarray:

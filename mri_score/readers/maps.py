@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -74,9 +73,8 @@ def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: M
 def finished_maps(path: Path, identity: str) -> bool:
     """Whether the file exists and has this attribute `identity`, from `write_maps`."""
     try:
-        with h5py.File(path) as file:
-            return file.attrs.get("identity") == identity
-    except OSError:
+        return open_hdf5(path).attrs.get("identity") == identity
+    except InputError:
         return False
 
 

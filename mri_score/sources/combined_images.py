@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from mri_score.data.noise_rings import evenly_spaced, whiten
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_kspace
 from mri_score.readers import open_scan
-from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
+from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.maps import cache_key
 
 VERSION = 3
@@ -126,7 +125,7 @@ def _write(path: Path, volume: Combined) -> None:
         file.attrs.update({"noise_std": volume.noise_std, "notes": "\n".join(volume.notes), "file": volume.name})
 
 
-def _dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
+def _dataset(file: StoredFile, path: Path, key: str) -> StoredDataset:
     dataset = plain_dataset(file, path, key)
     if dataset is None:
         raise InputError(f"{path} is not a file of combined images: it has no dataset {key}; remove it")
