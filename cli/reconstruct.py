@@ -59,6 +59,14 @@ class BatchSize(click.IntRange):
     help="Check the result without ground truth: leave out N lines, or a share of them (0.1 if none is given),"
     " reconstruct a second time without them, and report how well the result predicts them.",
 )  # fmt: skip
+@click.option(
+    "--write", default="hdf5", show_default=True, metavar="LIST",
+    help="Formats of the results: hdf5 (always written), nifti, dicom, cfl (BART); such as nifti,dicom.",
+)  # fmt: skip
+@click.option(
+    "--dicom-like", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="A DICOM file of the same exam: --write dicom takes patient and study from it.  [default: no identity]",
+)  # fmt: skip
 @click.option("--keep-samples", is_flag=True, help="Save every draw in the result file.")
 @click.option(
     "--maps", type=ANY_PATH,
@@ -103,6 +111,7 @@ def command(scan: Path | None, **options: Any) -> None:
       mri-score reconstruct undersampled/ --prior runs/knee_384 --check-lines 0.1
       mri-score reconstruct scan.h5 --accel 4 --samples 8 --intervals intervals.json
       mri-score reconstruct scan.h5 --accel 4 --trajectory radial
+      mri-score reconstruct scan.h5 --write nifti,dicom --dicom-like exam/0001.dcm
     """
     from .run.reconstruct import ReconstructOptions, reconstruct_all
 

@@ -27,6 +27,7 @@ from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import key
 from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
 from mri_score.pipeline.derived import Derived, Metrics, Page, Panels, read_metrics, restore
+from mri_score.pipeline.exports import check_placement, exports
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import finished, write_volume
@@ -38,9 +39,9 @@ from mri_score.readers.base import Reader
 from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
 
-from ..options import MaskOptions, Rest, chosen, each_file, make_sampling, read_slices, take_shard
+from ..options import MaskOptions, Rest, chosen, each_file, make_sampling, read_names, read_slices, take_shard
 
-NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run")
+NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run", "write", "dicom_like")
 """Options that do not change a result: a finished file stays finished when they change."""
 
 CARTESIAN = (
@@ -77,6 +78,8 @@ class ReconstructOptions(MaskOptions):
     out: Path
     again: bool
     dry_run: bool
+    write: str
+    dicom_like: Path | None
 
     def identity(self) -> list[tuple[str, str]]:
         """Names and values of all options that change a result.
@@ -114,6 +117,8 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         intervals=intervals,
     )
     find_device(given.device)
+    formats = read_names(given.write)
+    exported = exports(out, formats, given.dicom_like)
     if not given.dry_run:
         make_folder(out)
     prior_path = find_prior(given.prior)
@@ -137,7 +142,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         status = path.stat()
         identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
         result = out / "reconstructions" / path.name
-        derived = _derived(out, out / "report" if len(files) == 1 else out / "report" / path.stem)
+        derived = _derived(out, out / "report" if len(files) == 1 else out / "report" / path.stem) + exported
         if not given.again and finished(out, path.name, identity):
             made = [] if given.dry_run else restore(result, derived)
             again = f"; made from its result: {', '.join(made)}" if made else ""
@@ -145,6 +150,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
             return None
         file = open_scan(path)
         slices = read_slices(given.slices, file.slices)
+        check_placement(file, slices, formats)
         view = _scan(file, sampling, given)
         fitted = options
         if given.batch_size == "auto":
@@ -191,10 +197,12 @@ def _write(
 ) -> None:
     """Write all results of a volume; print their places and scores."""
     result = write_volume(out, volume, options, attributes, facts)
-    panels, page, *_ = [one.write(result)[0] for one in derived]
+    panels, page, *others = [one.write(result)[0] for one in derived]
     with tqdm.external_write_mode():  # keeps the progress bar of the next volume intact
         _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
         click.echo(f"  reconstruction  {result}\n  pictures        {panels.parent}\n  report          {page}")
+        for one, path in zip(derived[3:], others[1:], strict=True):
+            click.echo(f"  {one.title:<14}  {path.parent}")
 
 
 def _check_combinations(scan: Path | None, given: ReconstructOptions) -> None:

@@ -16,6 +16,7 @@ from mri_score.evaluation.panel import choose_zoom, panel, picture, zoomed
 from mri_score.evaluation.report import Report, SliceFigures, Table, render_report, score_table
 from mri_score.methods import METHODS
 from mri_score.pipeline.options import Options
+from mri_score.pipeline.placement import write_placement
 from mri_score.pipeline.result import MVUE, Volume
 from mri_score.readers.hdf5 import new_hdf5, reading
 
@@ -44,7 +45,8 @@ def write_volume(
     The file appears when all of it is there. It holds everything that a volume is finished with: other files
     (`pipeline.derived`) are made from it, and can be made again without the scan.
     Other datasets: reconstruction_complex, std, slices, mask or trajectory, scores (a table with the columns SCORES),
-    the group pictures (report page and panels), and if asked for interval, interval_complex and samples.
+    the groups pictures (report page and panels) and geometry, ismrmrd_header where the scan has one, and if asked for
+    interval, interval_complex and samples.
     folder: the output folder. attributes: written beside the facts of the volume. facts: further entries of the report.
     Errors: InputError where the file cannot be written.
     """
@@ -66,6 +68,7 @@ def write_volume(
             file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
         if rows := score_rows(volume, options):
             file["scores"] = _table(rows)
+        write_placement(file, volume.geometries, volume.header)
         stored = file.create_group("pictures")
         stored["page"] = np.frombuffer(pictures.page.encode(), np.uint8)
         for name, png in pictures.panels.items():

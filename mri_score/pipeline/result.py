@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from mri_score.evaluation.report import IntervalCheck, MethodScores
 from mri_score.evaluation.uncertainty import EnsembleCalibration, calibration
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.held_out import Misfit
+from mri_score.readers.geometry import Geometry
 
 MVUE = "|MVUE|, maps from full k-space"
 RSS = "RSS of full k-space"
@@ -34,6 +36,10 @@ class Volume:
     trajectory: Tensor | None = None
     """(M, 2), as `Acquisition.trajectory`; None for a mask."""
     intervals: Intervals | None = None
+    geometries: Sequence[Geometry] = ()
+    """The place of each slice in the patient; empty if the file does not state pixel sizes."""
+    header: bytes | None = None
+    """The ISMRMRD header of the scan, see `header_of`."""
     images: list[Tensor] = field(default_factory=list)
     """For each slice the reconstructed image, (h, w) complex."""
     samples: list[Tensor] = field(default_factory=list)

@@ -25,6 +25,7 @@ from mri_score.pipeline.baselines import Classical, classical_methods
 from mri_score.pipeline.facts import counted, out_of_distribution_note, volume_facts
 from mri_score.pipeline.held_out import held_out_of, misfit
 from mri_score.pipeline.options import OPERATORS, Options
+from mri_score.pipeline.placement import geometries_of, header_of
 from mri_score.pipeline.result import Volume
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 
@@ -50,6 +51,7 @@ def reconstruct_volume(
     chosen = list(range(scan.file.slices)) if slices is None else list(slices)
     trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
     volume = Volume(scan.file.path.name, chosen, scan.acceleration, {}, scan.notes, intervals=options.intervals)
+    volume.geometries, volume.header = geometries_of(scan.file, chosen), header_of(scan.file)
     if trajectory is None:
         volume.mask = scan.mask
     else:

@@ -28,22 +28,21 @@ class OutputVolume:
     maps: Mapping[str, np.ndarray]
     """Real images (S, h, w) in the same units by name, such as std and interval; may be empty."""
     geometries: Sequence[Geometry]
-    """The place of each slice in the patient."""
+    """The place of each slice in the patient; empty if the scan does not state pixel sizes."""
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
     """How the volume was made, such as method, prior_sha256, acceleration and draws."""
     slices: Sequence[int] = ()
     """Number of each slice in the scan; by default 0, 1, ..."""
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or len(self.geometries) != len(self.image):
+        if self.image.ndim != 3 or len(self.geometries) not in (0, len(self.image)):
             raise InputError(
                 f"{self.name}: {len(self.geometries)} geometries for images of shape {self.image.shape};"
                 " it needs (slices, rows, columns) and one geometry a slice"
             )
-        shapes = {array.shape for array in self.maps.values()} | {
-            (len(self.image), *one.matrix) for one in self.geometries
-        }
-        if shapes != {self.image.shape}:
+        shapes = {array.shape for array in self.maps.values()}
+        shapes |= {(len(self.image), *place.matrix) for place in self.geometries}
+        if shapes - {self.image.shape}:
             raise InputError(f"{self.name}: images have shape {self.image.shape}, maps and geometries {sorted(shapes)}")
 
     @property
@@ -57,9 +56,19 @@ class OutputVolume:
         return np.angle(self.image).astype(np.float32)
 
     @property
+    def places(self) -> Sequence[Geometry]:
+        """The place of each slice. Errors: InputError if the scan does not state pixel sizes."""
+        if not self.geometries:
+            raise InputError(
+                f"{self.name} states no pixel sizes (field of view and matrix in its header), which NIfTI and DICOM"
+                " need; leave them out of --write, or convert the scan with its header"
+            )
+        return self.geometries
+
+    @property
     def oriented(self) -> bool:
         """Whether the directions come from the file; else they are assumed."""
-        return all(one.oriented for one in self.geometries)
+        return all(one.oriented for one in self.places)
 
     def affine(self) -> np.ndarray:
         """Matrix (4, 4) from (row, column, slice, 1) of these images to millimetres in LPS.
@@ -67,8 +76,8 @@ class OutputVolume:
         Slices that all have the same position, as in files without positions, are stacked at their thickness.
         Errors: InputError for slices that are not parallel and evenly spaced.
         """
-        first, affine = self.geometries[0], self.geometries[0].affine
-        positions = np.array([one.position for one in self.geometries])
+        first, affine = self.places[0], self.places[0].affine
+        positions = np.array([one.position for one in self.places])
         steps = np.diff(positions, axis=0)
         if np.abs(steps).max(initial=0) < 1e-6:
             return affine

@@ -105,7 +105,7 @@ class _Study:
         slope = float(f"{largest / LARGEST:.8e}")  # a decimal string of DICOM has at most 16 characters
         stored = np.rint(np.clip(array / slope, 0, LARGEST)).astype(np.uint16)
         return [
-            self._image(stored[place], self.volume.geometries[place], place, slope, number, name, kind)
+            self._image(stored[place], self.volume.places[place], place, slope, number, name, kind)
             for place in range(len(array))
         ]
 

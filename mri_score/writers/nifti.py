@@ -66,7 +66,7 @@ def _encoded(array: np.ndarray, affine: np.ndarray, code: int) -> bytes:
 
 
 def _sidecar(volume: OutputVolume) -> dict[str, Any]:
-    first = volume.geometries[0]
+    first = volume.places[0]
     return {
         **volume.facts,
         "Slices": list(volume.slices) or list(range(len(volume.image))),
