@@ -60,7 +60,7 @@ def test_the_choice_follows_from_the_name_of_the_scan_and_the_seed_of_its_mask()
     def chosen(name: str, seed: int | None) -> list[bool]:
         file = SimpleNamespace(path=Path(name), image_shape=(48, 96))
         scan = SimpleNamespace(file=file, mask=mask, sampling=SimpleNamespace(seed=seed))
-        return held_out_of(scan, 6).flatten().tolist()
+        return held_out_of(scan, 6, [0])[0].flatten().tolist()
 
     cases = [("a.h5", None), ("b.h5", None), ("a.h5", 1), ("a.h5", 2)]
     first, again = ([chosen(*case) for case in cases] for _ in range(2))

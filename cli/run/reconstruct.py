@@ -303,7 +303,7 @@ def _describe(scan: Scan, slices: list[int], prior: NetworkPrior, options: Optio
         "slices": f"{len(slices)} of {file.slices}",
         "matrix": f"{file.image_shape[0]} x {file.image_shape[1]}, written {file.crop[0]} x {file.crop[1]}",
         "coils": coils,
-        "acceleration": f"{scan.acceleration:.2f}",
+        "acceleration": f"{scan.acceleration_of(slices):.2f}",
         "draws": f"{walks:,} by {options.method}",
         "network calls": calls,
         "batches": f"{batches:,} of {counted(together, 'draw')}" + (" at most" if batches * together > walks else ""),

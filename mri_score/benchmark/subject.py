@@ -42,7 +42,7 @@ class Subject:
         inside = self.inside[0]
         return {
             "patient": str(self.scan.file.attributes.get("patient_id") or self.scan.file.name),
-            "true": self.scan.acceleration,
+            "true": self.scan.acceleration_of([self.number]),
             "noise_std": self.problem[3],
             "mvue_over_rss": float(np.median(self._written(self.truth.abs() / self.rss)[0][inside])),
         }

@@ -16,6 +16,7 @@ from torch import Tensor
 from mri_score.data.poisson import poisson_disc
 from mri_score.errors import InputError, unknown_name
 from mri_score.readers.hdf5 import open_hdf5, plain_dataset, reading
+from mri_score.readers.sampling import mask_candidates
 
 if TYPE_CHECKING:
     from mri_score.data.acquisition import Acquisition
@@ -36,6 +37,8 @@ def make_mask(
     seed: int | tuple[int, ...] = 0,
     axis: int = -1,
     padding: Shape | None = None,
+    *,
+    rows: Shape | None = None,
 ) -> Tensor:
     """Make a sampling mask by a law of `MASK_LAWS`, or read it from a .npy or .h5 file.
 
@@ -43,11 +46,11 @@ def make_mask(
     number of sampled ones, calibration included. calibration_lines: fully sampled lines at the centre (a square of that
     side for poisson-disc); default from `default_calibration_lines`. seed: of the random lines; the same seed gives the
     same mask on every machine. axis: the undersampled axis, -1 or -2. padding: range (left, right) of acquired columns;
-    none outside is sampled.
+    none outside is sampled. rows: range of acquired rows, for axis -2.
     Returns bool (1, W) for lines along the last axis, (H, 1) for axis -2, (H, W) for points and for rows with padding.
     Errors: InputError for an unknown law, and for an acceleration that is not possible for the shape.
     """
-    rows, cols = shape
+    height, cols = shape
     left, right = padding or (0, cols)
     if Path(law).suffix in MASK_FILES:
         return _inside(read_mask(law, shape), left, right, cols)
@@ -64,7 +67,7 @@ def make_mask(
     if law in POINT_LAWS:
         points = POINT_LAWS[law](shape, acceleration, calibration_lines, random, (left, right))
         return torch.from_numpy(points)
-    acquired = (left, right) if axis == -1 else (0, rows)
+    acquired = (left, right) if axis == -1 else rows or (0, height)
     _check_budget(law, size, acceleration, calibration_lines, acquired)
     lines = torch.from_numpy(LINE_LAWS[law](size, acceleration, calibration_lines, random, acquired))
     return _inside(lines[None] if axis == -1 else lines[:, None], left, right, cols)
@@ -88,11 +91,15 @@ def mask_seed(name: str, seed: int | None = None) -> tuple[int, ...]:
     return (*letters, seed)
 
 
-def true_acceleration(mask: Tensor, padding: Shape | None = None) -> float:
-    """Number of points divided by number of sampled points, without the columns outside padding = (left, right).
+def true_acceleration(mask: Tensor, padding: Shape | None = None, acquired: Tensor | None = None) -> float:
+    """Number of acquired points divided by number of sampled points, over all slices of the mask.
 
-    Shapes: mask bool (..., H or 1, W or 1).
+    The acquired points are all points, those in the columns of padding = (left, right), or those of `acquired`.
+    Shapes: mask and acquired bool (..., H or 1, W or 1), broadcastable to each other.
     """
+    if acquired is not None:
+        mask, acquired = torch.broadcast_tensors(mask, acquired)
+        return int(acquired.sum()) / int((mask & acquired).sum())
     if padding is not None and mask.shape[-1] > 1:
         mask = mask[..., padding[0] : padding[1]]
     return mask.numel() / int(mask.sum())
@@ -124,24 +131,27 @@ def undersample(
     return replace(acquisition, kspace=acquisition.kspace * mask, mask=mask)
 
 
-def read_mask(path: str | Path, shape: Shape) -> Tensor:
+def read_mask(path: str | Path, shape: Shape, slices: int = 1) -> Tensor:
     """Read a mask of zeros and ones from a .npy file, or from the dataset `mask` of an HDF5 file.
 
-    shape: (H, W) of k-space. The file has (W,), (1, W), (H, 1) or (H, W); the result is bool, one of the last three.
+    shape: (H, W) of k-space. slices: of the volume. The file has (W,), (1, W), (H, 1) or (H, W), or one of the last
+    three for each slice; see `mask_candidates`. Returns bool, one of the last three, or with the slices before it.
     Errors: InputError for an unreadable file, another shape, or other values.
     """
     path = Path(path)
     rows, cols = shape
     values = _mask_values(path)
-    values = values[None] if values.ndim == 1 else values
-    if values.shape not in {(1, cols), (rows, 1), (rows, cols)}:
-        raise InputError(
-            f"{path}: the mask has shape {values.shape} but k-space has (rows, cols) = {(rows, cols)};"
-            f" give ({cols},), (1, {cols}), ({rows}, 1) or ({rows}, {cols})"
-        )
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all() or not values.any():
         raise InputError(f"{path}: the mask must hold zeros and ones, and at least one 1; write it again as bool")
-    return torch.from_numpy(values.astype(bool))
+    candidates = mask_candidates(values, slices, 1, shape)
+    if not candidates:
+        each = f", or one of these for each of {slices} slices" if slices > 1 else ""
+        raise InputError(
+            f"{path}: the mask has shape {values.shape} but k-space has (rows, cols) = {(rows, cols)};"
+            f" give ({cols},), (1, {cols}), ({rows}, 1) or ({rows}, {cols}){each}"
+        )
+    mask = torch.from_numpy(np.ascontiguousarray(candidates[0]))
+    return mask[0] if len(mask) == 1 else mask
 
 
 def _mask_values(path: Path) -> np.ndarray:

@@ -76,26 +76,51 @@ def measure_noise(
     the covariance is then computed (the level still comes from outer k-space). name: of the scan, for messages.
     Errors: InputError for NaN, and for k-space without a nonzero sample.
     """
-    kspace = torch.stack([slices[index] for index in evenly_spaced(len(slices))])
+    chosen = evenly_spaced(len(slices))
+    kspace = torch.stack([slices[index] for index in chosen])
     if not torch.isfinite(torch.view_as_real(kspace)).all():
         raise InputError(f"{name}: k-space contains NaN or infinity; repair or export the file again")
-    points, notes = measured_points(kspace, mask)
-    if not bool(points.any()):
+    parts = _parts(kspace, mask if mask is None or mask.ndim < 4 or len(mask) == 1 else mask[chosen])
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    if not all(bool(part.points.any()) for part in parts):
         raise InputError(f"{name}: k-space of shape {tuple(kspace.shape)} is zero at every sampled point")
-    outer, inner = _rings(points, count=len(kspace), coils=kspace.shape[1])
-    levels = [_coil_std(_at(kspace, ring)) for ring in (outer, inner)]
+    outer, inner = zip(*(_rings(part.points, len(kspace), kspace.shape[1]) for part in parts), strict=True)
+    samples = [_joined(parts, rings) for rings in (outer, inner)]
+    levels = [_coil_std(ring) for ring in samples]
     ratio = float(_mean(levels[1]) / _mean(levels[0]).clamp_min(torch.finfo(levels[0].dtype).tiny))
     agree = abs(ratio - 1) < AGREEMENT
     if not agree:
-        notes.append(_disagreement(ratio, _coherence(kspace, points, outer)))
-    region = torch.cat([outer, inner]) if agree else outer
-    samples = _at(kspace, region)
-    coil_std = _coil_std(samples)
+        coherences = [_coherence(part.kspace, part.points, ring) for part, ring in zip(parts, outer, strict=True)]
+        notes.append(_disagreement(ratio, max((one for one in coherences if one is not None), default=None)))
+    region = torch.cat(samples, 1) if agree else samples[0]
+    coil_std = _coil_std(region)
     covariance = _covariance(noise_scan.flatten(1)) if noise_scan is not None else None
     if covariance is None and agree:
-        covariance = _covariance_or_none(samples, coil_std, len(inner) * len(kspace), notes)
+        covariance = _covariance_or_none(region, coil_std, samples[1].shape[1], notes)
     matrix = _whitening_or_none(covariance, notes)
     return NoiseLevel(float(_mean(coil_std)), coil_std, covariance, matrix, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Slices (S, C, H, W) with one mask, and their measured points, bool (H, W)."""
+
+    kspace: Tensor
+    points: Tensor
+    notes: list[str]
+
+
+def _parts(kspace: Tensor, mask: Tensor | None) -> list[_Part]:
+    """All slices together; or each alone, if the mask (S, 1, H or 1, W or 1) has one for each slice."""
+    if mask is None or mask.ndim < 4 or len(mask) == 1:
+        return [_Part(kspace, *measured_points(kspace, mask))]
+    alone = [(kspace[s : s + 1], mask[s : s + 1]) for s in range(len(kspace))]
+    return [_Part(y, *measured_points(y, one)) for y, one in alone]
+
+
+def _joined(parts: Sequence[_Part], rings: Sequence[Tensor]) -> Tensor:
+    """The samples (C, n) of all parts, each at the flat indices of its own ring."""
+    return torch.cat([_at(part.kspace, ring) for part, ring in zip(parts, rings, strict=True)], 1)
 
 
 def measured_points(kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, list[str]]:

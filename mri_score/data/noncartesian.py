@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -42,8 +43,7 @@ class NonCartesianScan(Scan):
                 " for the file's image_shape"
             )
 
-    @property
-    def acceleration(self) -> float:
+    def acceleration_of(self, slices: Iterable[int]) -> float:
         return self.trajectory.acceleration
 
     def acquisition(self, slice: int) -> Acquisition:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.readers.base import Reader
 from mri_score.readers.maps import cache_key, cached_maps, normalise_maps, read_maps
+from mri_score.readers.sampling import choose_mask, find_sampling, mask_candidates
 
 LEAST_NOISE = 1e-3
 """Lower bound of noise_std, relative to the image scale."""
@@ -76,8 +79,9 @@ def from_arrays(
 ) -> Acquisition:
     """The scaled acquisition of k-space in memory. Mask, maps and noise level are estimated if not given.
 
-    kspace: complex (B, C, H, W), unsampled points zero, any unit. mask: (W,), (H, W) or broadcastable to kspace; by
-    default, points that are zero in all coils are unsampled. maps: (B or 1, C, H, W); by default from ESPIRiT.
+    kspace: complex (B, C, H, W), unsampled points zero, any unit. mask: (W,), (H, 1) or (H, W), or one of these for
+    each slice, such as (B, 1, W); see `mask_candidates`. By default the mask of each slice follows from its nonzero
+    points, see `find_sampling`. maps: (B or 1, C, H, W); by default from ESPIRiT.
     noise_std: standard deviation of the real, and of the imaginary, part of a sample, in the units of kspace; by
     default measured, and the coils are then whitened if maps are not given. name: seeds random numbers and labels
     messages.
@@ -89,15 +93,7 @@ def from_arrays(
         )
     if not bool(torch.isfinite(torch.view_as_real(kspace.resolve_conj())).all()):
         raise InputError(f"{name} contains NaN or infinity")
-    shape = (kspace.shape[-2], kspace.shape[-1])
-    if mask is None:
-        mask = (kspace != 0).any(0).any(0)
-        mask = mask.any(0, keepdim=True) if bool((mask.any(0) == mask.all(0)).all()) else mask
-    mask = mask.bool().reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
-    try:
-        torch.broadcast_tensors(mask, kspace)  # broadcast_shapes would import SymPy, half a second
-    except RuntimeError as error:
-        raise InputError(f"{name}: a mask of shape {tuple(mask.shape)} does not fit k-space of {shape}") from error
+    mask = _mask_of_arrays(kspace, mask, name)
     kspace = kspace * mask
     empty = (kspace == 0).flatten(1).all(1)
     if bool(empty.any()):
@@ -114,6 +110,26 @@ def from_arrays(
         kspace = whiten(kspace, mixing)
     maps = coil_maps(kspace, mask)[0] if maps is None else maps
     return scaled(kspace, mask, maps, noise_std, name, mixing)
+
+
+def _mask_of_arrays(kspace: Tensor, mask: Tensor | None, name: str) -> Tensor:
+    """Bool (1 or B, 1, 1 or H, 1 or W): a given mask, or the sampling of each slice as in files."""
+    slices, coils, rows, cols = kspace.shape
+    points = [one.numpy() if bool(one.any()) else None for one in (kspace != 0).any(1).cpu()]
+    if mask is None:
+        if all(one is None for one in points):
+            raise InputError(f"{name} is zero everywhere; there is nothing to reconstruct")
+        sampling = find_sampling(points)
+        found = sampling.acquired if sampling.mask is None else sampling.mask
+    else:
+        candidates = mask_candidates(mask.cpu().numpy(), slices, coils, (rows, cols))
+        if not candidates:
+            raise InputError(
+                f"{name}: a mask of shape {tuple(mask.shape)} does not fit k-space of (slices, coils, rows, cols) ="
+                f" {tuple(kspace.shape)}; give ({cols},), ({rows}, 1), ({rows}, {cols}) or ({slices}, 1, {cols})"
+            )
+        found = choose_mask(candidates, points)
+    return torch.from_numpy(np.ascontiguousarray(found))[:, None].to(kspace.device)
 
 
 def from_operator(
@@ -200,17 +216,24 @@ class Scan:
         self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
         self.notes = list(file.notes)
         if self.sampling.acceleration is not None and file.mask is not None:
+            factor = masks.true_acceleration(file.sampled, acquired=file.acquired)
             raise InputError(
-                f"{file.path} is already undersampled ({masks.true_acceleration(file.sampled):.2f} fold);"
-                " reconstruct it as it is, without --accel and --mask"
+                f"{file.path} is already undersampled ({factor:.2f} fold); reconstruct it as it is, without --accel and"
+                " --mask"
             )
 
     @cached_property
     def mask(self) -> Tensor:
-        """Bool (1, 1, 1 or H, 1 or W): the mask of the volume."""
+        """Bool (1 or slices, 1, 1 or H, 1 or W): the mask of the volume, or of each slice if they differ."""
         sampled = self.file.sampled
         if self.sampling.acceleration is None:
             return sampled
+        acquired = self.file.acquired
+        if self.sampling.from_file:
+            mask = masks.read_mask(self.sampling.law, self.file.image_shape, self.file.slices)
+            mask = mask[:, None] if mask.ndim == 3 else mask[None, None]
+            return mask if bool(acquired.all()) else mask & acquired
+        rows = acquired.any(-1).flatten().nonzero()
         mask = masks.make_mask(
             self.sampling.law,
             self.file.image_shape,
@@ -219,13 +242,23 @@ class Scan:
             masks.mask_seed(self.file.path.name, self.sampling.seed),
             self.sampling.axis,
             self.file.padding,
-        )
-        return mask[None, None]
+            rows=(int(rows[0]), int(rows[-1]) + 1) if acquired.shape[-2] > 1 else None,
+        )[None, None]
+        return mask & acquired if acquired.shape[-2] > 1 else mask
+
+    def mask_of(self, slice: int) -> Tensor:
+        """Bool (1, 1, 1 or H, 1 or W): the mask of one slice."""
+        return self.mask[slice : slice + 1] if len(self.mask) > 1 else self.mask
 
     @property
     def acceleration(self) -> float:
-        """True acceleration: number of acquired points divided by number of sampled points."""
-        return masks.true_acceleration(self.mask, self.file.padding if self.mask.shape[-1] > 1 else None)
+        """True acceleration: number of acquired points divided by number of sampled points, over all slices."""
+        return self.acceleration_of(range(self.file.slices))
+
+    def acceleration_of(self, slices: Iterable[int]) -> float:
+        """True acceleration of some slices together."""
+        chosen = self.mask[list(slices)] if len(self.mask) > 1 else self.mask
+        return masks.true_acceleration(chosen, acquired=self.file.acquired)
 
     @property
     def has_truth(self) -> bool:
@@ -248,7 +281,8 @@ class Scan:
         """Noise of the volume, measured once, on the sampled points of the file's own coils."""
         maps = None if self._given is None else self._given[self.middle : self.middle + 1]
         slices, middle = [self.kspace(slice) for slice in self.looked_at], self.looked_at.index(self.middle)
-        level = noise_level(slices, self.mask, maps, middle=middle, name=self.file.name)
+        mask = self.mask[self.looked_at] if len(self.mask) > 1 else self.mask
+        level = noise_level(slices, mask, maps, middle=middle, name=self.file.name)
         self.notes.extend(level.notes)
         return level
 
@@ -290,7 +324,7 @@ class Scan:
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
         maps = self._given[slice : slice + 1] if self._given is not None else self._maps(slice)
-        return scaled(kspace, self.mask, maps, self.noise_std, self.file.name, self.mixing)
+        return scaled(kspace, self.mask_of(slice), maps, self.noise_std, self.file.name, self.mixing)
 
     def truth(self, slice: int) -> tuple[Tensor, Tensor]:
         """Ground truth of a fully sampled scan in the file's units: image (H, W) and coil images (C, H, W)."""
@@ -301,14 +335,14 @@ class Scan:
         """Masked k-space (C, H, W) of one slice. Errors: InputError for an empty slice."""
         if self.file.empty(slice):
             raise InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices")
-        return self.file.kspace(slice) * self.mask[0]
+        return self.file.kspace(slice) * self.mask_of(slice)[0]
 
     def make_maps(self, slice: int) -> tuple[Tensor, Tensor, CalibrationRegion]:
         """Estimate coil maps (1, C, H, W), eigenvalue (1, H, W) and their origin for one slice.
 
         Errors: InputError as in `coil_maps`.
         """
-        kspace, mask = (self.file.kspace(slice), None) if self.full_maps else (self.kspace(slice), self.mask)
+        kspace, mask = (self.file.kspace(slice), None) if self.full_maps else (self.kspace(slice), self.mask_of(slice))
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
         lines = self.sampling.calibration_lines
@@ -322,7 +356,7 @@ class Scan:
             return self.make_maps(slice)[0]
         mixed = "as stored" if self.mixing is None else _fingerprint(self.mixing)
         lines = self.sampling.calibration_lines
-        key = cache_key(self.file.path, self.mask, slice=slice, full=self.full_maps, coils=mixed, lines=lines)
+        key = cache_key(self.file.path, self.mask_of(slice), slice=slice, full=self.full_maps, coils=mixed, lines=lines)
         return cached_maps(self.cache, key, lambda: self.make_maps(slice)[:2], file=self.file.path.name, slice=slice)[0]
 
 

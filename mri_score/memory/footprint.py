@@ -206,11 +206,11 @@ def peak_text(work: int) -> str:
 
 
 def line_axis(mask: Tensor) -> int | None:
-    """The axis along which a mask (1, 1, 1 or H, W) of whole lines varies, -1 or -2; None for masks of points."""
-    points = mask.reshape(mask.shape[-2:])
-    if bool((points == points[:1]).all()):
+    """The axis along which masks (1 or S, 1, 1 or H, 1 or W) of whole lines vary, -1 or -2; None for masks of points.
+    """
+    if bool((mask == mask[..., :1, :]).all()):
         return -1
-    return -2 if bool((points == points[:, :1]).all()) else None
+    return -2 if bool((mask == mask[..., :1]).all()) else None
 
 
 def available(device: torch.device) -> int:

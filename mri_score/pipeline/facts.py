@@ -18,8 +18,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def volume_facts(scan: Scan, options: Options, levels: list[float]) -> dict[str, str]:
-    """Name -> text about a scan and its reconstruction. levels: noise_std of each slice, in scaled units."""
+def volume_facts(scan: Scan, options: Options, levels: list[float], slices: Sequence[int]) -> dict[str, str]:
+    """Name -> text about the reconstruction of slices of a scan. levels: noise_std of each slice, in scaled units."""
     file = scan.file
     method = METHODS[options.method]
     steps = method.steps if options.steps is None else options.steps
@@ -33,7 +33,7 @@ def volume_facts(scan: Scan, options: Options, levels: list[float]) -> dict[str,
         "File": file.path.name,
         "Acquisition": f"{file.acquisition}, {counted(file.slices, 'slice')}, {counted(file.coils, 'coil')},"
         f" {file.rows} x {file.cols}",
-        **_sampling(scan),
+        **_sampling(scan, slices),
         "Coil maps": _source_of_maps(scan),
         "Coils": "whitened" if scan.noise.whitening is not None and scan.mixing is not None else "as stored",
         "Noise": f"{scan.noise_std:.4g} in the file's units; {np.mean(levels):.4f} of the image scale",
@@ -46,7 +46,7 @@ def volume_facts(scan: Scan, options: Options, levels: list[float]) -> dict[str,
     }
 
 
-def _sampling(scan: Scan) -> dict[str, str]:
+def _sampling(scan: Scan, slices: Sequence[int]) -> dict[str, str]:
     if isinstance(scan, NonCartesianScan):
         trajectory = scan.trajectory
         return {
@@ -55,9 +55,13 @@ def _sampling(scan: Scan) -> dict[str, str]:
             "Acceleration": f"{scan.acceleration:.2f}",
         }
     nominal, seed = scan.sampling.nominal, scan.sampling.seed
+    each = [f"{scan.acceleration_of([number]):.2f}" for number in slices]
+    spread = "" if len(set(each)) == 1 else f" ({min(each, key=float)} to {max(each, key=float)} by slice)"
     return {
         "Sampling": scan.sampling.law if scan.sampling.acceleration is not None else "as acquired",
-        "Acceleration": f"{scan.acceleration:.2f}" + ("" if nominal is None else f" (nominal {nominal:g})"),
+        "Acceleration": f"{scan.acceleration_of(slices):.2f}"
+        + spread
+        + ("" if nominal is None else f" (nominal {nominal:g})"),
         "Mask seed": "from the file name" if seed is None else str(seed),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,12 +117,17 @@ def misfit(
     return Misfit(squared(image), draws, spread, int(points.sum()))
 
 
-def held_out_of(scan: Scan, amount: float) -> Tensor:
-    """The left-out samples of a volume, as `hold_out`; they depend on the seed of its mask only.
+def held_out_of(scan: Scan, amount: float, slices: Sequence[int]) -> dict[int, Tensor]:
+    """Slice -> its left-out samples, as `hold_out`; the same for all slices of one mask.
 
+    They depend on the seed of the mask only and, where the slices have different masks, on the number of the slice.
     Errors: InputError for a non-Cartesian scan, and as in `hold_out`.
     """
     if isinstance(scan, NonCartesianScan):
         raise InputError(f"{scan.file.path}: --check-lines is for masks only, not for trajectories")
-    seed = key("held-out lines", *mask_seed(scan.file.path.name, scan.sampling.seed))
-    return hold_out(scan.mask, scan.file.image_shape, amount, generators(seed)[0])
+    seed, shape = key("held-out lines", *mask_seed(scan.file.path.name, scan.sampling.seed)), scan.file.image_shape
+    if len(scan.mask) == 1:
+        return dict.fromkeys(slices, hold_out(scan.mask, shape, amount, generators(seed)[0]))
+    return {
+        number: hold_out(scan.mask_of(number), shape, amount, generators(seed, slice=number)[0]) for number in slices
+    }

@@ -60,7 +60,8 @@ def write_volume(
             if (interval := volume.interval(target)) is not None:
                 file[name] = interval.numpy().astype(np.float32)
         if volume.mask is not None:
-            file["mask"] = volume.mask[0, 0].expand(-1, volume.mask.shape[-1]).numpy()
+            masks = volume.mask[:, 0].numpy()
+            file["mask"] = masks[0] if len(masks) == 1 else masks
         if volume.trajectory is not None:
             file["trajectory"] = volume.trajectory.numpy()
         file["slices"] = np.array(volume.slices)

@@ -28,11 +28,13 @@ class Volume:
     name: str
     slices: list[int]
     acceleration: float
-    """True acceleration."""
+    """True acceleration of all slices together."""
     facts: dict[str, str]
     notes: list[str]
     mask: Tensor | None = None
-    """As `Scan.mask`; None for a trajectory."""
+    """Bool (1 or S, 1, 1 or H, 1 or W): one mask, or one for each slice; None for a trajectory."""
+    accelerations: list[float] = field(default_factory=list)
+    """True acceleration of each slice, where they differ; empty: `acceleration`."""
     trajectory: Tensor | None = None
     """(M, 2), as `Acquisition.trajectory`; None for a mask."""
     intervals: Intervals | None = None
@@ -93,7 +95,12 @@ class Volume:
     @property
     def predicted(self) -> list[np.ndarray]:
         """For each slice the expected standard deviation of the error, (h, w), see `predicted_std`."""
-        return [predicted_std(std, noise, self.acceleration) for std, noise in zip(self.stds, self.noise, strict=True)]
+        parts = zip(self.stds, self.noise, self._each_acceleration, strict=True)
+        return [predicted_std(std, noise, acceleration) for std, noise, acceleration in parts]
+
+    @property
+    def _each_acceleration(self) -> list[float]:
+        return self.accelerations or [self.acceleration] * len(self.stds)
 
     def interval(self, target: str) -> Tensor | None:
         """Half width of the conformal intervals, (S, h, w); None without intervals.
@@ -102,8 +109,8 @@ class Volume:
         """
         if self.intervals is None:
             return None
-        factor = getattr(self.intervals.at(self.acceleration), target)
-        half = factor * torch.from_numpy(np.stack(self.predicted))
+        factors = [getattr(self.intervals.at(one), target) for one in self._each_acceleration]
+        half = torch.tensor(factors)[:, None, None] * torch.from_numpy(np.stack(self.predicted))
         return half * torch.stack(self.weight) if target == "magnitude" else half
 
     def interval_scores(self, target: str) -> list[np.ndarray]:

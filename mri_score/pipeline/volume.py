@@ -50,14 +50,22 @@ def reconstruct_volume(
     """
     chosen = list(range(scan.file.slices)) if slices is None else list(slices)
     trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
-    volume = Volume(scan.file.path.name, chosen, scan.acceleration, {}, scan.notes, intervals=options.intervals)
+    volume = Volume(
+        scan.file.path.name,
+        chosen,
+        scan.acceleration_of(chosen),
+        {},
+        scan.notes,
+        accelerations=[scan.acceleration_of([number]) for number in chosen],
+        intervals=options.intervals,
+    )
     volume.geometries, volume.header = geometries_of(scan.file, chosen), header_of(scan.file)
     if trajectory is None:
-        volume.mask = scan.mask
+        volume.mask = scan.mask[chosen] if len(scan.mask) > 1 else scan.mask
     else:
         volume.trajectory = trajectory.coordinates
     gain = 1.0 if trajectory is None else find_gain(trajectory.coordinates, trajectory.shape)
-    held = None if options.check_lines is None else held_out_of(scan, options.check_lines)
+    held = None if options.check_lines is None else held_out_of(scan, options.check_lines, chosen)
     classical = classical_methods(options.baselines, trajectory, options.seed)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     prior = on_device(prior, find_device(options.device))
@@ -73,16 +81,24 @@ def reconstruct_volume(
         levels += [one.level for one in group]
         _add(volume, scan, group, prior, options, progress)
         if held is not None:
-            _check(volume, group, held, prior, options, progress)
-    volume.facts = volume_facts(scan, options, levels)
+            _check(volume, group, prior, options, progress)
+    volume.facts = volume_facts(scan, options, levels, chosen)
     if held is not None:
-        volume.facts["Held out"] = counted(int(held.sum()), "line" if 1 in held.shape[-2:] else "point")
+        volume.facts["Held out"] = _counted_held_out(held)
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
     if (warning := out_of_distribution_note(volume.misfit_ratios, threshold, basis)) is not None:
         volume.notes = [*volume.notes, warning]
     return volume
+
+
+def _counted_held_out(held: Mapping[int, Tensor]) -> str:
+    """How many lines or points are left out of a slice, such as `8 lines`, or `7 to 9 lines`."""
+    counts = [int(one.sum()) for one in held.values()]
+    noun = "line" if all(1 in one.shape[-2:] for one in held.values()) else "point"
+    least, most = min(counts), max(counts)
+    return counted(most, noun) if least == most else f"{least} to {counted(most, noun)} of a slice"
 
 
 def on_gpu(options: Options) -> bool:
@@ -125,6 +141,8 @@ class _Slice:
     """Title -> seconds of a classical method."""
     kept: Acquisition | None
     """The acquisition without the left-out samples."""
+    held: Tensor | None
+    """The left-out samples, bool, broadcastable to the mask."""
     classical_kept: dict[str, Tensor]
     """Title -> image of a classical method from `kept`."""
     truth: tuple[Tensor, Tensor] | None
@@ -132,10 +150,15 @@ class _Slice:
 
 
 def _prepare(
-    scan: Scan, numbers: Sequence[int], *, classical: Mapping[str, Classical], held: Tensor | None, gain: float
+    scan: Scan,
+    numbers: Sequence[int],
+    *,
+    classical: Mapping[str, Classical],
+    held: Mapping[int, Tensor] | None,
+    gain: float,
 ) -> list[_Slice]:
-    """Read slices, estimate coil maps and scale, and run the classical methods."""
-    return [_prepare_one(scan, number, classical, held, gain) for number in numbers]
+    """Read slices, estimate coil maps and scale, and run the classical methods. held: slice -> left-out samples."""
+    return [_prepare_one(scan, number, classical, None if held is None else held[number], gain) for number in numbers]
 
 
 def _prepare_one(
@@ -151,6 +174,7 @@ def _prepare_one(
     kept = None
     if held is not None:
         assert acquisition.mask is not None
+        held = held & acquisition.mask
         kept = replace(acquisition, kspace=acquisition.kspace * ~held, mask=acquisition.mask & ~held)
     return _Slice(
         number,
@@ -160,6 +184,7 @@ def _prepare_one(
         images,
         seconds,
         kept,
+        held,
         {} if kept is None else {title: method(kept, number) for title, method in classical.items()},
         scan.truth(number) if scan.has_truth else None,
     )
@@ -215,13 +240,14 @@ def _stacked(parts: Sequence[Acquisition]) -> Acquisition:
     kspace, maps, noise_std, scale = (
         torch.cat([getattr(one, name) for one in parts]) for name in ("kspace", "maps", "noise_std", "scale")
     )
-    return replace(parts[0], kspace=kspace, maps=maps, noise_std=noise_std, scale=scale)
+    masks = [one.mask for one in parts if one.mask is not None]
+    mask = parts[0].mask if all(torch.equal(one, masks[0]) for one in masks) else torch.cat(masks)
+    return replace(parts[0], kspace=kspace, maps=maps, mask=mask, noise_std=noise_std, scale=scale)
 
 
 def _check(
     volume: Volume,
     group: list[_Slice],
-    held: Tensor,
     prior: ScoreModel,
     options: Options,
     progress: Progress | None,
@@ -230,13 +256,13 @@ def _check(
     found = _sample([one.kept for one in group if one.kept is not None], group, prior, options, progress)
     for place, one in enumerate(group):
         scan = one.acquisition
-        assert scan.kspace is not None and scan.maps is not None and scan.scale is not None
+        assert scan.kspace is not None and scan.maps is not None and scan.scale is not None and one.held is not None
         images: dict[str, tuple[Tensor, Tensor | None]] = {
             title: (image, None) for title, image in one.classical_kept.items()
         }
         images[options.estimate] = found.image[place] / scan.scale[0], found.samples[:, place] / scan.scale[0]
         for name, (image, samples) in images.items():
-            part = misfit(image, scan.kspace[0], scan.maps[0], held, one.level, samples)
+            part = misfit(image, scan.kspace[0], scan.maps[0], one.held, one.level, samples)
             volume.held_out[name] = volume.held_out[name] + part if name in volume.held_out else part
 
 

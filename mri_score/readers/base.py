@@ -77,14 +77,21 @@ class Reader(Protocol):
         ...
 
     @property
+    def acquired(self) -> Tensor:
+        """Bool (1, 1, 1 or H, W): the acquired region of k-space; points outside it are zero padding."""
+        ...
+
+    @property
     def mask(self) -> Tensor | None:
-        """Sampling mask: bool (cols,), or (rows, cols) if both axes are phase-encoded; None for a fully sampled file.
+        """Sampling mask: bool (cols,), (rows, cols) if it differs between rows, or (slices, 1 or rows, cols) if it
+        differs between slices; None for a fully sampled file.
         """
         ...
 
     @property
     def sampled(self) -> Tensor:
-        """Mask for an `Acquisition`, bool (1, 1, 1 or H, W): `mask`, or all acquired columns of a fully sampled file.
+        """Masks for an `Acquisition`, bool (1 or slices, 1, 1 or H, 1 or W): `mask`, or the acquired region of a
+        fully sampled file.
         """
         ...
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,28 +16,29 @@ from mri_score.readers.encodings import Encoding, parse_encodings
 from mri_score.readers.geometry import Geometry
 from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.ismrmrd_header import build_header, parse_header
+from mri_score.readers.sampling import (
+    StoredSampling,
+    choose_mask,
+    find_sampling,
+    mask_candidates,
+    remove_oversampled_rows,
+    spans,
+)
 
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
-
-@dataclass(frozen=True)
-class StoredSampling:
-    """Range of acquired columns, mask of sampled points within them (None: all), and warnings."""
-
-    padding: Shape
-    mask: np.ndarray | None
-    notes: list[str] = field(default_factory=list)
 
 
 class FastMRI:
     """One fastMRI file: k-space (slices, coils, rows = readout, cols = phase encode), or without the coil axis.
 
     The constructor checks everything except the samples. Each process opens its own file handle at its first read.
+    ignore_mask: take all samples of kspace, whatever a dataset `mask` says.
     Errors: InputError with the name of the file, if it is not a complete fastMRI file.
     Reference: Zbontar et al., fastMRI, arXiv 1811.08839, 2018.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, ignore_mask: bool = False) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         self._handle: StoredFile | None = None
@@ -53,7 +53,8 @@ class FastMRI:
             self.header = None if self.header_xml is None else parse_header(self.header_xml, str(self.path))
             self.attributes: dict[str, Any] = {key: _plain(value) for key, value in file.attrs.items()}
             self._target = self._find_target(file)
-            self._stored_mask = _stored_mask(file, self.path, (self.rows, self.cols))
+            shape = (self.slices, self.coils, self.rows, self.cols)
+            self._stored_masks = [] if ignore_mask else _stored_masks(file, self.path, shape)
 
     @property
     def slices(self) -> int:
@@ -113,30 +114,42 @@ class FastMRI:
 
     @property
     def mask(self) -> Tensor | None:
-        """Sampling mask: bool (cols,), or (rows, cols) if both axes are phase-encoded; None for a fully sampled file.
+        """Sampling mask: bool (cols,), (rows, cols) if it differs between rows, or (slices, 1 or rows, cols) if it
+        differs between slices; None for a fully sampled file.
         """
         mask = self._sampling.mask
         if mask is None:
             return None
         import torch
 
-        return torch.from_numpy(mask)
+        mask = self._cropped(mask)
+        mask = mask[0] if len(mask) == 1 else mask
+        return torch.from_numpy(mask[0] if mask.ndim == 2 and len(mask) == 1 else mask)
 
     @property
     def full(self) -> bool:
-        """Whether all acquired columns were sampled."""
+        """Whether the acquired region was sampled completely."""
         return self._sampling.mask is None
 
     @property
     def sampled(self) -> Tensor:
-        """Mask for an `Acquisition`, bool (1, 1, 1 or H, W): `mask`, or all acquired columns of a fully sampled file.
-        """
+        """Masks for an `Acquisition`, bool (1 or slices, 1, 1 or H, 1 or W): `mask`, or the acquired region."""
         import torch
 
-        left, right = self.padding
-        columns = torch.arange(self.cols)
-        mask = (columns >= left) & (columns < right) if self.mask is None else self.mask
-        return mask.reshape(1, 1, -1, self.cols)
+        mask = self._sampling.acquired if self._sampling.mask is None else self._sampling.mask
+        mask = self._cropped(mask)
+        rows_alone = mask.shape[1] > 1 and (mask == mask[:, :, :1]).all()
+        return torch.from_numpy(mask[:, :, :1] if rows_alone else mask)[:, None]
+
+    @property
+    def acquired(self) -> Tensor:
+        """Bool (1, 1, 1 or H, W): the acquired region of k-space; points outside it are zero padding."""
+        import torch
+
+        return torch.from_numpy(self._cropped(self._sampling.acquired))[:, None]
+
+    def _cropped(self, masks: np.ndarray) -> np.ndarray:
+        return remove_oversampled_rows(masks, self.image_shape[0])
 
     @property
     def notes(self) -> list[str]:
@@ -152,9 +165,13 @@ class FastMRI:
     def image_shape(self) -> Shape:
         """(H, W) of the k-space that `kspace` returns."""
         wanted = self.recon[0] if self.recon else self._target[1][0] if self._target else self.rows
+        return (wanted if wanted < self.rows and self._rows_are_readout else self.rows), self.cols
+
+    @cached_property
+    def _rows_are_readout(self) -> bool:
+        """Whether every column is sampled without gaps: rows that are phase encodes are not oversampled."""
         mask = self._sampling.mask
-        readout = wanted >= self.rows or mask is None or mask.ndim == 1
-        return min(wanted, self.rows) if readout else self.rows, self.cols
+        return mask is None or bool((mask == spans(mask, 1)).all())
 
     @property
     def crop(self) -> Shape:
@@ -214,10 +231,12 @@ class FastMRI:
         y = torch.from_numpy(self._read("kspace", slice)).to(torch.complex64)
         y = y.reshape(self.coils, self.rows, self.cols)
         self._check_samples(y, slice)
-        if self.mask is not None:
-            y = y * self.mask
+        if (mask := self._sampling.mask) is not None:
+            y = y * torch.from_numpy(mask[slice if len(mask) > 1 else 0])
         if self.oversampled:
             y = fft(resize_image(ifft(y, axes=(-2,)), self.image_shape), axes=(-2,))
+            if (sampled := self.sampled).shape[-2] > 1:  # the crop has mixed rows that were not sampled with others
+                y = y * sampled[slice if len(sampled) > 1 else 0]
         return y
 
     def target(self, slice: int) -> Tensor | None:
@@ -244,13 +263,13 @@ class FastMRI:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None}
 
-    def _read(self, key: str, slice: int) -> np.ndarray:
+    def _read(self, key: str, slice: int, coil: int | None = None) -> np.ndarray:
         if not 0 <= slice < self.slices:
             raise InputError(f"{self.path} has slices 0 to {self.slices - 1}, not {slice}")
         with reading(self.path):
             if self._handle is None or self._process != os.getpid():  # handles do not survive a fork
                 self._handle, self._process = open_hdf5(self.path), os.getpid()
-            return self._handle[key][slice]
+            return self._handle[key][slice if coil is None or len(self._shape) == 3 else (slice, coil)]
 
     def _find_target(self, file: StoredFile) -> tuple[str, Shape] | None:
         keys = ("reconstruction_rss", "reconstruction_esc")
@@ -268,11 +287,32 @@ class FastMRI:
 
     @cached_property
     def _sampling(self) -> StoredSampling:
-        middle = self.slices // 2
-        y = self._read("kspace", middle).reshape(self.coils, self.rows, self.cols)
-        if not y.any():
-            raise InputError(f"{self.path}: slice {middle} is all zeros; it cannot be reconstructed")
-        return find_sampling((y != 0).any(0), self._stored_mask, self.header.padding if self.header else None)
+        points = self._points()
+        stored = choose_mask(self._stored_masks, points) if self._stored_masks else None
+        return find_sampling(points, stored, self.header.padding if self.header else None)
+
+    def _points(self) -> list[np.ndarray | None]:
+        """Bool (rows, cols) for each slice: points that are nonzero in a coil; None for slices of zeros.
+
+        A slice is read completely only if the pattern of one of its coils is new: most slices cost one coil.
+        """
+        middle, coil = self.slices // 2, 0
+        points: list[np.ndarray | None] = [None] * self.slices
+        seen: dict[bytes, np.ndarray] = {}
+        for slice in sorted(range(self.slices), key=lambda slice: abs(slice - middle)):
+            if seen and (same := seen.get((self._read("kspace", slice, coil) != 0).tobytes())) is not None:
+                points[slice] = same
+                continue
+            nonzero = self._read("kspace", slice).reshape(self.coils, self.rows, self.cols) != 0
+            if not nonzero.any():
+                continue
+            coil = coil if seen else int(nonzero.any((1, 2)).argmax())
+            points[slice] = nonzero.any(0)
+            if nonzero[coil].any():
+                seen[nonzero[coil].tobytes()] = nonzero.any(0)
+        if all(one is None for one in points):
+            raise InputError(f"{self.path}: every slice is all zeros; there is nothing to reconstruct")
+        return points
 
     def _check_samples(self, y: Tensor, slice: int) -> None:
         for coil, samples in enumerate(y):
@@ -285,46 +325,6 @@ class FastMRI:
                     f"{self.path}: kspace of slice {slice}, coil {coil} is all zeros;"
                     " write the file again without that coil"
                 )
-
-
-def find_sampling(points: np.ndarray, stored: np.ndarray | None, declared: Shape | None) -> StoredSampling:
-    """Padding and mask from the nonzero samples, the file's mask and the padding in the header.
-
-    If they contradict each other, the samples decide, with a note. In a file without a mask, zero columns at the edges
-    are padding, and other zeros are unsampled: single points if more than 1 % of the points in sampled columns are
-    zero, else whole columns. points: bool (rows, cols), nonzero samples. stored: bool (1 or rows, cols), the file's
-    mask, or None. declared: the header's padding (left, right), or None.
-    """
-    notes: list[str] = []
-    rows, cols = points.shape
-    columns = np.asarray(points.any(0))
-    first, last = int(columns.argmax()), cols - int(columns[::-1].argmax())
-    mask = stored
-    if stored is None:
-        by_points = points[:, columns].mean() < 0.99
-        mask = points if by_points else columns[None]
-        if mask[:, first:last].all():
-            mask = None
-        else:
-            kind = "points" if by_points else "columns"
-            notes.append(f"the file has no mask: {kind} of zeros in kspace are taken as unsampled")
-    if mask is None or declared is None:
-        padding = (first, last) if mask is None else (0, cols)
-    else:
-        padding = (min(max(declared[0], 0), first), max(min(declared[1], cols), last))
-    if declared is not None and declared != padding:
-        notes.append(f"columns {declared[0]} to {declared[1]} were acquired by the header, {padding} by the samples")
-    if mask is None:
-        return StoredSampling(padding, None, notes)
-    if len(mask) > 1 and (mask == mask[:1]).all():
-        mask = mask[:1]
-    measured = points if len(mask) > 1 else columns[None]
-    if (measured & ~mask).any():
-        notes.append("kspace has nonzero samples outside the mask: they are set to zero")
-    if (mask & ~measured).any():
-        notes.append(f"kspace is zero at {int((mask & ~measured).sum())} points of the mask: taken as unsampled")
-    sampled = mask & measured
-    return StoredSampling(padding, sampled[0] if len(sampled) == 1 else sampled, notes)
 
 
 def write_fastmri(
@@ -384,21 +384,27 @@ def _header_xml(file: StoredFile, path: Path) -> bytes | str | None:
     return np.asarray(dataset[()]).item()
 
 
-def _stored_mask(file: StoredFile, path: Path, shape: Shape) -> np.ndarray | None:
-    """The mask stored in the file, as bool (1, cols) or (rows, cols); None if there is none."""
+def _stored_masks(file: StoredFile, path: Path, shape: tuple[int, int, int, int]) -> list[np.ndarray]:
+    """What the mask stored in the file may mean, see `mask_candidates`; empty if there is none.
+
+    shape: (slices, coils, rows, cols) of kspace.
+    """
     dataset = plain_dataset(file, path, "mask")
     if dataset is None:
-        return None
-    sizes = tuple(n for n in dataset.shape if n > 1)
-    if sizes not in (shape[1:], shape) or dataset.dtype.kind not in "biuf":
+        return []
+    slices, coils, rows, cols = shape
+    found = []
+    if dataset.dtype.kind in "biuf" and dataset.size <= slices * coils * rows * cols:
+        found = mask_candidates(dataset[()], slices, coils, (rows, cols))
+    if not found:
         raise InputError(
-            f"{path}: mask is {dataset.dtype} {dataset.shape} but kspace has (rows, cols) = {shape};"
-            f" it needs ({shape[1]},) or {shape} zeros and ones"
+            f"{path}: mask is {dataset.dtype} {dataset.shape} but kspace has (slices, coils, rows, cols) = {shape};"
+            f" it needs zeros and ones of shape ({cols},), ({rows}, 1) or ({rows}, {cols}), or one of these for each"
+            f" slice, such as ({slices}, 1, {cols})"
         )
-    mask = (dataset[()] != 0).reshape(-1, shape[1])
-    if not mask.any():
+    if not found[0].any():
         raise InputError(f"{path}: mask is zero everywhere; repair it, or delete it so that it is derived from kspace")
-    return mask
+    return found
 
 
 def _plain(value: Any) -> Any:

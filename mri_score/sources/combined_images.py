@@ -41,8 +41,8 @@ class Combined:
     def __init__(self, path: str | Path, skip_empty: bool = True) -> None:
         self.file = open_scan(path)
         self.name = self.file.name
-        acceleration = true_acceleration(self.file.sampled, self.file.padding)
-        if acceleration > 1:
+        if self.file.mask is not None:
+            acceleration = true_acceleration(self.file.sampled, acquired=self.file.acquired)
             raise InputError(
                 f"{path} is undersampled {acceleration:.4g} fold, and these training images need fully sampled scans;"
                 " exclude it, or learn from undersampled scans alone by a loss that is made for them"

@@ -123,7 +123,7 @@ class UndersampledScans:
         kspace = scan.kspace(slice)[None]
         if scan.mixing is not None:
             kspace = whiten(kspace, scan.mixing)
-        kspace, mask, gain = self._narrow(kspace, scan.mask)
+        kspace, mask, gain = self._narrow(kspace, scan.mask_of(slice))
         maps = self._maps(kspace, mask, scan, slice)
         item = scaled(gain * kspace, mask, maps, gain * scan.noise_std, scan.file.name)
         scan.file.close()
@@ -202,6 +202,6 @@ def _with_signal(scan: Scan, skip_empty: bool) -> list[int]:
     slices = [slice for slice in range(scan.file.slices) if not (skip_empty and scan.file.empty(slice))]
     if not skip_empty:
         return slices
-    powers = [central_power(scan.kspace(slice), scan.mask[0]) for slice in slices]
+    powers = [central_power(scan.kspace(slice), scan.mask_of(slice)[0]) for slice in slices]
     scan.file.close()
     return with_signal(slices, powers, scan.noise_std)
