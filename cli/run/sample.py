@@ -12,7 +12,6 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from mri_score.generation import GenerationOptions
 from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
 from mri_score.models.network import find_precision
 from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
+from mri_score.readers.arrays import open_npy, read_picture
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.readers.image_stack import read_stack
 from mri_score.reconstruction import GIVEN, classes_of, find_device, option_names
@@ -219,14 +219,11 @@ def _read_settings(changes: tuple[str, ...], walk: Method) -> dict[str, Any]:
 
 
 def _read_image(path: Path, number: int) -> Tensor:
-    """Read an image (H, W) from .npy, .png or an HDF5 stack. Errors: InputError for anything else."""
+    """Read an image (H, W) from .npy, PNG, JPEG or an HDF5 stack. Errors: InputError for anything else."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         array = read_stack(path)[0]
     else:
-        try:
-            array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.asarray(_grey(Image.open(path)))
-        except (OSError, ValueError, UnidentifiedImageError) as error:
-            raise InputError(f"cannot read {path}: {error}; an image is .npy, .png, or .h5 with `image`") from error
+        array = open_npy(path)[()] if path.suffix == ".npy" else read_picture(path)
     if array.ndim == 3:
         if number >= len(array):
             raise InputError(f"--slice {number}: {path} has slices 0 to {len(array) - 1}")
@@ -234,8 +231,3 @@ def _read_image(path: Path, number: int) -> Tensor:
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buifc":
         raise InputError(f"{path} holds {array.dtype} of shape {array.shape}; an image has rows and columns of numbers")
     return torch.from_numpy(array.astype(np.complex64 if array.dtype.kind == "c" else np.float32))
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Colour images become grey by luminance; grey images keep their bit depth."""
-    return image if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else image.convert("L")

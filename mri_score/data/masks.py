@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mri_score.data.poisson import poisson_disc
 from mri_score.errors import InputError, unknown_name
+from mri_score.readers.arrays import open_npy
 from mri_score.readers.hdf5 import open_hdf5, plain_dataset, reading
 from mri_score.readers.sampling import mask_candidates
 
@@ -156,10 +157,7 @@ def read_mask(path: str | Path, shape: Shape, slices: int = 1) -> Tensor:
 
 def _mask_values(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path} is not a readable .npy file ({error}); write it with numpy.save") from error
+        return open_npy(path)[()]
     with reading(path), open_hdf5(path) as file:
         dataset = plain_dataset(file, path, "mask")
         if dataset is None:

@@ -23,7 +23,7 @@ from mri_score.numerics.noise import key
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.readers.base import Reader
-from mri_score.readers.maps import cache_key, cached_maps, normalise_maps, read_maps
+from mri_score.readers.maps import StoredMaps, cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.readers.sampling import choose_mask, find_sampling, mask_candidates
 
 LEAST_NOISE = 1e-3
@@ -305,7 +305,7 @@ class Scan:
         return mixing
 
     @cached_property
-    def _given(self) -> Tensor | None:
+    def _given(self) -> StoredMaps | None:
         if self.given_maps is None:
             return None
         if self.coils is not None:

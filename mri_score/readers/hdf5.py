@@ -34,6 +34,8 @@ class StoredDataset:
     Samples come in native byte order and at most double precision; text of variable length as an object array of bytes.
     """
 
+    function = f"{_PARSING}:samples"
+
     def __init__(self, path: Path, key: str, facts: Mapping[str, Any]) -> None:
         self.path, self.key = path, key
         self.shape: tuple[int, ...] = tuple(facts["shape"])
@@ -56,6 +58,11 @@ class StoredDataset:
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
+    @property
+    def mapped(self) -> int:
+        """Bytes of address space that a read takes besides its samples."""
+        return 0
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a dataset without axes has no length")
@@ -74,9 +81,9 @@ class StoredDataset:
             )
         chunk = math.prod(self.chunks or (0,)) * self.dtype.itemsize
         array = read_apart(
-            f"{_PARSING}:samples",
+            self.function,
             self.path,
-            memory=(256 << 20) + min(3 * size + 2 * chunk, 2 << 30),
+            memory=(256 << 20) + self.mapped + min(3 * size + 2 * chunk, 2 << 30),
             seconds=10 + (size + chunk) // (100 << 20),
             key=self.key,
             index=parts,

@@ -6,45 +6,59 @@ from pathlib import Path
 
 import numpy as np
 
-from mri_score.errors import InputError
-from mri_score.readers.hdf5 import open_hdf5, plain_dataset, plain_datasets, reading
+from mri_score.errors import InputError, visible
+from mri_score.readers.arrays import read_nifti
+from mri_score.readers.hdf5 import StoredDataset, open_hdf5, plain_dataset, plain_datasets, reading
+
+LARGEST_STACK = 8 << 30
+"""Largest stack that is read, in bytes: it is held in memory."""
+AT_ONCE = 64 << 20
+"""Bytes that are read at once."""
 
 
 def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Read a stack of real images (slices, rows, columns), in the file's data type, and the labels of its slices.
 
     Labels are datasets with one value per slice, such as the patient; NIfTI files have none.
-    Errors: InputError for a file that cannot be read, or has no `image` of three axes.
+    Errors: InputError for a file that cannot be read, has no `image` of three axes, or has NaN or infinity in it.
     """
     if path.name.endswith((".nii", ".nii.gz")):
-        return _read_nifti(path), {}
+        stack, labels = _read_nifti(path)
+    else:
+        stack, labels = _read_hdf5(path)
+    if not all(np.isfinite(image).all() for image in stack):
+        raise InputError(f"{path} has images with NaN or infinity; leave those slices out of the file")
+    return stack, labels
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    return read_nifti(path), {}
+
+
+def _read_hdf5(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     with reading(path), open_hdf5(path) as file:
         dataset = plain_dataset(file, path, "image")
-        if dataset is None or dataset.ndim != 3 or dataset.dtype.kind not in "fiub":
+        if dataset is None or dataset.ndim != 3 or dataset.dtype.kind not in "fiub" or not dataset.size:
             raise InputError(
                 f"{path} has {sorted(file)}; an image stack needs `image` (slice, row, column), real numbers"
             )
+        if dataset.nbytes > LARGEST_STACK:
+            raise InputError(f"{path}: image has {dataset.nbytes} bytes, more than {LARGEST_STACK}; split the file")
         labels = {
             key: _texts(value[:]) if value.dtype.kind in "SO" else value[:]
             for key, value in plain_datasets(file, path)
             if value.ndim == 1 and len(value) == len(dataset)
         }
-        return dataset[:], labels
+        return _whole(dataset), labels
+
+
+def _whole(dataset: StoredDataset) -> np.ndarray:
+    stack = np.empty(dataset.shape, dataset.dtype)
+    step = max(1, AT_ONCE // max(1, stack[0].nbytes))
+    for first in range(0, len(stack), step):
+        stack[first : first + step] = dataset[first : first + step]
+    return stack
 
 
 def _texts(values: np.ndarray) -> np.ndarray:
-    return np.array([one.decode(errors="replace") for one in values.tolist()], dtype=object)
-
-
-def _read_nifti(path: Path) -> np.ndarray:
-    try:
-        import nibabel
-    except ImportError as error:
-        raise InputError(f"reading NIfTI files such as {path} needs nibabel: pip install 'mri-score[nifti]'") from error
-    try:
-        volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
-    except Exception as error:  # nibabel raises many kinds for a broken file
-        raise InputError(f"{path} cannot be read as NIfTI: {error}") from error
-    if volume.ndim != 3:
-        raise InputError(f"{path} has shape {volume.shape}; an image stack needs three axes")
-    return np.ascontiguousarray(np.abs(np.moveaxis(volume, 2, 0)))
+    return np.array([visible(one.decode(errors="replace")) for one in values.tolist()], dtype=object)

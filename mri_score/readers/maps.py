@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
-from mri_score.readers.hdf5 import new_hdf5, open_hdf5, plain_dataset, reading
+from mri_score.readers.arrays import open_npy
+from mri_score.readers.hdf5 import StoredDataset, new_hdf5, open_hdf5, plain_dataset, reading
 
 VERSION = 2
 """Version of `coil_maps`; increase it when its results change, so that older cached maps are not used."""
@@ -26,39 +27,51 @@ def normalise_maps(maps: Tensor) -> Tensor:
     return torch.where(norm > 0, scaled, even)
 
 
-def read_maps(path: str | Path, shape: Sequence[int]) -> Tensor:
-    """Read coil maps for k-space of `shape` (slices, C, H, W), from HDF5 (dataset `maps` or `s_maps`) or .npy.
+class StoredMaps:
+    """Coil maps in a file, read slice by slice: `maps[2:3]` is complex64 (1, C, H, W) with sum_c |S_c|^2 = 1."""
 
-    For a single slice the first axis may be missing. Returns complex64 maps of `shape`, scaled to sum_c |S_c|^2 = 1.
-    Errors: InputError for an unreadable file, no such data set, NaN, or another shape.
+    def __init__(self, path: Path, dataset: StoredDataset, shape: Sequence[int]) -> None:
+        self.path, self.shape = path, tuple(shape)
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, slices: slice) -> Tensor:
+        """The maps of some slices. Errors: InputError for NaN or infinity, and for a damaged file."""
+        numbers = range(len(self))[slices]
+        arrays = [self._dataset[number] if self._dataset.ndim == 4 else self._dataset[()] for number in numbers]
+        maps = torch.from_numpy(np.stack(arrays).astype(np.complex64))
+        if not torch.isfinite(torch.view_as_real(maps)).all():
+            raise InputError(f"{self.path}: coil maps contain NaN or infinity; make new ones with: mri-score maps")
+        return normalise_maps(maps)
+
+
+def read_maps(path: str | Path, shape: Sequence[int]) -> StoredMaps:
+    """Open coil maps for k-space of `shape` (slices, C, H, W): HDF5 (dataset `maps` or `s_maps`) or .npy.
+
+    For a single slice the first axis may be missing. All slices are checked at once, one after the other.
+    Errors: InputError for an unreadable file, no such data set, NaN, other values than numbers, or another shape.
     """
     path, shape = Path(path), tuple(shape)
-    array = _read_npy(path) if path.suffix == ".npy" else _read_hdf5(path)
-    if array.ndim == 3 and shape[0] == 1:
-        array = array[None]
-    if array.shape != shape:
+    dataset: StoredDataset = open_npy(path) if path.suffix == ".npy" else _find_maps(path)
+    found = (1, *dataset.shape) if dataset.ndim == 3 and shape[0] == 1 else dataset.shape
+    if found != shape or dataset.dtype.kind not in "fiuc":
         raise InputError(
-            f"{path}: coil maps have shape {array.shape}, but the k-space has {shape} (slices, coils, rows, columns);"
-            " make maps for this file with: mri-score maps"
+            f"{path}: coil maps are {dataset.dtype} of shape {dataset.shape}, but the k-space has {shape}"
+            " (slices, coils, rows, columns); make maps for this file with: mri-score maps"
         )
-    maps = torch.from_numpy(np.ascontiguousarray(array, dtype=np.complex64))
-    if not torch.isfinite(torch.view_as_real(maps)).all():
-        raise InputError(f"{path}: coil maps contain NaN or infinity; make new ones with: mri-score maps")
-    return normalise_maps(maps)
+    maps = StoredMaps(path, dataset, shape)
+    for number in range(len(maps)):
+        maps[number : number + 1]
+    return maps
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read coil maps from {path}: {error}; it must be HDF5 or .npy") from error
-
-
-def _read_hdf5(path: Path) -> np.ndarray:
+def _find_maps(path: Path) -> StoredDataset:
     with reading(path), open_hdf5(path) as file:
         for name in ("maps", "s_maps"):
             if (dataset := plain_dataset(file, path, name)) is not None:
-                return dataset[()]
+                return dataset
         raise InputError(f"{path} has no coil maps: it needs a dataset `maps` or `s_maps`, but has {sorted(file)}")
 
 
@@ -110,5 +123,7 @@ def _read_cached(path: Path) -> tuple[Tensor, Tensor]:
     with reading(path), open_hdf5(path) as file:
         maps, eigenvalue = (plain_dataset(file, path, key) for key in ("maps", "eigenvalue"))
         if maps is None or eigenvalue is None:
+            raise InputError(f"{path} is not a file of coil maps; remove it")
+        if maps.dtype != np.complex64 or maps.ndim != 4 or eigenvalue.dtype != np.float32:
             raise InputError(f"{path} is not a file of coil maps; remove it")
         return torch.from_numpy(maps[()]), torch.from_numpy(eigenvalue[()])

@@ -1,0 +1,95 @@
+"""NumPy files, NIfTI volumes and pictures in the reading process. Called through `untrusted.read_apart` only."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mri_score.errors import InputError
+
+LONGEST_HEADER = 1 << 16
+LARGEST_VOLUME = 1 << 27
+"""Most voxels of a NIfTI volume: 512 x 512 x 512."""
+LARGEST_PICTURE = 1 << 26
+"""Most pixels of a picture: 8192 x 8192."""
+PICTURES = ("PNG", "JPEG")
+
+
+def npy_contents(path: Path) -> dict[str, Any]:
+    """Shape, dtype (a text for numpy.dtype) and stored bytes of a .npy file; no samples are read.
+
+    Errors: InputError for another format, Python objects, and a file whose length is not the declared one.
+    """
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"its format version is {version}")
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file, max_header_size=LONGEST_HEADER)
+            start = file.tell()
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError, EOFError) as error:
+        raise InputError(f"cannot read {path} as a .npy file ({error}); write it with numpy.save") from error
+    if dtype.hasobject or dtype.fields is not None:
+        raise InputError(f"{path} holds {dtype}, not an array of numbers; write it again as numbers, with numpy.save")
+    declared, stored = math.prod(shape) * dtype.itemsize, path.stat().st_size - start
+    if declared != stored or min(shape, default=0) < 0:
+        raise InputError(
+            f"{path} declares {declared} bytes, shape {shape}, but {stored} are stored; the file is incomplete or"
+            " forged: write it again"
+        )
+    return {"shape": shape, "dtype": dtype.str, "chunks": None, "stored": stored}
+
+
+def npy_samples(path: Path, key: str, index: tuple[int | tuple[int, int, int], ...]) -> np.ndarray:
+    """Part of the array, as `hdf5_parsing.samples`; only this part of the file is read. key: not used."""
+    npy_contents(path)
+    array = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=LONGEST_HEADER)
+    part = np.array(array[tuple(slice(*one) if isinstance(one, tuple) else one for one in index)])
+    if part.dtype.itemsize > (16 if part.dtype.kind == "c" else 8) and part.dtype.kind in "fiuc":
+        return part.astype(np.complex128 if part.dtype.kind == "c" else np.float64)
+    return part.astype(part.dtype.newbyteorder("="), copy=False)
+
+
+def nifti(path: Path) -> np.ndarray:
+    """The magnitude of a NIfTI volume of three axes, float32, third axis first. Errors: InputError."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(path)
+        shape = image.shape
+    except Exception as error:  # nibabel raises many kinds for a broken file
+        raise InputError(f"{path} cannot be read as NIfTI: {error}") from error
+    if len(shape) != 3:
+        raise InputError(f"{path} has shape {shape}; an image stack needs three axes")
+    if not 0 < math.prod(shape) <= LARGEST_VOLUME or min(shape) < 1:
+        raise InputError(f"{path} declares the shape {shape}; at most {LARGEST_VOLUME} voxels are read: split it")
+    try:
+        volume = np.asarray(image.dataobj, dtype=np.float32)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as NIfTI: {error}") from error
+    return np.ascontiguousarray(np.abs(np.moveaxis(volume, 2, 0)))
+
+
+def picture(path: Path) -> np.ndarray:
+    """A picture (H, W): colours become grey by luminance, grey pictures keep their bit depth. Errors: InputError."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = LARGEST_PICTURE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # such as Pillow's warning of a decompression bomb
+            with Image.open(path, formats=PICTURES) as image:
+                grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;")
+                array = np.asarray(image if grey else image.convert("L"))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for a broken file
+        raise InputError(f"cannot read {path} as one of {', '.join(PICTURES)}: {error}; save it again") from error
+    return array.astype(array.dtype.newbyteorder("="))
