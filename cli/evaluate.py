@@ -41,8 +41,8 @@ def command(
     Example:
       mri-score evaluate --target multicoil_val --predictions out/reconstructions
     """
-    from mri_score.evaluation.folders import score_folders
     from mri_score.files import write_text
+    from mri_score.pipeline.folder_scores import score_folders
 
     dataset = "reconstruction_rss" if challenge == "multicoil" else "reconstruction_esc"
     scores = score_folders(target, predictions, target=dataset, acceleration=acceleration, acquisition=acquisition)

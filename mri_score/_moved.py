@@ -31,6 +31,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "data.whitening": ("data.noise_rings",),
     "dataset": ("noise.parameters",),
     "denoising": ("pipeline.denoise",),
+    "evaluation.folders": ("pipeline.folder_scores",),
     "evaluation.comparison": ("benchmark.summary", "benchmark.sections"),
     "evaluation.conformal": ("evaluation.intervals",),
     "evaluation.frechet": ("sample_quality.frechet",),

@@ -9,8 +9,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mri_score.errors import InputError
-from mri_score.evaluation.folders import score_folders
 from mri_score.evaluation.metrics import bootstrap_interval, complex_nrmse, foreground, ssim, volume_scores
+from mri_score.pipeline.folder_scores import score_folders
 
 
 def pair(shape=(3, 21, 18), seed=0, scale=1.0):
@@ -214,8 +214,8 @@ FAULTS = {
     "complex": (lambda path: write(path, "reconstruction", np.ones((2, 17, 17), "c8")), "complex64"),
     "nan": (lambda path: write(path, "reconstruction", np.full((2, 17, 17), np.nan)), "not finite"),
     "link": (outside_link, "is a link"),
-    "outside storage": (outside_storage, "not a plain dataset"),
-    "size bomb": (claimed_size, "which are not in the file"),
+    "outside storage": (outside_storage, "stored in other files"),
+    "size bomb": (claimed_size, "are stored"),
 }
 
 

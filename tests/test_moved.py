@@ -33,6 +33,7 @@ NAMES = {
     "denoising": "Denoised denoise_slice check_full",
     "evaluation.comparison": "QUALITY plain write_summary summarise markdown",
     "evaluation.conformal": "Factor Intervals TARGETS conformal_factor covered predicted_std read_intervals",
+    "evaluation.folders": "FolderScores score_folders",
     "evaluation.frechet": "Gaussian Distance frechet_distance measure best",
     "evaluation.ledger": "Ledger identity read_rows",
     "evaluation.memory": "PeakMemory resident",

@@ -46,7 +46,7 @@ def read_nifti(path: Path) -> np.ndarray:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A PNG or JPEG picture as grey values (rows, columns). Errors: InputError for anything else."""
+    """The grey values (rows, columns) of the PNG or JPEG picture at `path`. Errors: InputError for anything else."""
     require_file(path)
     return read_apart(f"{_PARSING}:picture", path, memory=1 << 30)
 

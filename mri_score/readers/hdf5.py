@@ -25,6 +25,8 @@ LARGEST_COMPRESSION = 1000
 """Largest ratio of a dataset's size to what is stored of it, beyond SMALL: deflate reaches 1032."""
 SMALL = 1 << 30
 """Bytes that a chunked dataset may declare without storing them, such as slices that were never written."""
+AT_ONCE = 64 << 20
+"""Bytes that `read_whole` reads at once."""
 _PARSING = "mri_score.readers.hdf5_parsing"
 
 
@@ -236,6 +238,17 @@ def plain_datasets(file: StoredFile, path: Path) -> Iterator[tuple[str, StoredDa
     for key in file:
         if "group" not in file.members[key] and (dataset := plain_dataset(file, path, key)) is not None:
             yield key, dataset
+
+
+def read_whole(dataset: StoredDataset) -> np.ndarray:
+    """All samples of a dataset, read in parts of about 64 MiB; the caller has checked that they fit into memory."""
+    if not dataset.shape:
+        return np.asarray(dataset[()])
+    whole = np.empty(dataset.shape, dataset.dtype)
+    step = max(1, AT_ONCE // max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize))
+    for first in range(0, len(dataset), step):
+        whole[first : first + step] = dataset[first : first + step]
+    return whole
 
 
 def _check_size(path: Path, dataset: StoredDataset) -> None:

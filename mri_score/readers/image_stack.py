@@ -8,12 +8,10 @@ import numpy as np
 
 from mri_score.errors import InputError, visible
 from mri_score.readers.arrays import read_nifti
-from mri_score.readers.hdf5 import StoredDataset, open_hdf5, plain_dataset, plain_datasets, reading
+from mri_score.readers.hdf5 import open_hdf5, plain_dataset, plain_datasets, read_whole, reading
 
 LARGEST_STACK = 8 << 30
 """Largest stack that is read, in bytes: it is held in memory."""
-AT_ONCE = 64 << 20
-"""Bytes that are read at once."""
 
 
 def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -49,15 +47,7 @@ def _read_hdf5(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             for key, value in plain_datasets(file, path)
             if value.ndim == 1 and len(value) == len(dataset)
         }
-        return _whole(dataset), labels
-
-
-def _whole(dataset: StoredDataset) -> np.ndarray:
-    stack = np.empty(dataset.shape, dataset.dtype)
-    step = max(1, AT_ONCE // max(1, stack[0].nbytes))
-    for first in range(0, len(stack), step):
-        stack[first : first + step] = dataset[first : first + step]
-    return stack
+        return read_whole(dataset), labels
 
 
 def _texts(values: np.ndarray) -> np.ndarray:

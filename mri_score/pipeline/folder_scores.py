@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import METRICS, centre_crop, volume_scores
+from mri_score.readers.hdf5 import open_hdf5, plain_dataset, read_whole
 
 ATTRIBUTES = ("acquisition", "acceleration")
 
-MOST_COMPRESSED = 2000
-"""Largest plausible compression ratio (deflate reaches about 1000); above it the declared data are not in the file."""
+LARGEST_VOLUME = 1 << 30
+"""Largest volume that is scored, in bytes: the metrics need its maximum and its foreground, so it is held in memory."""
 
 
 @dataclass(frozen=True)
@@ -101,36 +100,16 @@ def _scores(path: Path, truth: NDArray, prediction: NDArray) -> dict[str, float]
 
 def _read(path: Path, name: str) -> tuple[NDArray, dict[str, str]]:
     """Read one real volume of an HDF5 file, and its ATTRIBUTES."""
-    try:
-        with h5py.File(path, "r") as file:
-            volume = _dataset(file, path, name)[()]
-            return volume, {key: _text(file.attrs[key]) for key in ATTRIBUTES if key in file.attrs}
-    except InputError:
-        raise
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # what h5py raises for broken bytes
-        raise InputError(f"{path} cannot be read as HDF5 ({error}); copy or reconstruct it again") from error
-
-
-def _text(attribute: Any) -> str:
-    """An attribute as text: HDF5 files store text as bytes or str, and numbers as numbers."""
-    return str(np.asarray(attribute).astype(str).item())
-
-
-def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """A dataset stored in this file itself. Links and external storage are refused: they could read any other file."""
-    if name not in file:
-        raise InputError(f"{path} has no dataset {name!r}; it has {', '.join(sorted(file)) or 'none'}")
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise InputError(f"{path}: {name!r} is a link; only datasets stored in the file itself are read")
-    data = file[name]
-    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
-        raise InputError(f"{path}: {name!r} is not a plain dataset; only datasets stored in the file itself are read")
-    if data.ndim != 3 or data.dtype.kind not in "fiu" or not data.size:
-        raise InputError(
-            f"{path}: {name!r} is {data.dtype} of shape {data.shape}; it needs real (slices, rows, columns)"
-        )
-    if data.nbytes > MOST_COMPRESSED * data.id.get_storage_size():
-        raise InputError(
-            f"{path}: {name!r} declares {data.nbytes} bytes, which are not in the file; copy the file again"
-        )
-    return data
+    with open_hdf5(path) as file:
+        dataset = plain_dataset(file, path, name)
+        if dataset is None:
+            raise InputError(f"{path} has no dataset {name!r}; it has {', '.join(sorted(file)) or 'none'}")
+        if dataset.ndim != 3 or dataset.dtype.kind not in "fiu" or not dataset.size:
+            raise InputError(
+                f"{path}: {name!r} is {dataset.dtype} of shape {dataset.shape}; it needs real (slices, rows, columns)"
+            )
+        if dataset.nbytes > LARGEST_VOLUME:
+            raise InputError(
+                f"{path}: {name!r} has {dataset.nbytes} bytes; volumes of up to {LARGEST_VOLUME} are scored: split it"
+            )
+        return read_whole(dataset), {key: str(file.attrs[key]) for key in ATTRIBUTES if key in file.attrs}
