@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -17,6 +19,27 @@ from mri_score.numerics.noise import signs_like
 from mri_score.numerics.runge_kutta import State, adaptive, heun
 
 
+@dataclass(frozen=True)
+class FlowOptions:
+    """How the flow is integrated. Errors: InputError for fewer than 1 probe or step."""
+
+    probes: int = 1
+    """Number of random vectors for the divergence; each step needs as many products with the Jacobian."""
+    steps: int | None = None
+    """Steps of Heun's method on Karras levels, two evaluations each; None: adaptive Dormand-Prince steps."""
+    rtol: float = 1e-4
+    """Relative tolerance of adaptive steps, of x and of the integral per component, for each item."""
+    atol: float = 1e-4
+    """Absolute tolerance of adaptive steps."""
+
+    def __post_init__(self) -> None:
+        if self.probes < 1 or (self.steps is not None and self.steps < 1):
+            raise InputError(f"a likelihood needs 1 or more probes and steps; got {self.probes} and {self.steps}")
+
+
+DEFAULTS = FlowOptions()
+
+
 @torch.no_grad()
 def log_likelihood(
     model: ScoreModel,
@@ -24,32 +47,30 @@ def log_likelihood(
     sigma_min: float,
     sigma_max: float,
     random: Sequence[Generator],
+    options: FlowOptions = DEFAULTS,
     *,
     mean: Tensor | None = None,
-    probes: int = 1,
-    steps: int | None = None,
-    rtol: float = 1e-4,
-    atol: float = 1e-4,
+    **changes: Any,
 ) -> Tensor:
-    """log p(x) of each item, p the law of x0 + sigma_min n, as a density over real components: (B,) nats, float64.
+    """log p(x) of each item, p the density of x0 + sigma_min n over real components: (B,) nats, float64.
 
         log p(x) = log N(x(sigma_max); mean, sigma_max^2 + spread^2) + integral div f dsigma,   f = (x - D(x)) / sigma,
 
-    from sigma_min to sigma_max along the flow dx / dsigma = f through x. div f = (n - tr dD/dx) / sigma, its trace
-    estimated without bias by b . J^T b with `probes` vectors b of random signs, the same all the way.
-    The law at sigma_max is a round Gaussian of the prior's own energy, spread^2 = sd^2 - mean(mean^2); what is left of
-    the data's shape there misleads an item by O(sigma_max^-2), and the average over the prior by O(sigma_max^-4).
-    mean: of the data, (*shape), zero if not given. steps: Heun's, on Karras levels, two evaluations and 2 `probes`
-    products each; without it adaptive Dormand-Prince steps within rtol and atol of x and of the integral per
-    component, for each item by itself.
-    Errors: InputError for fewer than 1 probe or step, and for a model that carries no gradient.
+    from sigma_min to sigma_max along the flow dx / dsigma = f through x. div f = (n - tr dD/dx) / sigma, where the
+    trace is estimated without bias by b . J^T b with `probes` vectors b of random signs, the same at every sigma.
+    The density at sigma_max is taken as a Gaussian with equal variance in all directions and the energy of the prior,
+    spread^2 = sd^2 - mean(mean^2). The error of this is O(sigma_max^-2) for an item, and O(sigma_max^-4) on average
+    over the prior.
+    model: a prior, with gradients. x: (B, *shape), in the prior's scale. sigma_min, sigma_max: the ends of the flow.
+    random: one generator per item. mean: of the data, (*shape); zero by default. options, changes: `FlowOptions`, and
+    fields of it to replace.
+    Errors: InputError for fewer than 1 probe or step, and for a model without gradients.
     Reference: Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021,
     appendix D.2; Grathwohl et al., FFJORD, ICLR 2019.
     """
-    if probes < 1 or (steps is not None and steps < 1):
-        raise InputError(f"a likelihood needs 1 or more probes and steps; got {probes} and {steps}")
+    o = replace(options, **changes)
     levels = Karras(sigma_min, sigma_max)
-    size, signs = real_size(x), [signs_like(x, random) for _ in range(probes)]
+    size, signs = real_size(x), [signs_like(x, random) for _ in range(o.probes)]
 
     def slope(sigma: Tensor, state: State) -> State:
         z = state[0]
@@ -58,28 +79,30 @@ def log_likelihood(
         return (z - denoised) / per_item(sigma, z), ((1 - trace / size) / sigma)[:, None]
 
     start = (x, torch.zeros(len(x), 1, dtype=torch.float64, device=x.device))
-    if steps is None:
-        end, integral = adaptive(slope, start, sigma_min, sigma_max, rtol, atol)
+    if o.steps is None:
+        end, integral = adaptive(slope, start, sigma_min, sigma_max, o.rtol, o.atol)
     else:
-        end, integral = heun(slope, start, levels.levels(steps + 1).flip(0).to(x.device))
+        end, integral = heun(slope, start, levels.levels(o.steps + 1).flip(0).to(x.device))
     return _log_normal(end, mean, model.sd, sigma_max) + size * integral[:, 0]
 
 
 def bits_per_dimension(log_likelihood: Tensor, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """-log2 p of a real component, on average, of the images x * scale: (B,).
+    """The average of -log2 p over the real components of the images x * scale: (B,).
 
         -log p(x) / (n log 2) + log2(scale),    n counts the real and the imaginary parts of a complex image.
 
-    A density depends on its unit. x is as the prior sees it; scale (), or (B,), is what one unit of x is in the unit to
-    count in: 256 for images in [0, 1] and grey values of 8 bits, an acquisition's `scale` for a scanner's own units.
-    MR images are not quantised, so that bits may be negative, and compare only at one unit, one size and one sigma_min.
-    For quantised images add the uniform noise of one step before: then it is a bound on their discrete likelihood.
+    log_likelihood: (B,), as `log_likelihood` returns it for x (B, *shape), in the prior's scale. scale: () or (B,), the
+    value of one unit of x in the unit of the result, on which a density depends: 256 for images in [0, 1] and grey
+    values of 8 bits, an acquisition's `scale` for the scanner's own units.
+    MR images are not quantised, so that the bits may be negative, and can be compared only for the same unit, size and
+    sigma_min. For quantised images, add uniform noise of one step before: the result is then an upper bound of the
+    discrete code length.
     """
     return -log_likelihood / (real_size(x) * math.log(2)) + torch.as_tensor(scale, dtype=torch.float64).log2()
 
 
 def _log_normal(x: Tensor, mean: Tensor | None, sd: float, sigma: float) -> Tensor:
-    """log N(x; mean, sigma^2 + sd^2 - mean(mean^2)) over real components; sd is about zero."""
+    """log N(x; mean, sigma^2 + sd^2 - mean(mean^2)) over real components; sd is measured from zero."""
     centre = torch.zeros_like(x[:1]) if mean is None else mean.to(x)[None]
     spread = max(sd**2 - float(squared_norm(centre)) / real_size(x), 0.0)
     variance = sigma**2 + spread

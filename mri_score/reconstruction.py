@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from mri_score.samplers.base import Diverged, Sampler, Watch
 
 if TYPE_CHECKING:
     from sigpy.linop import Linop
+    from typing_extensions import Unpack
 
 SIGMA_START = 5.0
 """Where posterior walks start: the first data step supplies what lies above."""
@@ -103,6 +104,26 @@ class Reconstruction:
         return self.image.abs() * self.weight
 
 
+class WalkChanges(TypedDict, total=False):
+    """Fields of `WalkOptions` as keyword arguments of `sample_posterior`."""
+
+    steps: int | None
+    samples: int
+    seed: int
+    batch_size: int
+    device: str
+    warm_start: float | None
+    options: Mapping[str, Any] | None
+    precision: str | None
+
+
+class MethodChanges(WalkChanges, total=False):
+    """Fields of `WalkOptions` as keyword arguments of `reconstruct`; `sampler` is the former name of `method`."""
+
+    method: str | Method
+    sampler: str | Method | None
+
+
 def reconstruct(
     kspace: Tensor | np.ndarray,
     maps: Tensor | np.ndarray | None = None,
@@ -110,21 +131,12 @@ def reconstruct(
     *,
     noise_std: float | None = None,
     prior: str | Path | ScoreModel = DEFAULT,
-    method: str = DEFAULT_METHOD,
-    steps: int | None = None,
-    samples: int = 4,
-    seed: int = 0,
-    batch_size: int = 8,
-    device: str = "auto",
     name: str = "k-space",
     operator: LinearOperator | Linop | OperatorFactory | None = None,
-    options: Mapping[str, Any] | None = None,
-    precision: str | None = None,
-    warm_start: float | None = None,
     progress: Progress | None = None,
-    sampler: str | None = None,
+    **walk: Unpack[MethodChanges],
 ) -> Reconstruction:
-    """Reconstruct undersampled k-space from arrays; what is not given is found in the data.
+    """Reconstruct undersampled k-space from arrays; what is not given is estimated from the data.
 
     kspace: (slices, coils, rows, cols) or (coils, rows, cols), complex, in any unit, DC at index N // 2, unsampled
     points zero, readout oversampling removed. With a ready `operator`: (slices, *samples).
@@ -135,26 +147,30 @@ def reconstruct(
     measured in outer k-space.
     prior: a score model, a bundled prior's name, a run folder, or a .safetensors file; `as_prior` makes one of a
     denoiser.
-    method: a name of `METHODS`, or a `Method` of your own posterior or walk.
-    steps: noise levels of the walk. None: the method's own number.
-    samples: draws for each slice. seed: of the draws, which follow from (seed, name, slice, draw) alone.
-    batch_size: walks at a time. device: auto (the GPU where there is one), cpu, cuda, cuda:1, ...
     name: keys the random numbers, and is named in errors.
-    operator: in place of SENSE. A `LinearOperator` or SigPy linop that is ready, for all slices, with images of any
-    shape: then noise_std is needed, and neither maps nor mask is taken. Or a function that makes either of coil maps
+    operator: in place of SENSE. A ready `LinearOperator` or SigPy linop for all slices, with images of any shape; it
+    requires noise_std, and neither maps nor mask may be given. Or a function that makes either from coil maps
     (B, C, H, W) and mask.
-    options: more arguments of the method's posterior and sampler, such as {"zeta": 0.5}.
-    precision: what the prior's network computes in, float32 or bfloat16. None: as the prior is.
-    warm_start: the noise level at or below which walks start, about the CG-SENSE image. None: from noise.
     progress: called with the number of network evaluations that each level took.
-    sampler: the former name of `method`.
+    walk: any of the following keywords, which are the fields of `WalkOptions`.
+
+    - method: a name of `METHODS`, or a `Method` of your own posterior or walk; `sampler` is its former name.
+    - steps: noise levels of the walk. None: the method's own number.
+    - samples: draws for each slice, 4 by default.
+    - seed: of the draws, which depend on (seed, name, slice, draw) only.
+    - batch_size: walks at a time, 8 by default.
+    - device: auto (the GPU where there is one), cpu, cuda, cuda:1, ...
+    - options: further arguments of the method's posterior and sampler, such as {"zeta": 0.5}.
+    - precision: in which the prior's network computes, float32 or bfloat16. None: as the prior is.
+    - warm_start: the noise level at or below which walks start, about the CG-SENSE image. None: from noise.
+
     Returns: a `Reconstruction`: `image` (slices, rows, cols), the posterior mean; `std`, the standard deviation of each
     real component; and `samples` (draws, slices, rows, cols); all in the unit of kspace.
     Errors: InputError for what cannot be reconstructed, with the reason.
-    Reference: the method's own, see its class; the default is `AdaptiveDraw`.
+    Reference: the method's own, see its class; the default is `MatchedDraw`.
     """
     model = prior if isinstance(prior, ScoreModel) else _load(prior)
-    walks = WalkOptions(sampler or method, steps, samples, seed, batch_size, device, warm_start, options, precision)
+    walks = WalkOptions().changed(walk)
     make: OperatorFactory | None = None
     if operator is not None:
         from mri_score.operators.sigpy import as_operator, is_operator  # SigPy takes seconds to import
@@ -232,6 +248,15 @@ class WalkOptions:
             find_precision(self.precision)
         check_options(self.title, self.parts, self.options)
 
+    def changed(self, changes: WalkChanges | MethodChanges) -> WalkOptions:
+        """The same with other values for some fields. Errors: InputError for an unknown field."""
+        values: dict[str, Any] = {**changes}
+        former = values.pop("sampler", None)
+        values |= {} if former is None else {"method": former}
+        if unknown := set(values) - (known := {one.name for one in fields(self)}):
+            raise unknown_name("the argument", min(unknown), known)
+        return replace(self, **values)
+
     @property
     def parts(self) -> Method:
         """The method's posterior, sampler, schedule and options."""
@@ -253,7 +278,7 @@ def sample_posterior(
     slices: list[int],
     operator: OperatorFactory | None = None,
     progress: Progress | None = None,
-    **changes: Any,
+    **changes: Unpack[WalkChanges],
 ) -> Reconstruction:
     """Draws of each slice of a scaled acquisition, at most `batch_size` walks at a time.
 
@@ -266,7 +291,7 @@ def sample_posterior(
     slice, draw) alone, whatever shares its batch: where a GPU's memory runs out, batches are halved.
     Errors: InputError for an acquisition that is not prepared, and for a walk that is not finite any more.
     """
-    options = replace(method, **changes) if isinstance(method, WalkOptions) else WalkOptions(method, **changes)
+    options = (method if isinstance(method, WalkOptions) else WalkOptions(method)).changed(changes)
     forward = scan.maps if scan.forward is None else scan.forward
     if scan.kspace is None or forward is None or scan.noise_std is None or scan.scale is None:
         raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask or trajectory, noise_std, scale")

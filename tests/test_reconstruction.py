@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from mri_score.methods import METHODS
 from mri_score.models.base import ScoreModel
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.channels import per_item
-from mri_score.reconstruction import make_sampler, sample_posterior, walk_end
+from mri_score.reconstruction import MethodChanges, WalkOptions, make_sampler, sample_posterior, walk_end
 
 SHAPE = (40, 45)
 SLICES = 3
@@ -60,6 +60,12 @@ def test_one_slice_comes_with_or_without_its_axis(scan):
         found = reconstruct(kspace, given, scan.mask, **QUICK)
         assert found.samples.shape == (2, 1, *SHAPE) and found.image.shape == (1, *SHAPE)
         assert torch.equal(found.samples, with_axis.samples)
+
+
+def test_keywords_are_the_fields_of_the_walk_and_the_former_name_of_the_method(scan):
+    assert set(MethodChanges.__annotations__) == {one.name for one in fields(WalkOptions)} | {"sampler"}
+    with pytest.raises(InputError, match="the argument is 'stepz'; known names: batch_size, .*, steps, warm_start"):
+        reconstruct(scan.kspace, scan.maps, stepz=3)
 
 
 @pytest.mark.parametrize("form", [(1, 1, 1, SHAPE[1]), (SHAPE[1],), (1, SHAPE[1])])

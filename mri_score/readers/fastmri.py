@@ -334,27 +334,27 @@ def write_fastmri(
     rss: Tensor | np.ndarray | None = None,
     mask: Tensor | np.ndarray | None = None,
     acquisition: str = "SIMULATED",
-    encoded: Shape | None = None,
-    recon: Shape | None = None,
-    padding: Shape | None = None,
     attributes: Mapping[str, str | float] | None = None,
+    **sizes: Shape,
 ) -> None:
     """Write one volume in the fastMRI format, header included; the file appears complete or not at all.
 
     kspace: complex (slices, coils, rows, cols), or (slices, rows, cols) for a single coil. rss: (slices, h, w), the RSS
-    image in the same units. mask: (cols,) or (rows, cols). acquisition: the contrast. encoded, recon, padding: as in
-    `Header`; by default the sizes of kspace and rss, and no padding. attributes: further HDF5 attributes.
+    image in the same units. mask: (cols,) or (rows, cols). acquisition: the contrast. attributes: further HDF5
+    attributes. sizes: `encoded`, `recon` and `padding`, as in `Header`; by default the sizes of kspace and rss, and no
+    padding.
     Errors: InputError for k-space of another number of axes, or if the file cannot be written.
     """
     kspace = np.asarray(kspace, dtype=np.complex64)
     if kspace.ndim not in (3, 4):
         raise InputError(f"{path}: kspace has {kspace.ndim} axes; it needs (slices, coils, rows, cols)")
-    encoded = encoded or kspace.shape[-2:]
-    recon = recon or (encoded if rss is None else tuple(rss.shape[-2:]))
+    encoded = kspace.shape[-2:]
+    defaults = {"encoded": encoded, "recon": encoded if rss is None else tuple(rss.shape[-2:])}
+    defaults["padding"] = (0, sizes.get("encoded", encoded)[1])
     coils = kspace.shape[1] if kspace.ndim == 4 else 1
     with new_hdf5(Path(path)) as file:
         file["kspace"] = kspace
-        file["ismrmrd_header"] = build_header(encoded, recon, padding or (0, encoded[1]), coils)
+        file["ismrmrd_header"] = build_header(**(defaults | sizes), coils=coils)
         file.attrs.update({"acquisition": acquisition, "patient_id": Path(path).stem})
         if rss is not None:
             target = np.asarray(rss, dtype=np.float32)

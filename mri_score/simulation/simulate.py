@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,38 +22,56 @@ UNIT = 2e-4
 """The 99th percentile of the magnitude image in the files, as small as in scanners' units."""
 
 
-def simulate(
-    out: str | Path,
-    *,
-    volumes: int = 2,
-    slices: int = 8,
-    size: int | tuple[int, int] = 256,
-    coils: int = 8,
-    noise: float | None = 36.0,
-    undersample: float | None = None,
-    contrast: str = "T2",
-    seed: int = 0,
-    oversample: bool = True,
-) -> list[Path]:
+@dataclass(frozen=True)
+class SimulationOptions:
+    """What is simulated. Errors: InputError for less than one volume, and as `phantom` for the rest."""
+
+    volumes: int = 2
+    """Number of files, with one head each."""
+    slices: int = 8
+    """Slices of each volume."""
+    size: int | tuple[int, int] = 256
+    """Image matrix, N or (H, W), in pixels."""
+    coils: int = 8
+    """Number of receiver coils."""
+    noise: float | None = 36.0
+    """SNR in dB, as in `phantom`; None: no noise."""
+    undersample: float | None = None
+    """Acceleration of the k-space that is written, with a mask seeded by the file name; there is no ground truth then.
+    """
+    contrast: str = "T2"
+    """T1, T2, PD or FLAIR."""
+    seed: int = 0
+    """Of heads and noise; equal options give equal samples."""
+    oversample: bool = True
+    """The readout covers twice the field of view."""
+
+    def __post_init__(self) -> None:
+        if self.volumes < 1:
+            raise InputError(f"simulate has volumes={self.volumes}; it needs at least 1")
+        phantom.check_scan(self.coils, self.slices, self.contrast)
+        phantom.image_shape(self.size)
+
+
+DEFAULTS = SimulationOptions()
+
+
+def simulate(out: str | Path, options: SimulationOptions = DEFAULTS, **changes: Any) -> list[Path]:
     """Write scans of different numerical heads, sim_<contrast>_0001.h5 and so on, and return their paths.
 
-    out: folder for the files. volumes: number of files. slices: slices of each. size: image matrix, N or (H, W). coils:
-    receiver coils. noise: SNR in dB as in `phantom`; None is free of noise. undersample: acceleration of the written
-    k-space, with a mask seeded by the file name; such files have no ground truth. contrast: T1, T2, PD or FLAIR.
-    seed: of heads and noise; equal arguments write equal samples. oversample: the readout covers twice the field of
-    view. Coil images are computed on a grid of twice the size, and their k-space is cropped, as on a scanner; therefore
-    no coil maps explain them exactly. Fully sampled files have the dataset reconstruction_rss, of the noisy samples.
-    The attribute noise_std is the noise level in the file's units.
+    out: folder for the files. options, changes: `SimulationOptions`, and fields of it to replace.
+    Coil images are computed on a grid of twice the size, and their k-space is cropped, as on a scanner; therefore no
+    coil maps explain them exactly. Fully sampled files have the dataset reconstruction_rss, of the noisy samples. The
+    attribute noise_std is the noise level in the file's units.
     Errors: InputError if `out` is a file, and for an acceleration that is not possible for the size.
     """
+    o = replace(options, **changes)
     out = check_folder(out)
-    if volumes < 1:
-        raise InputError(f"simulate has volumes={volumes}; it needs at least 1")
-    shape = phantom.image_shape(size)
-    paths = [out / f"sim_{contrast}_{number + 1:04d}.h5" for number in range(volumes)]
+    paths = [out / f"sim_{o.contrast}_{number + 1:04d}.h5" for number in range(o.volumes)]
     for number, path in enumerate(paths):
-        kspace, noise_std = scan(key("simulate", seed, number), slices, shape, coils, noise, contrast, oversample)
-        write_simulated(path, kspace, shape, noise_std, acquisition=f"AX{contrast}", undersample=undersample)
+        kspace, noise_std = scan(key("simulate", o.seed, number), o)
+        shape = phantom.image_shape(o.size)
+        write_simulated(path, kspace, shape, noise_std, acquisition=f"AX{o.contrast}", undersample=o.undersample)
     return paths
 
 
@@ -63,20 +83,19 @@ def check_folder(out: str | Path) -> Path:
     return out
 
 
-def scan(
-    seed: int, slices: int, shape: tuple[int, int], coils: int, noise: float | None, contrast: str, oversample: bool
-) -> tuple[Tensor, float]:
+def scan(seed: int, options: SimulationOptions) -> tuple[Tensor, float]:
     """Noisy k-space (slices, coils, rows, cols) of one head in the file's units, and its noise_std.
 
-    rows is H, or 2 H with an oversampled readout. Arguments as in `simulate`; shape: (H, W).
+    rows is H, or 2 H with an oversampled readout. seed: of the head and its noise.
     """
-    phantom.check_scan(coils, slices, contrast)
-    heights = phantom.slice_heights(slices)
-    clean = torch.stack([_coil_kspace(shape, z, seed, coils, contrast, oversample) for z in heights])
+    shape = phantom.image_shape(options.size)
+    heights = phantom.slice_heights(options.slices)
+    coils = options.coils, options.contrast, options.oversample
+    clean = torch.stack([_coil_kspace(shape, z, seed, *coils) for z in heights])
     images = resize_image(ifft(clean), shape)
     scale = UNIT / percentile(_rss(images).flatten(0, 1))
-    noise_std = phantom.noise_std_of_snr(noise) * UNIT
-    white = [noise_like(clean[:1], generators(seed, "simulate", slice)) for slice in range(slices)]
+    noise_std = phantom.noise_std_of_snr(options.noise) * UNIT
+    white = [noise_like(clean[:1], generators(seed, "simulate", slice)) for slice in range(options.slices)]
     return scale * clean + noise_std * torch.cat(white), noise_std
 
 
