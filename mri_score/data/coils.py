@@ -76,6 +76,24 @@ def coil_maps(
     return maps, eigenvalue, CalibrationRegion(source, (extent,) * len(kspace))
 
 
+def maps_from_calibration(
+    kspace: Tensor, measured: Tensor, shape: tuple[int, int], *, lines: int = 32, rows: int = 64
+) -> tuple[Tensor, Tensor, CalibrationRegion]:
+    """ESPIRiT maps and eigenvalue of image size from separate calibration lines, and where they come from.
+
+    The calibration may have another contrast than the image. Of long readouts and many lines the central `rows` and
+    `lines` are used.
+    Shapes: kspace (B, C, h, w), a part of k-space, sampled where measured (h, w) is True; shape: (H, W) of the image.
+    Returns maps (B, C, H, W) and eigenvalue (B, H, W). Errors: InputError for too small a part.
+    """
+    cut = [slice(max(0, (n - most) // 2), max(0, (n - most) // 2) + most) for n, most in
+           zip(measured.shape, (rows, lines), strict=True)]  # fmt: skip
+    kspace, measured = kspace[..., cut[0], cut[1]], measured[cut[0], cut[1]]
+    maps, eigenvalue = espirit(kspace, shape, sampled=None if bool(measured.all()) else measured)
+    extent = (kspace.shape[-2], kspace.shape[-1])
+    return maps, eigenvalue, CalibrationRegion("separate calibration lines", (extent,) * len(kspace))
+
+
 def calibration_region(sampled: Tensor, lines: int = 32, rows: int = 64) -> tuple[slice, slice] | None:
     """Slices of the rows and columns of the calibration region; None for a mask that is not of whole lines.
 

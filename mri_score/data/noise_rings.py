@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ FAINT = 0.2
 """Without correlation, a relative difference below this is not reported as a filter."""
 COHERENCE = 0.15
 """Correlation of neighbouring samples above which a ring has signal; that of filtered white noise is smaller."""
+DISAGREEMENT = 0.2
+"""Largest relative difference between the levels of a noise scan and of outer k-space."""
+LEAST_SAMPLES = 10
+"""Samples of a noise scan that are needed for each coil: whitening then loses about a tenth of the signal power."""
 GAUSSIAN_MEDIAN = 0.6744897501960817
 """The median of |x| for a standard normal x."""
 
@@ -121,6 +125,31 @@ def _parts(kspace: Tensor, mask: Tensor | None) -> list[_Part]:
 def _joined(parts: Sequence[_Part], rings: Sequence[Tensor]) -> Tensor:
     """The samples (C, n) of all parts, each at the flat indices of its own ring."""
     return torch.cat([_at(part.kspace, ring) for part, ring in zip(parts, rings, strict=True)], 1)
+
+
+def with_noise_scan(level: NoiseLevel, samples: Tensor, calibrated: bool) -> NoiseLevel:
+    """The noise of a volume with the covariance of a noise scan, and with its level if that is calibrated.
+
+    level: as measured in k-space, which takes signal for noise where outer k-space has any. samples: (C, n), noise
+    alone. calibrated: whether they have the level of k-space. If both levels differ by more than `DISAGREEMENT`, the
+    receiver or the header changed in between: the measured level stands, and a note states both.
+    """
+    if samples.shape[1] < LEAST_SAMPLES * len(samples):
+        note = f"the noise scan has {samples.shape[1]} samples, too few for {len(samples)} coils: it is not used"
+        return replace(level, notes=(*level.notes, note))
+    covariance = _covariance(samples)
+    coil_std = covariance.diagonal().real.sqrt().float()
+    found, notes = float(_mean(coil_std)), [note for note in level.notes if "whiten" not in note]
+    agrees = calibrated and abs(found / level.noise_std - 1) < DISAGREEMENT
+    if calibrated and not agrees:
+        notes.append(
+            f"noise_std {level.noise_std:.3g} is measured in k-space; the noise scan gives {found:.3g}, and only its"
+            " covariance is used"
+        )
+    noise_std = found if agrees else level.noise_std
+    if not agrees:
+        covariance, coil_std = covariance * (noise_std / found) ** 2, coil_std * (noise_std / found)
+    return NoiseLevel(noise_std, coil_std, covariance, _whitening_or_none(covariance, notes), tuple(notes))
 
 
 def measured_points(kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, list[str]]:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mri_score.data import masks
 from mri_score.data.acquisition import Acquisition
-from mri_score.data.coils import CalibrationRegion, coil_maps, compress_coils, truth_image
+from mri_score.data.coils import CalibrationRegion, coil_maps, compress_coils, maps_from_calibration, truth_image
 from mri_score.data.noise_level import noise_level
-from mri_score.data.noise_rings import NoiseLevel, evenly_spaced, whiten
+from mri_score.data.noise_rings import NoiseLevel, evenly_spaced, whiten, with_noise_scan
 from mri_score.data.scale import percentile
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
@@ -283,6 +283,8 @@ class Scan:
         slices, middle = [self.kspace(slice) for slice in self.looked_at], self.looked_at.index(self.middle)
         mask = self.mask[self.looked_at] if len(self.mask) > 1 else self.mask
         level = noise_level(slices, mask, maps, middle=middle, name=self.file.name)
+        if self.file.noise_scan is not None:
+            level = with_noise_scan(level, self.file.noise_scan.samples, self.file.noise_scan.calibrated)
         self.notes.extend(level.notes)
         return level
 
@@ -345,11 +347,20 @@ class Scan:
         kspace, mask = (self.file.kspace(slice), None) if self.full_maps else (self.kspace(slice), self.mask_of(slice))
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
+        if (centre := self.file.calibration(slice)) is not None and not self.full_maps:
+            return self._maps_from(*centre)
         lines = self.sampling.calibration_lines
         try:
             return coil_maps(kspace[None], mask, **({} if lines is None else {"calibration_lines": lines}))
         except InputError as error:
             raise InputError(f"{self.file.path}, slice {slice}: {error} with --maps") from error
+
+    def _maps_from(self, kspace: Tensor, measured: Tensor) -> tuple[Tensor, Tensor, CalibrationRegion]:
+        """As `make_maps`, from separate calibration lines, as `Reader.calibration` gives them."""
+        if self.mixing is not None:
+            kspace = whiten(kspace, self.mixing)
+        maps, eigenvalue, region = maps_from_calibration(kspace[None], measured, self.file.image_shape)
+        return maps, eigenvalue, region
 
     def _maps(self, slice: int) -> Tensor:
         if self.cache is None:

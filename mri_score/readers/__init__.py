@@ -8,9 +8,11 @@ from pathlib import Path
 from mri_score.errors import InputError
 from mri_score.readers.base import Reader
 from mri_score.readers.fastmri import FastMRI
+from mri_score.readers.hdf5 import open_hdf5, reading
+from mri_score.readers.ismrmrd import ISMRMRD, find_group
 
-READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI}
-"""File suffix -> reader. Files with any other suffix are read as fastMRI files."""
+READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI, ".mrd": ISMRMRD}
+"""File suffix -> reader. Files with any other suffix are read as fastMRI files, HDF5 files by what they hold."""
 
 
 def open_scan(path: str | Path) -> Reader:
@@ -19,7 +21,15 @@ def open_scan(path: str | Path) -> Reader:
     Errors: InputError with the name of the file, if it is no readable scan.
     """
     path = Path(path)
-    return READERS.get(path.suffix.lower(), FastMRI)(path)
+    reader = READERS.get(path.suffix.lower(), FastMRI)
+    if reader is FastMRI and _is_ismrmrd(path):
+        reader = ISMRMRD
+    return reader(path)
+
+
+def _is_ismrmrd(path: Path) -> bool:
+    with reading(path), open_hdf5(path) as file:
+        return "kspace" not in file and find_group(file) is not None
 
 
 def scan_files(path: str | Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,32 @@ if TYPE_CHECKING:  # importing torch takes a second, and only the functions that
     from torch import Tensor
 
 Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """Which image of a scan: the scanner's counters, from 0. Its text names those that are not 0, and the slice."""
+
+    slice: int
+    contrast: int = 0
+    set: int = 0
+    phase: int = 0
+    repetition: int = 0
+    slab: int = 0
+
+    def __str__(self) -> str:
+        others = [f"{name} {number}" for name, number in vars(self).items() if number and name != "slice"]
+        return ", ".join([f"slice {self.slice}", *others])
+
+
+@dataclass(frozen=True)
+class NoiseScan:
+    """Samples of noise alone."""
+
+    samples: Tensor
+    """(coils, n) complex."""
+    calibrated: bool
+    """Whether their level is that of the k-space; if not, only the covariance of the coils is known."""
 
 
 class Reader(Protocol):
@@ -98,6 +125,23 @@ class Reader(Protocol):
     @property
     def notes(self) -> list[str]:
         """Warnings for the user, for example about contradictions between header and samples."""
+        ...
+
+    @property
+    def noise_scan(self) -> NoiseScan | None:
+        """Noise measured without a signal; None if the file has none."""
+        ...
+
+    def item(self, slice: int) -> Item:
+        """Which image of the scan a slice is; files without contrasts, repetitions and so on count slices only."""
+        ...
+
+    def calibration(self, slice: int) -> tuple[Tensor, Tensor] | None:
+        """Samples for coil maps that are not part of the image; None if the file has none.
+
+        Returns the centre of k-space (coils, h, w) of the same field of view, and bool (h, w), whether a sample was
+        measured.
+        """
         ...
 
     def geometry(self, slice: int) -> Geometry | None:

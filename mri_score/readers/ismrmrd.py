@@ -1,0 +1,628 @@
+"""ISMRMRD (MRD) files: the readouts of a scan with a header each, sorted into k-space; treated as untrusted files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from mri_score.errors import InputError
+from mri_score.readers.base import Item, NoiseScan, Shape
+from mri_score.readers.encodings import STEPS, Encoding, Limits, parse_encodings
+from mri_score.readers.geometry import Geometry, Vector
+from mri_score.readers.hdf5 import open_hdf5, plain_dataset, reading
+from mri_score.readers.oversampling import remove_oversampling
+
+if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
+    from torch import Tensor
+
+FLAGS = {
+    "noise": 19,
+    "calibration": 20,
+    "calibration and imaging": 21,
+    "reverse": 22,
+    "navigation": 23,
+    "phase correction": 24,
+    "feedback": 26,
+    "dummy": 27,
+    "real-time feedback": 28,
+    "surface coil correction": 29,
+    "phase stabilisation reference": 30,
+    "phase stabilisation": 31,
+}
+"""Flag of a readout -> its number, counted from 1."""
+COMPRESSION = (53, 54, 55, 56)
+"""Flags of readouts whose samples are stored compressed."""
+LEFT_OUT = (
+    "navigation", "phase correction", "feedback", "dummy", "real-time feedback", "surface coil correction",
+    "phase stabilisation reference", "phase stabilisation",
+)  # fmt: skip
+"""Flags of readouts that are neither image, calibration nor noise."""
+COUNTERS = ("contrast", "set", "phase", "repetition", "slice")
+"""Counters of a readout's header that separate images, in the order in which images are numbered."""
+COUNTER = {"kspace_encoding_step_1": "kspace_encode_step_1", "kspace_encoding_step_2": "kspace_encode_step_2"}
+"""Phase-encoding step in the file's header -> counter in a readout's header."""
+FIELDS = (
+    "flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample",
+    "encoding_space_ref", "trajectory_dimensions", "sample_time_us", "position", "read_dir", "phase_dir", "slice_dir",
+    "idx",
+)  # fmt: skip
+"""Fields of a readout's header that are read."""
+
+
+def find_group(file: h5py.File) -> str | None:
+    """Name of the group of an ISMRMRD dataset in an HDF5 file (`dataset` in most files); None if there is none."""
+    for name in sorted(file, key=lambda name: (name != "dataset", name)):
+        hard = isinstance(file.get(name, getlink=True), h5py.HardLink)
+        if hard and file.get(name, getclass=True) is h5py.Group and {"xml", "data"} <= set(file[name]):
+            return name
+    return None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Readouts on the grid of k-space, equal ones averaged."""
+
+    samples: np.ndarray
+    """(L, C, nx) complex64, readout oversampling removed; the image along the readout for 3-D scans."""
+    place: np.ndarray
+    """(L, 2): position along the first and the second phase-encoding axis."""
+
+
+class ISMRMRD:
+    """One ISMRMRD file of Cartesian readouts.
+
+    Every combination of slice, contrast, phase, repetition and set is one image, numbered in the order of `COUNTERS`,
+    see `item`. Lines are placed by their counters relative to the centre in the header's limits, short readouts by
+    their centre sample, reversed ones are turned round. Averages are averaged. What was not measured is outside the
+    mask. Three-dimensional scans are transformed along the readout into a stack of images with two phase-encoding
+    axes. Noise readouts become `noise_scan`, separate calibration lines `calibration`.
+
+    The constructor checks everything except the samples. Errors: InputError with the name of the file.
+    Reference: Inati et al., ISMRM Raw Data Format, MRM 2017.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.stem
+        self.notes: list[str] = []
+        self._handle: h5py.File | None = None
+        self._process = 0
+        self._cached: tuple[tuple[int, ...], Lines] | None = None
+        with reading(self.path), open_hdf5(self.path) as file:
+            group = find_group(file)
+            if group is None:
+                raise InputError(f"{path} has no ISMRMRD dataset, a group with xml and data; it holds: {list(file)}")
+            self._group = group
+            self.header_xml = self._read_xml(file[group])
+            self._headers = self._read_headers(file[group])
+        self.header = parse_encodings(self.header_xml, str(self.path))
+        self._check_readouts()
+        flags = self._headers["flags"]
+        noise, dropped = _has(flags, "noise"), _has(flags, *LEFT_OUT)
+        both, calibration = _has(flags, "calibration and imaging"), _has(flags, "calibration")
+        if self.encoding.calibration == "embedded":  # the calibration lines belong to the image as well
+            both, calibration = both | calibration, calibration & False
+        calibration &= ~both
+        self._noise = np.flatnonzero(noise)
+        self._imaging = np.flatnonzero(~noise & ~dropped & ~calibration)
+        self._calibrating = np.flatnonzero(~noise & ~dropped & (calibration | both))
+        self._separate = bool((calibration & ~noise & ~dropped).any())
+        self._note_left_out(flags[~noise & dropped])
+        if not len(self._imaging):
+            raise InputError(f"{self.path}: none of the {len(flags)} readouts is part of an image; export it again")
+        self._start = self._find_starts()
+        self._place = self._find_places()
+        self._keys = np.stack([self._headers["idx"][name] for name in COUNTERS], 1).astype(int)
+        self._items = [tuple(key) for key in np.unique(self._keys[self._imaging], axis=0).tolist()]
+        self._masks = self._find_masks()
+        self._note_partial()
+
+    # What the scan is
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of the images."""
+        return self.header.encodings[0]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Protocol, times of the sequence and field strength; nothing that identifies the patient."""
+        stated = {"protocol": self.header.protocol, "field_strength_T": self.header.field_strength}
+        return {name: value for name, value in (stated | dict(self.header.sequence)).items() if value}
+
+    @property
+    def acquisition(self) -> str:
+        return self.header.protocol or "unknown"
+
+    @cached_property
+    def three_dimensional(self) -> bool:
+        """Whether there are two phase-encoding axes."""
+        limits = self.encoding.limits.get(STEPS[1])
+        counted = bool(self._headers["idx"][COUNTER[STEPS[1]]].any()) or (limits is not None and limits.maximum > 0)
+        return self.encoding.encoded.matrix[2] > 1 and counted
+
+    @property
+    def slices(self) -> int:
+        """Number of images: those of a three-dimensional scan lie one behind the other along the readout."""
+        return len(self._items) * (self._read_size if self.three_dimensional else 1)
+
+    @property
+    def coils(self) -> int:
+        return int(self._headers["active_channels"][self._imaging[0]])
+
+    @property
+    def rows(self) -> int:
+        return self._grid[0]
+
+    @property
+    def cols(self) -> int:
+        return self._grid[1]
+
+    @property
+    def image_shape(self) -> Shape:
+        """(H, W) of the k-space that `kspace` returns."""
+        return self._grid if self.three_dimensional else (self._read_size, self.cols)
+
+    @property
+    def crop(self) -> Shape:
+        """(rows, cols) of the image to write: the header's field of view, at the size of the measured pixels."""
+        x, y, z = (self._wanted(axis) for axis in range(3))
+        return (y, z) if self.three_dimensional else (x, y)
+
+    @property
+    def padding(self) -> Shape:
+        """Range (left, right) of the acquired columns, right excluded."""
+        return self._reach(1 if self.three_dimensional else 0)
+
+    @property
+    def acquired(self) -> Tensor:
+        """Bool (1, 1, 1 or H, W): the acquired region of k-space; what partial Fourier leaves out is outside."""
+        import torch
+
+        return torch.from_numpy(self._acquired)[None, None]
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Sampling mask: bool (cols,), (rows, cols) if it differs between rows, or (slices, 1 or rows, cols) if it
+        differs between slices; None for a fully sampled file.
+        """
+        masks = self._masks
+        if all((mask | ~self._acquired).all() for mask in masks):
+            return None
+        import torch
+
+        if any((mask != masks[0]).any() for mask in masks):
+            return torch.from_numpy(np.repeat(masks, self.slices // len(masks), 0))
+        return torch.from_numpy(masks[0][0] if len(masks[0]) == 1 else masks[0])
+
+    @property
+    def sampled(self) -> Tensor:
+        """Masks for an `Acquisition`, bool (1 or slices, 1, 1 or H, W): `mask`, or the acquired region."""
+        mask = self.mask
+        if mask is None:
+            return self.acquired
+        return mask[:, None] if mask.ndim == 3 else mask.reshape(1, 1, -1, self.cols)
+
+    def item(self, slice: int) -> Item:
+        """The slice, contrast, phase, repetition and set of an image; for 3-D scans the slice is the readout position.
+        """
+        key = dict(zip(COUNTERS, self._items[self._locate(slice)[0]], strict=True))
+        if self.three_dimensional:
+            return Item(**(key | {"slice": self._locate(slice)[1], "slab": key["slice"]}))
+        return Item(**key)
+
+    def geometry(self, slice: int) -> Geometry | None:
+        """Where the written image of a slice lies in the patient; None without a field of view in the header."""
+        size = self.encoding.encoded.voxel_size
+        if size is None:
+            return None
+        item, place = self._locate(slice)
+        head = self._headers[self._readouts(self._imaging, self._items[item])[0]]
+        centre, *axes = (_vector(head[name]) for name in ("position", "read_dir", "phase_dir", "slice_dir"))
+        known = bool(np.allclose(np.abs(np.array(axes) @ np.array(axes).T), np.eye(3), atol=0.01))
+        along, *order = (0, 1, 2) if self.three_dimensional else (2, 0, 1)
+        directions = (axes[order[0]], axes[order[1]], axes[along])
+        voxel = (size[order[0]], size[order[1]], size[along])
+        start = Geometry.centred(self._grid, voxel, centre, directions if known else None)
+        if self.three_dimensional:
+            offset = (place + (self._read_full - self._read_size) // 2 - self._read_full // 2) * voxel[2]
+            moved = np.array(start.centre) + offset * np.array(start.slice_direction)
+            start = Geometry.centred(self._grid, voxel, _vector(moved), directions if known else None)
+        rows, cols = (
+            (n - inner) // 2 + (inner - wanted) // 2
+            for n, inner, wanted in zip(self._grid, self.image_shape, self.crop, strict=True)
+        )
+        return start.cropped((rows, cols), self.crop)
+
+    def about(self) -> dict[str, str]:
+        """Name -> text on the contents of the file. Does not import torch."""
+        counts = [len({key[axis] for key in self._items}) for axis in range(len(COUNTERS))]
+        several = [f"{count} {name}s" for count, name in zip(counts, COUNTERS, strict=True) if count > 1]
+        noise = f"{len(self._noise)} readouts" if len(self._noise) else "none"
+        separate = f"{len(self._calibrating)} lines, for coil maps only" if self._separate else "none"
+        return {
+            "format": f"ISMRMRD, {self.encoding.trajectory}, {len(self._headers)} readouts",
+            "acquisition": self.acquisition,
+            "k-space": f"{self.slices} images, {self.coils} coils, {self.rows} rows x {self.cols} columns",
+            "series": ", ".join(several) or "one image",
+            "oversampling": "none" if self._read_size == self._read_full else f"{self._read_full} -> {self._read_size}",
+            "noise scan": noise,
+            "calibration": separate,
+            "truth": "full k-space" if self.mask is None else "none",
+        }
+
+    # Samples
+
+    def empty(self, slice: int) -> bool:
+        """Whether all stored samples of a slice are zero; `kspace` raises an error for such a slice."""
+        return not self._lines_of(slice).samples.any()
+
+    def kspace(self, slice: int) -> Tensor:
+        """One slice of k-space: (coils, H, W) complex64, DC at N // 2, unsampled points zero, file's units.
+
+        Readout oversampling is removed as in fastMRI files. Errors: InputError for NaN, infinity and coils of zeros.
+        """
+        import torch
+
+        lines = self._lines_of(slice)
+        y = torch.from_numpy(self._image(lines, slice))
+        for coil, samples in enumerate(y):
+            if not samples.any():
+                raise InputError(f"{self.path}: coil {coil} of {self.item(slice)} is all zeros; leave it out")
+        return y
+
+    def calibration(self, slice: int) -> tuple[Tensor, Tensor] | None:
+        """The centre of k-space for coil maps: samples (coils, h, w) and bool (h, w), whether each was measured.
+
+        None if the file has no separate calibration lines; those that belong to the image are part of `kspace`.
+        """
+        if not self._separate:
+            return None
+        import torch
+
+        numbers = self._calibration_readouts(self._items[self._locate(slice)[0]])
+        lines = self._lines(numbers)
+        y = self._image(lines, slice)
+        measured = np.zeros(self.image_shape, bool)
+        if self.three_dimensional:
+            measured[tuple(lines.place.T)] = True
+        else:
+            for first, last, line in np.unique(self._ranges[numbers], axis=0).tolist():
+                measured[:, line] |= self._rows_of(first, last)
+        rows, cols = (_range(np.flatnonzero(measured.any(1 - axis))) for axis in (0, 1))
+        return torch.from_numpy(y[:, rows, cols].copy()), torch.from_numpy(measured[rows, cols].copy())
+
+    @property
+    def noise_scan(self) -> NoiseScan | None:
+        """The noise readouts, scaled to the noise of the lines; None if there are none.
+
+        The variance goes with the bandwidth: it is multiplied by the ratio of dwell times, divided by the share of the
+        bandwidth that the receive filter passed, if the header states it, and by the number of averages.
+        """
+        if not len(self._noise):
+            return None
+        import torch
+
+        samples = np.concatenate(list(self._read(self._noise)), 1)
+        noise, image = (float(self._headers["sample_time_us"][numbers[0]]) for numbers in (self._noise, self._imaging))
+        known = noise > 0 and image > 0
+        ratio = noise / image if known else 1.0
+        variance = ratio / (self.header.noise_bandwidth or 1.0) / self._averages
+        return NoiseScan(torch.from_numpy(samples * np.float32(variance**0.5)), known)
+
+    def close(self) -> None:
+        """Close this process's handle; the next read opens it again."""
+        if self._handle is not None and self._process == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None, "_cached": None}
+
+    # Where readouts belong
+
+    @cached_property
+    def _grid(self) -> Shape:
+        """The matrix (rows, cols) of an image, oversampling included."""
+        x, y, z = self.encoding.encoded.matrix
+        return (y, z) if self.three_dimensional else (x, y)
+
+    @property
+    def _read_full(self) -> int:
+        return self.encoding.encoded.matrix[0]
+
+    @property
+    def _read_size(self) -> int:
+        return self._wanted(0)
+
+    def _wanted(self, axis: int) -> int:
+        """Pixels of the encoded matrix within the field of view to reconstruct, along x, y or z."""
+        encoded, recon = self.encoding.encoded, self.encoding.recon
+        size, wanted = encoded.matrix[axis], recon.matrix[axis]
+        if encoded.field_of_view is not None and recon.field_of_view is not None:
+            wanted = round(size * recon.field_of_view[axis] / encoded.field_of_view[axis])
+        return min(size, max(1, wanted))
+
+    def _locate(self, slice: int) -> tuple[int, int]:
+        """Number of the item, and position along the readout, of an image."""
+        if not 0 <= slice < self.slices:
+            raise InputError(f"{self.path} has images 0 to {self.slices - 1}, not {slice}")
+        return divmod(slice, self._read_size) if self.three_dimensional else (slice, 0)
+
+    def _readouts(self, among: np.ndarray, key: Sequence[int]) -> np.ndarray:
+        return among[(self._keys[among] == key).all(1)]
+
+    def _calibration_readouts(self, key: tuple[int, ...]) -> np.ndarray:
+        """Calibration lines of an item, or of its slice in another contrast, phase, repetition or set."""
+        found = self._readouts(self._calibrating, key)
+        if not len(found):
+            same = self._calibrating[self._keys[self._calibrating][:, -1] == key[-1]]
+            found = self._readouts(same, self._keys[same[0]].tolist()) if len(same) else same
+        if not len(found):
+            raise InputError(f"{self.path}: slice {key[-1]} has no calibration lines; give coil maps")
+        return found
+
+    def _find_starts(self) -> np.ndarray:
+        """Position of the first kept sample of every readout along the full readout, so that k = 0 is at Nx // 2."""
+        head = self._headers
+        pre, post, centre = (head[name].astype(int) for name in ("discard_pre", "discard_post", "center_sample"))
+        count = head["number_of_samples"].astype(int)
+        back = _has(head["flags"], "reverse")
+        ahead = self._imaging[~back[self._imaging]]
+        if len(ahead):  # the centre is counted after reversal, unless that contradicts the other readouts
+            expected = (centre - pre)[ahead[0]]
+            stored = back & (centre - post != expected) & (count - 1 - centre - post == expected)
+            centre = np.where(stored, count - 1 - centre, centre)
+        start = self._read_full // 2 - centre + np.where(back, post, pre)
+        used = np.union1d(self._imaging, self._calibrating)
+        bad = used[(start[used] < 0) | (start[used] + (count - pre - post)[used] > self._read_full)]
+        if len(bad):
+            raise InputError(
+                f"{self.path}: readout {bad[0]} has {count[bad[0]]} samples with the centre at {centre[bad[0]]}, which"
+                f" do not fit the encoded matrix of {self._read_full}; the header contradicts the samples, export again"
+            )
+        return start
+
+    def _find_places(self) -> np.ndarray:
+        """(readouts, 2): position along both phase-encoding axes, so that k = 0 is at N // 2."""
+        used = np.union1d(self._imaging, self._calibrating)
+        place = np.zeros((len(self._headers), 2), int)
+        for axis, (step, size) in enumerate(zip(STEPS, self.encoding.encoded.matrix[1:], strict=True)):
+            if axis == 1 and not self.three_dimensional:
+                continue
+            counted = self._headers["idx"][COUNTER[step]].astype(int)
+            for number, encoding in enumerate(self.header.encodings):
+                these = used[self._headers["encoding_space_ref"][used] == number]
+                line = counted[these]
+                limits = encoding.limits.get(step) or Limits(0, size - 1, size // 2)
+                place[these, axis] = line - limits.center + size // 2
+                bad = these[(line < limits.minimum) | (line > limits.maximum)]
+                bad = bad if len(bad) else these[(place[these, axis] < 0) | (place[these, axis] >= size)]
+                if len(bad):
+                    raise InputError(
+                        f"{self.path}: readout {bad[0]} has {step} {counted[bad[0]]}, outside the"
+                        f" header's limits {limits.minimum} to {limits.maximum} around {limits.center} or the matrix of"
+                        f" {size}; export the scan again"
+                    )
+        return place
+
+    def _reach(self, axis: int) -> Shape:
+        """First position and position after the last along a phase-encoding axis, by the header's limits."""
+        size, places = self.encoding.encoded.matrix[1 + axis], self._place[self._imaging, axis]
+        limits = self.encoding.limits.get(STEPS[axis])
+        if limits is None:
+            return int(places.min()), int(places.max()) + 1
+        shift = size // 2 - limits.center
+        return max(0, limits.minimum + shift), min(size, limits.maximum + shift + 1)
+
+    @property
+    def _kept(self) -> np.ndarray:
+        head = self._headers
+        return head["number_of_samples"].astype(int) - head["discard_pre"] - head["discard_post"]
+
+    @cached_property
+    def _averages(self) -> float:
+        """Mean number of readouts of a line."""
+        lines = np.column_stack([self._keys[self._imaging], self._place[self._imaging]])
+        return len(lines) / len(np.unique(lines, axis=0))
+
+    def _find_masks(self) -> list[np.ndarray]:
+        """For each item the measured points, bool (1 or H, W)."""
+        masks = []
+        for key in self._items:
+            numbers = self._readouts(self._imaging, key)
+            mask = np.zeros(self.image_shape, bool)
+            if self.three_dimensional:
+                mask[tuple(self._place[numbers].T)] = True
+            else:
+                for first, last, line in np.unique(self._ranges[numbers], axis=0).tolist():
+                    mask[:, line] |= self._rows_of(first, last)
+            masks.append(mask)
+        return [mask[:1] for mask in masks] if all((mask == mask[:1]).all() for mask in masks) else masks
+
+    @cached_property
+    def _ranges(self) -> np.ndarray:
+        """(readouts, 3): first sample and sample after the last along the full readout, and line."""
+        return np.stack([self._start, self._start + self._kept, self._place[:, 0]], 1)
+
+    def _rows_of(self, first: int, last: int) -> np.ndarray:
+        """Bool (H,): the rows of an image that readouts of this range determine."""
+        return remove_oversampling(self._read_full, self._read_size, first, last)[1]
+
+    @cached_property
+    def _acquired(self) -> np.ndarray:
+        """Bool (1 or H, W): the box around all measured points, by the header's limits where it has some."""
+        box = np.zeros(self.image_shape, bool)
+        low, high = self._reach(1 if self.three_dimensional else 0)
+        rows = np.any([mask.any(1) for mask in self._masks], 0)
+        if self.three_dimensional:
+            first, last = self._reach(0)
+            rows = (np.arange(self.rows) >= first) & (np.arange(self.rows) < last)
+        box[:, low:high] = rows[:, None]
+        return box[:1] if (box == box[:1]).all() else box
+
+    # Reading
+
+    def _read_xml(self, group: h5py.Group) -> bytes | str:
+        dataset = plain_dataset(group, self.path, "xml")
+        if dataset is None or dataset.size != 1 or dataset.dtype.kind not in "SO":
+            raise InputError(f"{self.path}: its ISMRMRD header xml is not one text; export the scan again")
+        return np.asarray(dataset[()]).reshape(-1)[0]
+
+    def _read_headers(self, group: h5py.Group) -> np.ndarray:
+        dataset = plain_dataset(group, self.path, "data")
+        names = () if dataset is None else dataset.dtype.names or ()
+        if dataset is None or dataset.ndim != 1 or not {"head", "data", "traj"} <= set(names) or not len(dataset):
+            raise InputError(f"{self.path}: data are not a list of ISMRMRD readouts; export the scan again")
+        heads = dataset.fields("head")[:]
+        if missing := [name for name in FIELDS if name not in (heads.dtype.names or ())]:
+            raise InputError(f"{self.path}: the readouts' headers have no {', '.join(missing)}; export the scan again")
+        claimed = int((heads["number_of_samples"].astype(int) * heads["active_channels"].astype(int)).sum()) * 8
+        if claimed > self.path.stat().st_size:
+            raise InputError(
+                f"{self.path}: its readouts have {claimed} bytes by their headers, the file has fewer; it is truncated"
+            )
+        return heads[list(FIELDS)]
+
+    def _check_readouts(self) -> None:
+        head = self._headers
+        if self.encoding.trajectory not in ("cartesian", "epi"):
+            known = "known: cartesian, epi"
+            raise InputError(f"{self.path}: trajectory {self.encoding.trajectory} cannot be read; {known}")
+        if (head["flags"] & _bits(COMPRESSION)).any():
+            raise InputError(f"{self.path}: its samples are compressed; write it again without compression")
+        if head["encoding_space_ref"].max() >= len(self.header.encodings):
+            raise InputError(
+                f"{self.path}: readouts name encoding {head['encoding_space_ref'].max()}, which the header lacks;"
+                " export the scan again"
+            )
+        if (self._kept < 1).any():
+            raise InputError(f"{self.path}: readout {int(self._kept.argmin())} has no samples; export the scan again")
+        used = head["active_channels"][~_has(head["flags"], *LEFT_OUT)]
+        counts = np.unique(used).tolist()
+        if len(counts) != 1 or counts[0] < 1:
+            raise InputError(f"{self.path}: its readouts have {counts} coils; all need the same number")
+
+    def _read(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        """The samples (coils, n) of readouts, in the order of their numbers."""
+        with reading(self.path):
+            if self._handle is None or self._process != os.getpid():  # handles do not survive a fork
+                self._handle, self._process = open_hdf5(self.path), os.getpid()
+            dataset = self._handle[self._group]["data"].fields("data")
+            for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+                stored = dataset[run[0] : run[-1] + 1]
+                for number, values in zip(run, stored, strict=True):
+                    yield self._samples(int(number), values)
+
+    def _samples(self, number: int, values: np.ndarray) -> np.ndarray:
+        head = self._headers[number]
+        shape = int(head["active_channels"]), int(head["number_of_samples"])
+        if values.size != 2 * shape[0] * shape[1]:
+            raise InputError(
+                f"{self.path}: readout {number} has {values.size} numbers, its header {shape[0]} coils of {shape[1]}"
+                " complex samples; the file is damaged"
+            )
+        samples = np.ascontiguousarray(values, np.float32).view(np.complex64).reshape(shape)
+        if not np.isfinite(samples).all():
+            raise InputError(f"{self.path}: readout {number} holds NaN or infinity; export the scan again")
+        return samples
+
+    def _lines_of(self, slice: int) -> Lines:
+        """The lines of an image; of the last one that was asked for, kept in memory."""
+        key = self._items[self._locate(slice)[0]]
+        if self._cached is None or self._cached[0] != key:
+            self._cached = key, self._lines(self._readouts(self._imaging, key))
+        return self._cached[1]
+
+    def _lines(self, numbers: np.ndarray) -> Lines:
+        place, which = np.unique(self._place[numbers], axis=0, return_inverse=True)
+        total = np.zeros((len(place), self.coils, self._read_full), np.complex64)
+        count = np.zeros((len(place), self._read_full), np.int32)
+        for number, line, samples in zip(numbers, which.reshape(-1), self._read(numbers), strict=True):
+            head, start = self._headers[number], self._start[number]
+            kept = samples[:, int(head["discard_pre"]) : samples.shape[1] - int(head["discard_post"])]
+            if _has(head["flags"], "reverse"):
+                kept = kept[:, ::-1]
+            total[line, :, start : start + kept.shape[1]] += kept
+            count[line, start : start + kept.shape[1]] += 1
+        total /= np.maximum(count, 1)[:, None]
+        return Lines(self._without_oversampling(total, count > 0), place)
+
+    def _without_oversampling(self, lines: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """(L, C, Nx) -> (L, C, nx): samples of the smaller field of view; of 3-D scans, the image along the readout."""
+        result = np.zeros((*lines.shape[:2], self._read_size), np.complex64)
+        ranges = np.stack([measured.argmax(1), self._read_full - measured[:, ::-1].argmax(1)], 1)
+        for first, last in np.unique(ranges, axis=0).tolist():
+            these = (ranges == (first, last)).all(1)
+            matrix, inside = remove_oversampling(self._read_full, self._read_size, first, last)
+            matrix = matrix * inside[:, None]
+            if self.three_dimensional:
+                matrix = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(matrix, 0), axis=0, norm="ortho"), 0)
+            result[these] = lines[these] @ matrix.T.astype(np.complex64)
+        return result
+
+    def _image(self, lines: Lines, slice: int) -> np.ndarray:
+        """K-space (C, H, W) of an image from its lines."""
+        y = np.zeros((self.coils, *self.image_shape), np.complex64)
+        if self.three_dimensional:
+            y[:, lines.place[:, 0], lines.place[:, 1]] = lines.samples[:, :, self._locate(slice)[1]].T
+        else:
+            y[:, :, lines.place[:, 0]] = lines.samples.transpose(1, 2, 0)
+        return y
+
+    # Notes
+
+    def _note_left_out(self, flags: np.ndarray) -> None:
+        for name in LEFT_OUT:
+            if count := int(_has(flags, name).sum()):
+                ghosts = "; EPI images keep ghosts" if name == "phase correction" else ""
+                self.notes.append(f"{count} readouts of {name} are left out{ghosts}")
+
+    def _note_partial(self) -> None:
+        """Notes on what was not measured although the matrix includes it, and on unequal averages."""
+        for axis in range(2 if self.three_dimensional else 1):
+            centre, (low, high) = self.encoding.encoded.matrix[1 + axis] // 2, self._reach(axis)
+            half, gap = max(centre - low, high - centre), np.diff(np.unique(self._place[self._imaging, axis]))
+            if abs((centre - low) - (high - centre)) > int(gap.max(initial=1)):
+                self.notes.append(
+                    f"partial Fourier: {high - low} of {2 * half} phase-encoding steps were acquired, {low - centre} to"
+                    f" {high - 1 - centre}; the others are unknown, not zero, and a truth from this scan lacks them"
+                )
+        if (self._kept[self._imaging] < self._read_full).any():
+            shortest = int(self._kept[self._imaging].min())
+            fate = "zero" if self.three_dimensional else "unknown, not zero, and a truth from this scan lacks them"
+            self.notes.append(f"partial readouts: {shortest} of {self._read_full} samples; the others are {fate}")
+        if self._averages > 1:
+            counts = np.unique(np.column_stack([self._keys[self._imaging], self._place[self._imaging]]), axis=0,
+                               return_counts=True)[1]  # fmt: skip
+            if len(set(counts.tolist())) > 1:
+                self.notes.append(
+                    f"lines were measured {counts.min()} to {counts.max()} times: they are averaged, and their noise"
+                    " differs, which the noise level does not follow"
+                )
+
+
+def _range(places: np.ndarray) -> slice:
+    """From the first to the last of increasing numbers."""
+    return slice(int(places[0]), int(places[-1]) + 1)
+
+
+def _bits(numbers: Iterable[int]) -> np.uint64:
+    return np.uint64(sum(1 << (number - 1) for number in numbers))
+
+
+def _has(flags: np.ndarray, *names: str) -> np.ndarray:
+    """Whether readouts have one of the flags."""
+    return (flags & _bits(FLAGS[name] for name in names)) != 0
+
+
+def _vector(values: Sequence[float] | np.ndarray) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
