@@ -12,12 +12,12 @@ from command import mri_score, refused
 from mri_score.data.scan import Scan
 from mri_score.errors import InputError
 from mri_score.readers import READERS, open_scan, scan_files
-from mri_score.readers.base import Reader
+from mri_score.readers.base import PlainReader, Reader
 from mri_score.readers.fastmri import FastMRI, write_fastmri
 from mri_score.simulation.phantom import phantom
 
 
-class Npy:
+class Npy(PlainReader):
     """k-space (slices, coils, rows, cols) in a .npy file, fully sampled."""
 
     def __init__(self, path: Path) -> None:
@@ -33,9 +33,6 @@ class Npy:
     def sampled(self) -> torch.Tensor:
         return torch.ones(1, 1, 1, self.cols, dtype=torch.bool)
 
-    def geometry(self, slice: int) -> None:
-        """The file does not say where its images lie."""
-
     def about(self) -> dict[str, str]:
         return {"k-space": str(self.array.shape)}
 
@@ -44,9 +41,6 @@ class Npy:
 
     def kspace(self, slice: int) -> torch.Tensor:
         return torch.from_numpy(np.array(self.array[slice]))
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 @pytest.fixture
@@ -88,6 +82,6 @@ def test_the_command_line_reads_another_format(both):
 
 
 def test_a_folder_without_scans_says_which_files_it_looked_for(tmp_path):
-    with pytest.raises(InputError, match=r"has no \*\.h5 files"):
+    with pytest.raises(InputError, match=r"has no \*\.h5 or \*\.mrd files"):
         scan_files(tmp_path)
     assert "does not exist" in refused("info", tmp_path / "nothing.h5")

@@ -8,7 +8,7 @@ from pathlib import Path
 from mri_score.errors import InputError
 from mri_score.readers.base import Reader
 from mri_score.readers.fastmri import FastMRI
-from mri_score.readers.hdf5 import open_hdf5, reading
+from mri_score.readers.hdf5 import open_hdf5
 from mri_score.readers.ismrmrd import ISMRMRD, find_group
 
 READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI, ".mrd": ISMRMRD}
@@ -28,8 +28,8 @@ def open_scan(path: str | Path) -> Reader:
 
 
 def _is_ismrmrd(path: Path) -> bool:
-    with reading(path), open_hdf5(path) as file:
-        return "kspace" not in file and find_group(file) is not None
+    file = open_hdf5(path)
+    return "kspace" not in file and find_group(file) is not None
 
 
 def scan_files(path: str | Path) -> list[Path]:

@@ -41,6 +41,24 @@ class NoiseScan:
     """Whether their level is that of the k-space; if not, only the covariance of the coils is known."""
 
 
+class PlainReader:
+    """Base class of readers of files that count slices only, and have no noise scan, calibration lines or geometry."""
+
+    noise_scan: NoiseScan | None = None
+
+    def item(self, slice: int) -> Item:
+        return Item(slice)
+
+    def calibration(self, slice: int) -> tuple[Tensor, Tensor] | None:
+        return None
+
+    def geometry(self, slice: int) -> Geometry | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing is open between reads."""
+
+
 class Reader(Protocol):
     """One volume of k-space in a file.
 
@@ -137,7 +155,7 @@ class Reader(Protocol):
         ...
 
     def calibration(self, slice: int) -> tuple[Tensor, Tensor] | None:
-        """Samples for coil maps that are not part of the image; None if the file has none.
+        """Samples for the coil maps of a slice that are not part of its image; None if the file has none.
 
         Returns the centre of k-space (coils, h, w) of the same field of view, and bool (h, w), whether a sample was
         measured.

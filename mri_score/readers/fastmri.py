@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mri_score.errors import InputError
-from mri_score.readers.base import Item, NoiseScan, Shape
+from mri_score.readers.base import PlainReader, Shape
 from mri_score.readers.encodings import Encoding, parse_encodings
 from mri_score.readers.geometry import Geometry
 from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # importing torch takes a second, and only the functions that
     from torch import Tensor
 
 
-class FastMRI:
+class FastMRI(PlainReader):
     """One fastMRI file: k-space (slices, coils, rows = readout, cols = phase encode), or without the coil axis.
 
     The constructor checks everything except the samples. Each process opens its own file handle at its first read.
@@ -196,19 +196,6 @@ class FastMRI:
             "padding": "none" if self.padding == (0, self.cols) else f"columns outside {self.padding} are not data",
             "truth": "reconstruction in the file" if self.has_target else ("full k-space" if self.full else "none"),
         }
-
-    @property
-    def noise_scan(self) -> NoiseScan | None:
-        """None: fastMRI files have no noise scan."""
-        return None
-
-    def item(self, slice: int) -> Item:
-        """The slice; fastMRI files have one contrast."""
-        return Item(slice)
-
-    def calibration(self, slice: int) -> tuple[Tensor, Tensor] | None:
-        """None: fastMRI files have no separate calibration lines."""
-        return None
 
     def geometry(self, slice: int) -> Geometry | None:
         """Where the written image of a slice lies: pixel sizes from the header, directions and position assumed.

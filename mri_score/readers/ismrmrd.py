@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from mri_score.errors import InputError
 from mri_score.readers.base import Item, NoiseScan, Shape
 from mri_score.readers.encodings import STEPS, Encoding, Limits, parse_encodings
 from mri_score.readers.geometry import Geometry, Vector
-from mri_score.readers.hdf5 import open_hdf5, plain_dataset, reading
+from mri_score.readers.hdf5 import StoredFile, open_hdf5, plain_dataset
 from mri_score.readers.oversampling import remove_oversampling
+from mri_score.untrusted.process import read_apart
 
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
@@ -37,6 +36,7 @@ FLAGS = {
     "phase stabilisation": 31,
 }
 """Flag of a readout -> its number, counted from 1."""
+_PARSING = "mri_score.readers.ismrmrd_parsing"
 COMPRESSION = (53, 54, 55, 56)
 """Flags of readouts whose samples are stored compressed."""
 LEFT_OUT = (
@@ -46,21 +46,22 @@ LEFT_OUT = (
 """Flags of readouts that are neither image, calibration nor noise."""
 COUNTERS = ("contrast", "set", "phase", "repetition", "slice")
 """Counters of a readout's header that separate images, in the order in which images are numbered."""
+PART = 128 << 20
+"""Bytes of samples that are read at once."""
 COUNTER = {"kspace_encoding_step_1": "kspace_encode_step_1", "kspace_encoding_step_2": "kspace_encode_step_2"}
 """Phase-encoding step in the file's header -> counter in a readout's header."""
 FIELDS = (
     "flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample",
     "encoding_space_ref", "trajectory_dimensions", "sample_time_us", "position", "read_dir", "phase_dir", "slice_dir",
-    "idx",
+    *(f"idx/{name}" for name in (*COUNTER.values(), *COUNTERS)),
 )  # fmt: skip
 """Fields of a readout's header that are read."""
 
 
-def find_group(file: h5py.File) -> str | None:
+def find_group(file: StoredFile) -> str | None:
     """Name of the group of an ISMRMRD dataset in an HDF5 file (`dataset` in most files); None if there is none."""
     for name in sorted(file, key=lambda name: (name != "dataset", name)):
-        hard = isinstance(file.get(name, getlink=True), h5py.HardLink)
-        if hard and file.get(name, getclass=True) is h5py.Group and {"xml", "data"} <= set(file[name]):
+        if "group" in file.members[name] and {f"{name}/xml", f"{name}/data"} <= set(file.members):
             return name
     return None
 
@@ -92,17 +93,15 @@ class ISMRMRD:
         self.path = Path(path)
         self.name = self.path.stem
         self.notes: list[str] = []
-        self._handle: h5py.File | None = None
-        self._process = 0
         self._cached: tuple[tuple[int, ...], Lines] | None = None
-        with reading(self.path), open_hdf5(self.path) as file:
-            group = find_group(file)
-            if group is None:
-                raise InputError(f"{path} has no ISMRMRD dataset, a group with xml and data; it holds: {list(file)}")
-            self._group = group
-            self.header_xml = self._read_xml(file[group])
-            self._headers = self._read_headers(file[group])
+        file = open_hdf5(self.path)
+        group = find_group(file)
+        if group is None:
+            raise InputError(f"{path} has no ISMRMRD dataset, a group with xml and data; it holds: {', '.join(file)}")
+        self._group = group
+        self.header_xml = self._read_xml(file)
         self.header = parse_encodings(self.header_xml, str(self.path))
+        self._headers = self._read_headers()
         self._check_readouts()
         flags = self._headers["flags"]
         noise, dropped = _has(flags, "noise"), _has(flags, *LEFT_OUT)
@@ -119,7 +118,7 @@ class ISMRMRD:
             raise InputError(f"{self.path}: none of the {len(flags)} readouts is part of an image; export it again")
         self._start = self._find_starts()
         self._place = self._find_places()
-        self._keys = np.stack([self._headers["idx"][name] for name in COUNTERS], 1).astype(int)
+        self._keys = np.stack([self._headers[name] for name in COUNTERS], 1).astype(int)
         self._items = [tuple(key) for key in np.unique(self._keys[self._imaging], axis=0).tolist()]
         self._masks = self._find_masks()
         self._note_partial()
@@ -145,7 +144,7 @@ class ISMRMRD:
     def three_dimensional(self) -> bool:
         """Whether there are two phase-encoding axes."""
         limits = self.encoding.limits.get(STEPS[1])
-        counted = bool(self._headers["idx"][COUNTER[STEPS[1]]].any()) or (limits is not None and limits.maximum > 0)
+        counted = bool(self._headers[COUNTER[STEPS[1]]].any()) or (limits is not None and limits.maximum > 0)
         return self.encoding.encoded.matrix[2] > 1 and counted
 
     @property
@@ -318,13 +317,11 @@ class ISMRMRD:
         return NoiseScan(torch.from_numpy(samples * np.float32(variance**0.5)), known)
 
     def close(self) -> None:
-        """Close this process's handle; the next read opens it again."""
-        if self._handle is not None and self._process == os.getpid():
-            self._handle.close()
-        self._handle = None
+        """Nothing is open between reads; forgets the lines that were read last."""
+        self._cached = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None, "_cached": None}
+        return {**self.__dict__, "_cached": None}
 
     # Where readouts belong
 
@@ -397,7 +394,7 @@ class ISMRMRD:
         for axis, (step, size) in enumerate(zip(STEPS, self.encoding.encoded.matrix[1:], strict=True)):
             if axis == 1 and not self.three_dimensional:
                 continue
-            counted = self._headers["idx"][COUNTER[step]].astype(int)
+            counted = self._headers[COUNTER[step]].astype(int)
             for number, encoding in enumerate(self.header.encodings):
                 these = used[self._headers["encoding_space_ref"][used] == number]
                 line = counted[these]
@@ -470,26 +467,25 @@ class ISMRMRD:
 
     # Reading
 
-    def _read_xml(self, group: h5py.Group) -> bytes | str:
-        dataset = plain_dataset(group, self.path, "xml")
+    def _read_xml(self, file: StoredFile) -> bytes:
+        dataset = plain_dataset(file, self.path, f"{self._group}/xml")
         if dataset is None or dataset.size != 1 or dataset.dtype.kind not in "SO":
             raise InputError(f"{self.path}: its ISMRMRD header xml is not one text; export the scan again")
-        return np.asarray(dataset[()]).reshape(-1)[0]
+        return bytes(np.asarray(dataset[()]).reshape(-1)[0])
 
-    def _read_headers(self, group: h5py.Group) -> np.ndarray:
-        dataset = plain_dataset(group, self.path, "data")
-        names = () if dataset is None else dataset.dtype.names or ()
-        if dataset is None or dataset.ndim != 1 or not {"head", "data", "traj"} <= set(names) or not len(dataset):
-            raise InputError(f"{self.path}: data are not a list of ISMRMRD readouts; export the scan again")
-        heads = dataset.fields("head")[:]
-        if missing := [name for name in FIELDS if name not in (heads.dtype.names or ())]:
-            raise InputError(f"{self.path}: the readouts' headers have no {', '.join(missing)}; export the scan again")
+    def _read_headers(self) -> np.ndarray:
+        """The fields of all readouts' headers."""
+        parts = read_apart(f"{_PARSING}:headers", self.path, group=self._group, fields=list(FIELDS))
+        kinds = [(name.rpartition("/")[2], parts[name].dtype, parts[name].shape[1:]) for name in FIELDS]
+        heads = np.empty(len(parts["flags"]), kinds)
+        for name in FIELDS:
+            heads[name.rpartition("/")[2]] = parts[name]
         claimed = int((heads["number_of_samples"].astype(int) * heads["active_channels"].astype(int)).sum()) * 8
         if claimed > self.path.stat().st_size:
             raise InputError(
                 f"{self.path}: its readouts have {claimed} bytes by their headers, the file has fewer; it is truncated"
             )
-        return heads[list(FIELDS)]
+        return heads
 
     def _check_readouts(self) -> None:
         head = self._headers
@@ -512,14 +508,21 @@ class ISMRMRD:
 
     def _read(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
         """The samples (coils, n) of readouts, in the order of their numbers."""
-        with reading(self.path):
-            if self._handle is None or self._process != os.getpid():  # handles do not survive a fork
-                self._handle, self._process = open_hdf5(self.path), os.getpid()
-            dataset = self._handle[self._group]["data"].fields("data")
-            for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
-                stored = dataset[run[0] : run[-1] + 1]
-                for number, values in zip(run, stored, strict=True):
-                    yield self._samples(int(number), values)
+        sizes = 8 * self._headers["number_of_samples"][numbers].astype(int) * self._headers["active_channels"][numbers]
+        for part in np.split(numbers, np.flatnonzero(np.diff(np.cumsum(sizes) // PART)) + 1):
+            runs = np.split(part, np.flatnonzero(np.diff(part) != 1) + 1)
+            found = read_apart(
+                f"{_PARSING}:readouts",
+                self.path,
+                memory=(256 << 20) + 8 * PART,
+                seconds=60,
+                group=self._group,
+                runs=[(int(run[0]), int(run[-1]) + 1) for run in runs],
+                field="data",
+            )
+            ends = np.cumsum(found["lengths"])[:-1]
+            for number, values in zip(part, np.split(found["values"], ends), strict=True):
+                yield self._samples(int(number), values)
 
     def _samples(self, number: int, values: np.ndarray) -> np.ndarray:
         head = self._headers[number]
