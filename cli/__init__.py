@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from mri_score import __version__
-from mri_score.errors import InputError
+
+from . import log
+from .exits import ended
 
 COMMANDS = {
     "simulate": "Write simulated scans in the fastMRI format.",
@@ -29,14 +31,8 @@ COMMANDS = {
 }
 
 
-class BadInput(click.ClickException):
-    """Bad input: prints one message and exits with code 2."""
-
-    exit_code = 2
-
-
 class Commands(click.Group):
-    """The commands by name. Listing them imports none of them; an InputError of a command becomes `BadInput`."""
+    """The commands by name. Listing them imports none; `ended` turns their errors into messages and exit codes."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,17 +40,19 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return import_module(f"{__name__}.{name.replace('-', '_')}").command
+        return log.with_log_options(import_module(f"{__name__}.{name.replace('-', '_')}").command)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with log.printed():
+            return super().main(*arguments, **options)
+
     def invoke(self, context: click.Context) -> Any:
-        try:
+        with ended():
             return super().invoke(context)
-        except InputError as error:
-            raise BadInput(str(error)) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,4 +63,8 @@ def main() -> None:
     \b
     Try it on a simulated scan, without any data:
       mri-score reconstruct --accel 4
+
+    \b
+    Exit codes: 0 all is done; 1 some files failed, the others are done; 2 wrong usage, or nothing was done;
+    130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .log import note, say
 from .options import ANY_PATH, FOLDER
 
 FLOAT16_TOLERANCE = 2e-3
@@ -92,9 +93,9 @@ def command(
         save_prior(path, prior, network, about)
         stored = "float32"
     write_text(path.with_suffix(".md"), model_card(path, logs, settings["loss"]["name"], data, stored))
-    click.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MB, {stored}")
+    say(f"{path}  {path.stat().st_size / 2**20:.1f} MB, {stored}")
     if data is None:
-        click.echo("the model card has no description of the data; add one with --data-card")
+        note("the model card has no description of the data; add one with --data-card")
 
 
 def _log(run: Path) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
+from .log import note, say
 from .options import ANY_PATH, FOLDER, base_line, base_options, batch_size_option, device_options, steps_option
 
 
@@ -112,26 +112,26 @@ def command(**options: Any) -> None:
     extractor = load_extractor(given.features, device)
     real = RealImages(given.against, (size, size) if size else None, given.most)
     reference = extract(extractor, real, given.batch_size, device)
-    click.echo(f"features   {extractor.about}\nreference  {len(real)} images of {' x '.join(map(str, real.shape))}")
+    say(f"features   {extractor.about}\nreference  {len(real)} images of {' x '.join(map(str, real.shape))}")
 
     distances: dict[str, frechet.Distance] = {}
     for name, samples in _samples(given, real.shape):
         images = torch.stack([prepare(sample, real.shape) for sample in samples])
         distance = frechet.measure(extract(extractor, images, given.batch_size, device), reference)
         distances[name] = distance
-        click.echo(
+        say(
             f"{name:<10} {extractor.title} {distance.value:.4g}, extrapolated {distance.extrapolated:.4g} +/-"
             f" {distance.std_error:.2g}"
         )
     if distance.caution:
-        click.secho(f"note: {distance.caution}", fg="yellow", err=True)
+        note(distance.caution)
     frechet.write_table(given.out / "frechet.csv", distances)
-    click.echo(given.out / "frechet.csv")
+    say(given.out / "frechet.csv")
     if given.run is not None:
         steps = {int(name.removeprefix("step ")): one for name, one in distances.items()}
         frechet.write_plot(given.out / "frechet.png", steps, extractor.title)
-        click.secho(f"best       {frechet.best(distances)}", bold=True)
-        click.echo(given.out / "frechet.png")
+        say(f"best       {frechet.best(distances)}", bold=True)
+        say(given.out / "frechet.png")
     if given.training:
         _neighbours(given, real, images)
 
@@ -139,6 +139,7 @@ def command(**options: Any) -> None:
 def _samples(given: FidOptions, shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """Yield name and samples (N, H, W) of the file, of the prior, or of each checkpoint."""
     from mri_score import generation
+    from mri_score.progress import progress
     from mri_score.sample_quality.checkpoints import checkpoints, draw
     from mri_score.sample_quality.images import read_samples
 
@@ -154,10 +155,10 @@ def _samples(given: FidOptions, shape: tuple[int, ...]) -> Iterator[tuple[str, A
     else:
         bare, told = generation.bare_prior(place, given.base, given.border)
         if told:
-            click.echo(base_line(told, place))
+            say(base_line(told, place))
         priors = iter([(str(place), bare)])
     for name, prior in priors:
-        with tqdm(desc=name, unit="call", leave=False, dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
+        with progress(None, "call", name) as bar:
             samples = draw(place, prior, given.count, shape, walk, bar.update)
         yield name, samples
 
@@ -172,7 +173,7 @@ def _neighbours(given: FidOptions, real: Any, samples: Any) -> None:
     training = RealImages(given.training, real.shape)
     found = neighbours.compare(samples, training, torch.stack(list(real)))
     ratios = found.ratios
-    click.echo(
+    say(
         f"distance to the nearest of {len(training)} training images: held-out images {found.unit:.4g} (median),"
         " samples"
         f" {float(ratios.median()):.2f} times that (median), {float(ratios.min()):.2f} times (smallest);"
@@ -181,4 +182,4 @@ def _neighbours(given: FidOptions, real: Any, samples: Any) -> None:
     neighbours.write_table(given.out / "neighbours.csv", found, training.name)
     neighbours.write_figure(given.out / "neighbours.png", samples, found, training.__getitem__)
     for name in ("neighbours.csv", "neighbours.png"):
-        click.echo(given.out / name)
+        say(given.out / name)

@@ -9,6 +9,7 @@ import click
 
 from mri_score.errors import InputError
 
+from .log import note, say
 from .options import ANY_PATH
 
 
@@ -56,10 +57,9 @@ def command(file: Path, out: Path, again: bool, **given: Any) -> None:
 
     shape = ", ".join(f"{key} {value}" for key, value in network.items() if key != "name")
     parameters = sum(parameter.numel() for parameter in prior.network.parameters())
-    click.echo(f"{file}: layout of {about['layout']}, {about['weights']} weights, trained on: {about['trained_on']}")
-    click.echo(f"  network      {network['name']} ({shape}), {parameters:,} parameters")
-    click.echo(f"  noise levels {prior.sigma_max:g} to {prior.sigma_min:g}")
+    say(f"{file}: layout of {about['layout']}, {about['weights']} weights, trained on: {about['trained_on']}")
+    say(f"  network      {network['name']} ({shape}), {parameters:,} parameters")
+    say(f"  noise levels {prior.sigma_max:g} to {prior.sigma_min:g}")
     if network["channels"] != 2:
-        note = f"  note: a prior of {network['channels']}-channel images; reconstruct needs 2 channels"
-        click.secho(note, fg="yellow")
-    click.echo(f"{out}: {about['licence']}")
+        note(f"a prior of {network['channels']}-channel images; reconstruct needs 2 channels", indent=2)
+    say(f"{out}: {about['licence']}")

@@ -11,6 +11,7 @@ import click
 
 from mri_score.methods import DEFAULT_METHOD
 
+from .log import say
 from .options import (
     ANY_PATH,
     batch_size_option,
@@ -100,7 +101,6 @@ def command(folder: Path, **options: Any) -> None:
       mri-score intervals held_out_patients --out intervals.json --accel 4,8 --samples 8
     """
     import torch
-    from tqdm import tqdm
 
     from mri_score.evaluation.intervals import Intervals, require_units
     from mri_score.files import make_folder, sha256
@@ -108,6 +108,7 @@ def command(folder: Path, **options: Any) -> None:
     from mri_score.pipeline.facts import counted
     from mri_score.pipeline.options import Options
     from mri_score.priors.store import find_prior, load_prior
+    from mri_score.progress import progress
     from mri_score.readers import scan_files
 
     given = IntervalsOptions(**options)
@@ -139,7 +140,7 @@ def command(folder: Path, **options: Any) -> None:
         bar.close()
         factors = [_fit(volumes, level, unit) for volumes in zip(*found, strict=True)]
         for factor in factors:
-            click.echo(
+            say(
                 f"acceleration {factor.acceleration:.2f}, {counted(factor.units, unit)}: {level:.0%} within std x"
                 f" {factor.magnitude:.3f} (magnitude), {factor.component:.3f} (each component)"
             )
@@ -156,9 +157,9 @@ def command(folder: Path, **options: Any) -> None:
             volumes=len(found),
             slices=sum(volumes[0].slices for volumes in found),
         ).write(given.out)
-        click.echo(given.out)
+        say(given.out)
 
-    with tqdm(total=len(files), unit="volume", leave=False, disable=None) as bar:
+    with progress(len(files), "volume") as bar:
         each_file(files, measure, fit)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .log import say
 from .options import ANY_PATH, FOLDER, MaskOptions, each_file, make_sampling, sampling_options, shard_option, take_shard
 
 
@@ -29,6 +30,7 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
     import torch
 
     from mri_score.data.scan import Scan
+    from mri_score.progress import progress
     from mri_score.readers import open_scan, scan_files
     from mri_score.readers.maps import cache_key, finished_maps, write_maps
 
@@ -38,13 +40,17 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
         view, target = Scan(open_scan(path), sampling), out / path.name
         identity = cache_key(path, view.mask, calibration_lines=sampling.calibration_lines)
         if not again and finished_maps(target, identity):
-            click.echo(f"{target}: finished before (--again redoes it)")
+            say(f"{target}: finished before (--again redoes it)", file=path.name, finished=True)
             return
-        found = [view.make_maps(slice) for slice in range(view.file.slices)]
+        found = []
+        with progress(view.file.slices, "slice", path.stem) as bar:
+            for slice in range(view.file.slices):
+                found.append(view.make_maps(slice))
+                bar.update()
         maps, eigenvalue = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
         source = str(found[0][2])
         attributes: dict[str, str | float] = {"source": source, "acceleration": view.acceleration, "identity": identity}
         write_maps(target, maps, eigenvalue, attributes)
-        click.echo(f"{target}: {source}")
+        say(f"{target}: {source}", file=path.name, maps=target)
 
     each_file(take_shard(scan_files(scan), shard), make)

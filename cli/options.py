@@ -13,7 +13,11 @@ import click
 from click.core import ParameterSource
 
 from mri_score.errors import InputError
+from mri_score.files import DiskFull
 from mri_score.methods import DEFAULT_METHOD, METHODS
+
+from .exits import SomeFailed, explained
+from .log import fail, say
 
 if TYPE_CHECKING:
     from mri_score.data.scan import Undersampling
@@ -106,7 +110,7 @@ def take_shard(files: Sequence[Path], text: str | None) -> list[Path]:
         raise InputError(f"--shard {number}/{count}: allowed parts are 0/N to N-1/N, such as 0/4 to 3/4")
     mine = list(files)[number::count]
     if count > 1:
-        click.echo(f"Part {number} of {count}: {len(mine)} of {len(files)} files.")
+        say(f"Part {number} of {count}: {len(mine)} of {len(files)} files.")
     return mine
 
 
@@ -198,38 +202,49 @@ def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: 
     """Call `work` for every file, then `then` if at least one file succeeded.
 
     If `work` returns a function, that function runs in a second thread while the next file is processed. A file that
-    raises InputError is reported and skipped; at the end one InputError names all of them. If there is only one file,
-    its own InputError is raised.
+    raises any exception is reported by name and skipped, except that a full disk ends the work. If there is only one
+    file, its own exception is raised.
+    Errors: SomeFailed at the end if some files failed, InputError if all failed.
     """
     from concurrent.futures import Future, ThreadPoolExecutor
 
     failed: list[str] = []
+    full = False
 
     @contextmanager
     def reported(path: Path) -> Iterator[None]:
+        nonlocal full
         try:
             yield
-        except InputError as error:
+        except Exception as error:
             if len(files) == 1:
                 raise
-            click.secho(f"{path.name}: skipped: {error}", fg="red", err=True)
+            fail(f"{path.name}: skipped: {explained(error)}", error, file=path.name)
             failed.append(path.name)
+            full = full or isinstance(error, DiskFull)
 
     left: tuple[Path, Future[None]] | None = None
+    tried = 0
     with ThreadPoolExecutor(1) as thread:
         for path in (*files, None):
             rest = None
+            path = None if full else path
             if path is not None:
+                tried += 1
                 with reported(path):
                     rest = work(path)
             if left is not None:
                 with reported(left[0]):
                     left[1].result()
             left = None if path is None or rest is None else (path, thread.submit(rest))
-    if then is not None and len(failed) < len(files):
+            if path is None:
+                break
+    if then is not None and len(failed) < tried and not full:
         then()
     if failed:
-        raise InputError(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}")
+        unseen = f"; {len(files) - tried} were not tried because the disk is full" if tried < len(files) else ""
+        kind = SomeFailed if len(failed) < tried else InputError
+        raise kind(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}{unseen}")
 
 
 def read_names(text: str) -> list[str]:

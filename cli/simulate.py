@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from mri_score.errors import InputError
 
+from .log import say
 from .options import ANY_PATH, FOLDER, read_slices
 
 OF_HEADS = ("volumes", "slices", "size", "coils", "contrast")
@@ -72,7 +73,7 @@ def command(**given: Any) -> None:
             images=images, like=like, slices=lambda count: _pick(pick, count), only=_labels(only), **given
         )
     for path in paths:
-        click.echo(path)
+        say(path, scan=path)
 
 
 def _pick(text: str | None, count: int) -> list[int]:

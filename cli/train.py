@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from .exits import Failure
+from .log import note, say
 from .options import FOLDER, device_options
 
 
@@ -24,7 +26,6 @@ class TrainOptions:
     dry_run: bool
     device: str
     threads: int | None
-    quiet: bool
 
 
 @click.command("train")
@@ -49,7 +50,6 @@ class TrainOptions:
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and how much memory it needs, then stop.")
 @device_options
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 def command(**options: Any) -> None:
     """Train a prior, or a supervised network, from a training config. A run that was stopped is continued.
 
@@ -85,18 +85,13 @@ def command(**options: Any) -> None:
     if not given.resume and checkpoint.found(folder):
         raise InputError(f"{folder} has a run already; remove it, or give another folder with --out")
     try:
-        experiment.run(settings, folder, start=given.start, device=given.device, quiet=given.quiet, say=_note)
+        experiment.run(settings, folder, start=given.start, device=given.device, say=note)
     except Interrupted as stop:
-        click.echo(f"{folder}: {stop}", err=True)
-        raise SystemExit(stop.code) from stop
+        raise Failure(f"{folder}: {stop}", stop.code) from stop
     supervised = (settings.get("prior") or {}).get("precondition") == SUPERVISED
-    click.echo(f"run     {folder}\n{'network' if supervised else 'prior  '} {folder / 'prior.safetensors'}")
+    say(f"run     {folder}\n{'network' if supervised else 'prior  '} {folder / 'prior.safetensors'}", run=folder)
     following = f"compare --supervised {folder} SCANS" if supervised else f"reconstruct --accel 4 --prior {folder}"
-    click.echo(f"next    mri-score {following}")
-
-
-def _note(text: str) -> None:
-    click.secho(f"note: {text}", fg="yellow", err=True)
+    say(f"next    mri-score {following}")
 
 
 def _describe(settings: dict[str, Any], folder: Path) -> None:

@@ -10,6 +10,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 import yaml
 
 from mri_score.errors import InputError, unknown_name
-from mri_score.files import write_text
+from mri_score.files import claimed, write_text
 from mri_score.losses import LOSSES
 from mri_score.losses.base import Loss
 from mri_score.models.network import NetworkPrior
@@ -31,6 +32,7 @@ from mri_score.noise.parameters import Parameters, measure, read_parameters, wri
 from mri_score.noise.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import load_prior, save_prior
+from mri_score.progress import progress
 from mri_score.reconstruction import find_device
 from mri_score.sources.full_scans import Slices
 from mri_score.sources.magnitude_images import ImageStacks
@@ -39,6 +41,7 @@ from mri_score.sources.undersampled_scans import UndersampledScans, filled_image
 from mri_score.training.batches import Batches, Source
 from mri_score.training.figures import Figures
 from mri_score.training.loop import TrainingOptions, train
+from mri_score.training.processes import first_process
 
 SECTIONS = ("seed", "dataset", "data", "validation", "network", "prior", "schedule", "loss", "training")
 _LARGEST_CONFIG = 1 << 20
@@ -204,10 +207,12 @@ def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATIO
     seed = int(config.get("seed", 0))
     images: list[torch.Tensor] = []
     levels: list[float] = []
-    for one in generators(seed, "calibrate", 0, count):
-        item = source.sample(one)
-        images.append((filled_image(item, [one]) if item.image is None else item.image)[0])
-        levels.extend([] if item.noise_std is None else [float(item.noise_std.square().mean().sqrt())])
+    with progress(count, "image", "measuring") as bar:
+        for one in generators(seed, "calibrate", 0, count):
+            item = source.sample(one)
+            images.append((filled_image(item, [one]) if item.image is None else item.image)[0])
+            levels.extend([] if item.noise_std is None else [float(item.noise_std.square().mean().sqrt())])
+            bar.update()
     return measure(images, noise_std=levels or None, seed=seed)
 
 
@@ -311,9 +316,10 @@ def run(
 
     settings = {"device": str(find_device(device)), "seed": int(config.get("seed", 0))}
     options = call("training", TrainingOptions, settings | (config.get("training") or {}), quiet=quiet)
-    _keep_config(config, folder)
-    write_parameters(folder / "parameters.txt", parameters)
-    train(prior, loss, source, folder, save, options, validation=validation, watch=figures.watch)
+    with claimed(folder) if first_process() else nullcontext():
+        _keep_config(config, folder)
+        write_parameters(folder / "parameters.txt", parameters)
+        train(prior, loss, source, folder, save, options, validation=validation, watch=figures.watch)
 
 
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:

@@ -130,7 +130,7 @@ def test_a_bad_file_in_a_folder_is_reported_skipped_and_fails_at_the_end(tmp_pat
     folder.mkdir()
     shutil.copy(scans[0], folder)
     (folder / "broken.h5").write_bytes(b"not HDF5")
-    output = refused("reconstruct", folder, "--accel", 3, "--out", tmp_path / "out", *QUICK)
+    output = refused("reconstruct", folder, "--accel", 3, "--out", tmp_path / "out", *QUICK, code=1)
     assert "broken.h5: skipped" in output and "1 of 2 files failed: broken.h5" in output
     assert [path.name for path in (tmp_path / "out" / "reconstructions").iterdir()] == [scans[0].name]
 
@@ -145,7 +145,7 @@ def test_every_command_over_files_reports_and_skips_in_one_way(tmp_path, scans):
         (["maps", folder, "--accel", 3, "--out", tmp_path / "maps"], "the calibration lines"),
         (["intervals", folder, "--out", tmp_path / "i.json", "--level", 0.6, *QUICK[:2], "-n", 2], "2 slices: 60%"),
     ):
-        output = refused(*arguments)
+        output = refused(*arguments, code=1)
         assert "broken.h5: skipped" in output and "1 of 2 files failed: broken.h5" in output
         assert words in output
     assert json.loads((tmp_path / "i.json").read_text())["volumes"] == 1

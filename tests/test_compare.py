@@ -370,7 +370,7 @@ def test_the_summary_is_made_again_without_running(compared, tmp_path):
     assert (tmp_path / "quality.png").exists() and (tmp_path / "summary.csv").exists()
 
 
-def test_what_fails_is_reported_skipped_and_ends_with_code_2(tmp_path, scans, monkeypatch):
+def test_what_fails_is_reported_skipped_and_ends_with_code_1(tmp_path, scans, monkeypatch):
     def fails(*problem, key):
         raise RuntimeError("no such luck")
 
@@ -385,7 +385,7 @@ def test_what_fails_is_reported_skipped_and_ends_with_code_2(tmp_path, scans, mo
         "none",
         "--baselines",
         "cg-sense,zero-filled",
-        code=2,
+        code=1,
     )
     assert "CG-SENSE: RuntimeError: no such luck" in output and "1 failures" in output
     assert [one["method"] for one in read_rows(tmp_path / "cells.jsonl")] == ["zero-filled"]

@@ -29,7 +29,7 @@ FLOORS = [
     ["noise", "operators", "readers"],
     ["networks", "evaluation"],
     ["numerics"],
-    ["files", "methods", "untrusted"],
+    ["files", "methods", "progress", "untrusted"],
     ["errors"],
     ["__init__"],
     ["_moved"],

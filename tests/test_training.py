@@ -404,8 +404,9 @@ def test_refuses_what_is_no_training_state(tmp_path, state):
 
 
 def half_a_file(last_deed):
-    def save(state, path) -> None:
-        path.write_bytes(b"PK half a file")
+    def save(state, file) -> None:
+        file.write(b"PK half a file")
+        file.flush()
         last_deed()
 
     return save

@@ -148,10 +148,10 @@ def test_a_folder_is_written_beside_the_walks_as_it_is_after_them(tmp_path, monk
     scans = simulate(tmp_path / "scans", volumes=2, slices=2, size=48, coils=3, noise=45.0)
     broken = tmp_path / "scans" / "sim_T2_0000.h5"
     broken.write_bytes(b"no HDF5")
-    refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "after")
+    refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "after", code=1)
     monkeypatch.setattr(volumes, "on_gpu", lambda options: True)
     monkeypatch.setattr(reconstructing, "on_gpu", lambda options: True)
-    output = refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "beside")
+    output = refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "beside", code=1)
     assert f"{broken.name}: skipped" in output and output.count("posterior mean of 2 draws") == 2
     rows = []
     for out in ("after", "beside"):
@@ -166,7 +166,7 @@ def test_a_folder_is_written_beside_the_walks_as_it_is_after_them(tmp_path, monk
             a, b = one["reconstruction_complex"][()], other["reconstruction_complex"][()]
             assert np.linalg.norm(a - b) < 1e-4 * np.linalg.norm(a)
             assert one.attrs["identity"] == other.attrs["identity"]
-    again = refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "beside")
+    again = refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "beside", code=1)
     assert again.count("finished before") == 2
 
 
@@ -180,7 +180,7 @@ def test_a_volume_that_cannot_be_written_is_named(tmp_path, gpu, monkeypatch):
         return write(out, volume, *more)
 
     monkeypatch.setattr(reconstructing, "write_volume", full)
-    output = refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "out")
+    output = refused("reconstruct", tmp_path / "scans", *QUICK, "--out", tmp_path / "out", code=1)
     assert f"{scans[0].name}: skipped: cannot write" in output and f"1 of 2 files failed: {scans[0].name}" in output
     assert {path.name for path in (tmp_path / "out" / "reconstructions").iterdir()} == {scan.name for scan in scans[1:]}
     alone = refused("reconstruct", scans[0], *QUICK, "--out", tmp_path / "one")

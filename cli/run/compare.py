@@ -8,9 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import torch
-from tqdm import tqdm
 
 from mri_score.benchmark.comparison import REFERENCE, SUPERVISED, Cell, Comparison, Outcome, Plan, Weights
 from mri_score.benchmark.ledger import Ledger, read_rows
@@ -19,9 +17,12 @@ from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
 from mri_score.priors.store import find_prior, load_prior, load_supervised
+from mri_score.progress import duration, progress
 from mri_score.readers import open_scan, scan_files
 from mri_score.readers.base import Reader
 
+from ..exits import SomeFailed
+from ..log import fail, say
 from ..options import read_names, read_numbers, read_slices
 
 
@@ -52,7 +53,7 @@ class CompareOptions:
 def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
     """Run the cells that are not finished, then write the summary.
 
-    Errors: InputError at the end if a scan or a cell failed.
+    Errors: SomeFailed at the end if a scan or a cell failed.
     """
     plan = _plan(given)
     files = _files(scans)
@@ -76,13 +77,13 @@ def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
         total += len(cells)
         work.append((file, comparison.missing(cells)))
     todo = [cell for _, cells in work for cell in cells]
-    click.echo(f"{total} cells, {total - len(todo)} of them finished before")
+    say(f"{total} cells, {total - len(todo)} of them finished before")
     failures += _run(comparison, work, todo)
     if not read_rows(out / "cells.jsonl"):
         raise InputError(f"no cell was finished: {failures[0]}" if failures else "no cell was finished")
     summarise(out, given.reference)
     if failures:
-        raise InputError(f"{len(failures)} failures, the first of them: {failures[0]}")
+        raise SomeFailed(f"{len(failures)} failures, the first of them: {failures[0]}")
 
 
 def _run(comparison: Comparison, work: list[tuple[Reader, list[Cell]]], todo: list[Cell]) -> list[str]:
@@ -91,19 +92,18 @@ def _run(comparison: Comparison, work: list[tuple[Reader, list[Cell]]], todo: li
     ends = [0]
     for cell in todo:
         ends.append(ends[-1] + comparison.work(cell))
-    with tqdm(total=ends[-1], unit="call", dynamic_ncols=True, smoothing=0.05, disable=None) as bar:
+    with progress(ends[-1], "call") as bar:
         number, started = 0, time.monotonic()
         for file, cells in work:
             for outcome in comparison.run(file, cells, bar.update):
                 number += 1
-                bar.update(ends[number] - bar.n)
+                bar.update(ends[number] - bar.done)
                 left = (time.monotonic() - started) * (ends[-1] / ends[number] - 1)
-                line = f"[{number}/{len(todo)}, {_time(left)} left] {outcome.cell}: {_result(outcome)}"
-                with bar.external_write_mode():
-                    if outcome.error is None:
-                        click.echo(line)
-                    else:
-                        failures.append(_failed(line))
+                line = f"[{number}/{len(todo)}, {duration(left)} left] {outcome.cell}: {_result(outcome)}"
+                if outcome.error is None:
+                    say(line)
+                else:
+                    failures.append(_failed(line))
             file.close()
     return failures
 
@@ -118,26 +118,16 @@ def _result(outcome: Outcome) -> str:
     return f"{last[QUALITY]:.2f} dB{of}, {last['seconds']:.1f} s"
 
 
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
 def _failed(message: str) -> str:
-    click.secho(message, fg="red", err=True)
+    fail(message)
     return message
 
 
 def summarise(folder: Path, reference: str | None) -> None:
     """Write the summary of a comparison folder, and print it."""
     for section in write_summary(folder, reference):
-        click.echo(f"\n{plain(section)}")
-    click.echo(f"\nTables  {folder / 'summary.md'}\nNumbers {folder / 'summary.csv'}\nPlot    {folder / 'quality.png'}")
+        say(f"\n{plain(section)}")
+    say(f"\nTables  {folder / 'summary.md'}\nNumbers {folder / 'summary.csv'}\nPlot    {folder / 'quality.png'}")
 
 
 def _plan(given: CompareOptions) -> Plan:

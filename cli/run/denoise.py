@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mri_score.data.scan import Scan
 from mri_score.evaluation.panel import panel, save_png
@@ -20,10 +18,12 @@ from mri_score.numerics.fourier import resize_image
 from mri_score.pipeline.denoise import Denoised, check_full, denoise_slice
 from mri_score.pipeline.facts import counted
 from mri_score.priors.store import find_prior, load_prior, read_record
+from mri_score.progress import progress
 from mri_score.readers import open_scan, scan_files
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.reconstruction import find_device
 
+from ..log import note, say
 from ..options import each_file, read_slices, take_shard
 
 TOLERANCE = 0.02
@@ -65,15 +65,17 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
         check_full(view)
         slices = read_slices(given.slices, view.file.slices)
         total = len(slices) * given.probes
-        with tqdm(total=total, unit="probe", desc=file.stem, leave=False, dynamic_ncols=True, disable=None) as bar:
+        with progress(total, "probe", file.stem) as bar:
             found = [denoise_slice(view, slice, prior, device=device, progress=bar.update, **asked) for slice in slices]
         attributes = {"prior": str(given.prior), "prior_sha256": digest, **asked}
         written = _write(out / "denoised" / file.name, view, slices, found, attributes)
         count = counted(len(slices), "slice")
-        click.secho(f"{file.name}: {count}, noise_std {found[0].noise_std:.4g} in the file's units", bold=True)
-        for note in [*view.notes, *_levels(found)]:
-            click.secho(f"  note: {note}", fg="yellow")
-        click.echo(f"  denoised  {written}\n  pictures  {_draw(out / 'denoised', view, slices, found)}")
+        drawn = _draw(out / "denoised", view, slices, found)
+        level = found[0].noise_std
+        say(f"{file.name}: {count}, noise_std {level:.4g} in the file's units", True, file=file.name, noise_std=level)
+        for text in [*view.notes, *_levels(found)]:
+            note(text, indent=2, file=file.name)
+        say(f"  denoised  {written}\n  pictures  {drawn}", file=file.name, denoised=written, pictures=drawn)
 
     each_file(take_shard(scan_files(scan), given.shard), work)
 

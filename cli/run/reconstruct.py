@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import click
 import torch
-from tqdm import tqdm
 
 from mri_score import __version__
 from mri_score.data.noncartesian import NonCartesianScan
@@ -34,11 +33,13 @@ from mri_score.pipeline.output import finished, write_volume
 from mri_score.pipeline.result import MVUE, Volume
 from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_together
 from mri_score.priors.store import find_prior, load_prior
+from mri_score.progress import progress
 from mri_score.readers import open_scan, scan_files
 from mri_score.readers.base import Reader
 from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
 
+from ..log import note, say
 from ..options import MaskOptions, Rest, chosen, each_file, make_sampling, read_names, read_slices, take_shard
 
 NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run", "write", "dicom_like")
@@ -132,7 +133,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         if given.dry_run:
             raise InputError("--dry-run needs a SCAN: without one a head would be simulated and written")
         sampling = replace(sampling, acceleration=sampling.acceleration or 4.0)
-        click.echo("No SCAN given: reconstructing a simulated head (mri-score simulate makes more of them).")
+        say("No SCAN given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
         files = scan_files(scan)
@@ -146,7 +147,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         if not given.again and finished(out, path.name, identity):
             made = [] if given.dry_run else restore(result, derived)
             again = f"; made from its result: {', '.join(made)}" if made else ""
-            click.echo(f"{path.name}: finished before (--again redoes it){again}")
+            say(f"{path.name}: finished before (--again redoes it){again}", file=path.name, finished=True)
             return None
         file = open_scan(path)
         slices = read_slices(given.slices, file.slices)
@@ -177,7 +178,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         if len(files) > 1:
             with alone(out / "metrics.csv"):  # another process may write the same summary
                 page = _summary(out, [path.name for path in files])
-            click.echo(f"Report of all volumes: {page}")
+            say(f"Report of all volumes: {page}", report=page)
 
     each_file(take_shard(files, given.shard), redo, None if given.dry_run else summarise)
 
@@ -198,11 +199,10 @@ def _write(
     """Write all results of a volume; print their places and scores."""
     result = write_volume(out, volume, options, attributes, facts)
     panels, page, *others = [one.write(result)[0] for one in derived]
-    with tqdm.external_write_mode():  # keeps the progress bar of the next volume intact
-        _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
-        click.echo(f"  reconstruction  {result}\n  pictures        {panels.parent}\n  report          {page}")
-        for one, path in zip(derived[3:], others[1:], strict=True):
-            click.echo(f"  {one.title:<14}  {path.parent}")
+    _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
+    places: dict[str, Any] = {"reconstruction": result, "pictures": panels.parent, "report": page}
+    places |= {one.title: path.parent for one, path in zip(derived[3:], others[1:], strict=True)}
+    say("\n".join(f"  {name:<16}{place}" for name, place in places.items()), file=volume.name, **places)
 
 
 def _check_combinations(scan: Path | None, given: ReconstructOptions) -> None:
@@ -240,11 +240,8 @@ def _baselines(given: ReconstructOptions) -> list[str]:
 def _one(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Volume:
     total = _walks(slices, options) * _calls(options) if options.warm_start is None else None
     name = scan.file.path.stem
-    with tqdm(
-        total=total, unit="call", desc=name, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
-    ) as bar:
-        volume = reconstruct_volume(scan, prior, options, slices, bar.update)
-    return volume
+    with progress(total, "call", name) as bar:
+        return reconstruct_volume(scan, prior, options, slices, bar.update)
 
 
 def _walks(slices: list[int], options: Options) -> int:
@@ -351,31 +348,36 @@ def _amount(text: str | None) -> float | None:
 def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None:
     """Print the scores and notes of one volume."""
     count = counted(len(volume.slices), "slice")
-    click.secho(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {count}", bold=True)
-    for note in volume.notes:
-        click.secho(f"  note: {note}", fg="yellow")
+    scored = [{"method": one.method, **one.foreground} for one in scores]
+    facts = {"file": volume.name, "acceleration": volume.acceleration, "slices": volume.slices, "scores": scored}
+    say(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {count}", bold=True, **facts)
+    for text in volume.notes:
+        note(text, indent=2, file=volume.name)
     if scores:
         _print_scores(volume, scores, options)
     else:
-        click.echo("  acquired undersampled: no ground truth, no scores")
+        say("  acquired undersampled: no ground truth, no scores", file=volume.name)
     for name, one in volume.held_out.items():
         draws = "" if one.ratio is None else f", {one.ratio:.2f} times the expected (1 is calibrated)"
-        click.echo(f"  left-out samples, {name}: misfit {one.misfit:.2f} (1 is noise alone){draws}")
+        say(f"  left-out samples, {name}: misfit {one.misfit:.2f} (1 is noise alone){draws}")
 
 
 def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) -> None:
-    click.echo(f"  against {MVUE}, inside the foreground")
-    click.echo(f"  {'':<34}{'PSNR (dB)':>10}{'SSIM':>9}{'NMSE':>9}{'seconds':>9}")
+    lines = [
+        f"  against {MVUE}, inside the foreground",
+        f"  {'':<34}{'PSNR (dB)':>10}{'SSIM':>9}{'NMSE':>9}{'seconds':>9}",
+    ]
     for one in scores:
         seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
-        values = one.foreground
-        click.echo(f"  {one.method:<34}{values['psnr']:>10.2f}{values['ssim']:>9.4f}{values['nmse']:>9.4f}{seconds:>9}")
+        psnr, ssim, nmse = (one.foreground[name] for name in ("psnr", "ssim", "nmse"))
+        lines.append(f"  {one.method:<34}{psnr:>10.2f}{ssim:>9.4f}{nmse:>9.4f}{seconds:>9}")
+    say("\n".join(lines), file=volume.name)
     if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
         shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
-        click.echo(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
+        say(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
     if (check := volume.interval_check()) is not None and check.coverage:
         shares = ", ".join(f"{share:.1%} of the {target}s" for target, share in check.coverage.items())
-        click.echo(f"  conformal intervals of {check.level:.0%} cover {shares}")
+        say(f"  conformal intervals of {check.level:.0%} cover {shares}")
 
 
 def _summary(out: Path, names: list[str]) -> Path:

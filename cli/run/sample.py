@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mri_score import generation
 from mri_score.data.scale import percentile
@@ -26,11 +24,13 @@ from mri_score.generation import GenerationOptions
 from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
 from mri_score.models.network import find_precision
 from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
+from mri_score.progress import progress
 from mri_score.readers.arrays import open_npy, read_picture
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.readers.image_stack import read_stack
 from mri_score.reconstruction import GIVEN, classes_of, find_device, option_names
 
+from ..log import say
 from ..options import base_line, chosen
 
 SHOWN = 4
@@ -101,12 +101,10 @@ def sample(given: SampleOptions) -> None:
     }  # fmt: skip
     make_folder(out)
     if told:
-        click.echo(base_line(told, given.prior))
+        say(base_line(told, given.prior))
     count = given.interpolate or given.number
     total = count * steps * walk.calls or None
-    with tqdm(
-        total=total, unit="call", desc=name, leave=False, dynamic_ncols=True, smoothing=0.05, disable=None
-    ) as bar:
+    with progress(total, "call", name) as bar:
         shared = GenerationOptions(name, steps, options, given.seed, mean, given.batch_size, given.device)
         if given.image is not None:
             draw = partial(generation.inpaint, prior, n=count, settings=shared, progress=bar.update)
@@ -117,7 +115,7 @@ def sample(given: SampleOptions) -> None:
             images = make(prior, count, shape, shared, dtype=dtype, progress=bar.update)
             written = _write(out, "interpolation" if given.interpolate else "samples", images, attributes)
     for file in written:
-        click.echo(file)
+        say(file)
 
 
 def _write(out: Path, name: str, images: Tensor, attributes: Mapping[str, Any]) -> list[Path]:

@@ -59,6 +59,8 @@ class Metrics(Derived):
         return self._rows(result) == [row for row in read_metrics(self.path) if row["file"] == result.name]
 
     def write(self, result: Path) -> list[Path]:
+        if self.current(result):  # so that scans without ground truth make no empty table
+            return [self.path]
         with alone(self.path):
             kept = [row for row in read_metrics(self.path) if row["file"] != result.name]
             rows = sorted([*kept, *self._rows(result)], key=lambda row: row["file"])

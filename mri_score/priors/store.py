@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mri_score.errors import InputError
-from mri_score.files import sha256, whole_file, write_text
+from mri_score.files import cannot_write, sha256, whole_file, write_text
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import build_network
 from mri_score.networks.experts import Experts
@@ -50,7 +50,10 @@ def save_prior(
         for key, value in prior.network.state_dict().items()
     }
     with whole_file(path) as part:
-        save_file(weights, part)
+        try:
+            save_file(weights, part)
+        except SafetensorError as error:
+            raise cannot_write(path, error) from error
     record = {
         "format": _FORMAT,
         "sha256": sha256(path),

@@ -13,7 +13,7 @@ import numpy as np
 
 from mri_score import __version__
 from mri_score.errors import InputError
-from mri_score.files import whole_file
+from mri_score.files import sink, whole_file
 from mri_score.untrusted.process import read_apart
 
 if TYPE_CHECKING:  # `mri-score info` prints the header before it imports torch
@@ -189,13 +189,10 @@ def reading(path: Path) -> Iterator[None]:
 def new_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open a new HDF5 file for writing; it appears at `path` when it is complete.
 
-    Errors: InputError where it cannot be written, for example because the disk is full.
+    Errors: InputError where it cannot be written, DiskFull where the disk is full.
     """
-    try:
-        with whole_file(path) as part, h5py.File(part, "w") as file:
-            yield file
-    except RuntimeError as error:  # h5py's error for a full disk
-        raise InputError(f"cannot write {path}: {error}; is the disk full?") from error
+    with whole_file(path) as part, sink(part) as raw, h5py.File(raw, "w") as file:
+        yield file
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> Path:

@@ -15,6 +15,7 @@ from mri_score.data.scale import percentile
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 from mri_score.numerics.noise import generators, key, noise_like
+from mri_score.progress import progress
 from mri_score.readers.fastmri import write_fastmri
 from mri_score.simulation import phantom
 
@@ -68,10 +69,12 @@ def simulate(out: str | Path, options: SimulationOptions = DEFAULTS, **changes: 
     o = replace(options, **changes)
     out = check_folder(out)
     paths = [out / f"sim_{o.contrast}_{number + 1:04d}.h5" for number in range(o.volumes)]
-    for number, path in enumerate(paths):
-        kspace, noise_std = scan(key("simulate", o.seed, number), o)
-        shape = phantom.image_shape(o.size)
-        write_simulated(path, kspace, shape, noise_std, acquisition=f"AX{o.contrast}", undersample=o.undersample)
+    with progress(o.volumes * o.slices, "slice", "simulate") as bar:
+        for number, path in enumerate(paths):
+            kspace, noise_std = scan(key("simulate", o.seed, number), o)
+            shape = phantom.image_shape(o.size)
+            write_simulated(path, kspace, shape, noise_std, acquisition=f"AX{o.contrast}", undersample=o.undersample)
+            bar.update(o.slices)
     return paths
 
 

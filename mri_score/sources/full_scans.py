@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.scale import percentile
@@ -17,6 +16,7 @@ from mri_score.data.scan import LEAST_NOISE
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_image
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.progress import progress
 from mri_score.readers import scan_files
 from mri_score.sources import augmentation
 from mri_score.sources.combined_images import CachedImages, Combined, cached_images
@@ -29,15 +29,17 @@ def usable(
     files: Sequence[Path], open: Callable[[Path], Opened], notes: list[str], *, strict: bool, quiet: bool
 ) -> Iterator[Opened]:
     """Yield open(file) for each file. If not `strict`, files that raise InputError are left out, with a note."""
-    for path in tqdm(files, desc="reading scans", unit="scan", leave=False, disable=True if quiet else None):
-        try:
-            found = open(path)
-        except InputError as error:
-            if strict:
-                raise
-            notes.append(f"left out: {error}")
-            continue
-        yield found
+    with progress(len(files), "scan", "reading scans", quiet=quiet) as bar:
+        for path in files:
+            bar.update()
+            try:
+                found = open(path)
+            except InputError as error:
+                if strict:
+                    raise
+                notes.append(f"left out: {error}")
+                continue
+            yield found
 
 
 class Slices:

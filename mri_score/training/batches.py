@@ -84,5 +84,6 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
 def _quiet_worker(worker: int) -> None:
     """Use one thread, and ignore signals to the process group, because the parent still needs its batch."""
     torch.set_num_threads(1)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

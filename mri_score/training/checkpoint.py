@@ -10,20 +10,34 @@ from typing import Any
 import torch
 
 from mri_score.errors import InputError
-from mri_score.files import whole_file
+from mri_score.files import DiskFull, sink, whole_file
 
 KEPT = 2
 """Number of checkpoints to keep: the newest, and the one before it in case the newest is damaged."""
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
-    """Write checkpoint-<step>.pt and remove all but the newest; return its path. state: with `step`."""
+    """Write checkpoint-<step>.pt and remove all but the newest; return its path. state: with `step`.
+
+    If the disk is full, the older of the checkpoints before makes room. Errors: DiskFull, where that is not enough.
+    """
     path = folder / f"checkpoint-{state['step']:08d}.pt"
-    with whole_file(path) as part:
-        torch.save(state, part)
+    try:
+        _write(path, state)
+    except DiskFull:
+        if len(older := [one for one in found(folder) if one != path]) < KEPT:
+            raise
+        for old in older[: 1 - KEPT]:
+            old.unlink()
+        _write(path, state)
     for old in found(folder)[:-KEPT]:
         old.unlink()
     return path
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with whole_file(path) as part, sink(part) as file:
+        torch.save(state, file)
 
 
 def found(folder: Path) -> list[Path]:

@@ -25,6 +25,15 @@ LEVELS = 30
 """Noise levels of the short Langevin run for the samples, which is a quick check, not the best quality."""
 
 
+CURVES = {
+    "loss": "loss",
+    "learning_rate": "learning rate",
+    "gradient_norm": "norm of the gradient",
+    "speed": "items per second",
+}
+"""Number of a training step -> title of its curve in TensorBoard."""
+
+
 class Figures:
     """Writes figures/step-<n>.png, and TensorBoard events if tensorboard is installed."""
 
@@ -37,15 +46,20 @@ class Figures:
         self.scans = list(zip(*scans, strict=True))  # estimates and noise levels
         self.board: Any = None
 
-    def watch(self, prior: NetworkPrior, about: dict[str, Any]) -> None:
-        """Write the validation results and one figure; called at each checkpoint. about: the entry of the log."""
-        step = about["step"]
+    def _board(self) -> Any:
+        """The writer of TensorBoard events; None if tensorboard is not installed."""
         if self.board is None and util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(self.folder / "tensorboard"))
-        if self.board is not None and "batch_loss" in about:
-            self.board.add_scalar("loss", about["batch_loss"], step)
+        return self.board
+
+    def watch(self, prior: NetworkPrior, about: dict[str, Any]) -> None:
+        """Write the validation results and one figure; called at each checkpoint. about: the entry of the log."""
+        step = about["step"]
+        for entry in about.get("curves", []) if self._board() is not None else []:
+            for key, title in CURVES.items():
+                self.board.add_scalar(title, entry[key], entry["step"])
         for sigma, error in about.get("denoising_errors", {}).items():
             if self.board is not None:
                 self.board.add_scalar(f"denoising error/sigma {sigma:g}", error, step)

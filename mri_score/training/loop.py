@@ -7,21 +7,21 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.errors import InputError
-from mri_score.files import write_text
+from mri_score.files import cannot_write, claimed, write_text
 from mri_score.losses.base import Loss
 from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.numerics.noise import generators
+from mri_score.progress import LOG, progress
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, Source
 from mri_score.training.ema import Ema, decays_of
@@ -99,18 +99,27 @@ def train(
 ) -> None:
     """Train a prior; resumes from the newest checkpoint in the folder if there is one.
 
+    What follows a checkpoint (validation, averaged priors, figures) is done again on resume, because the run may have
+    been killed before it was complete. One process has the folder; see `claimed`.
+
     prior: trained in place. loss, source: the loss and the training items. folder: for checkpoints and log.
     save_prior: called with an averaged prior, a dict about it, and a file name if it is not the main prior. options:
     settings. validation: batches for denoising errors, or for PSNR. watch: called with prior and log entry at each
-    checkpoint. changes: fields of `options` to replace.
+    checkpoint; the entry has as `curves` the losses since the last one, with learning rate, norm of the gradient and
+    items per second. changes: fields of `options` to replace.
     When started by torchrun, all processes train one model: `batch_size` is their joint batch, and the first process
     writes the files. Batches, noise and learning rate depend on (seed, step) only: a run that was killed and resumed
     gives bit for bit the result of an uninterrupted one, with the same number of threads.
-    Errors: Interrupted after SIGTERM or SIGINT; InputError if loss or gradient are not finite for PATIENCE steps.
+    Errors: Interrupted after SIGTERM, SIGINT or SIGHUP; InputError if loss or gradient are not finite for PATIENCE
+    steps, if another process has the folder, or if it cannot be written.
     """
     o = replace(options, **changes)
     kind, decays = find_precision(o.precision), decays_of(o.ema_decay)
-    with joined(torch.device(o.device)) as (processes, place), _stop_signals() as stopped:
+    with ExitStack() as stack:
+        processes, place = stack.enter_context(joined(torch.device(o.device)))
+        stopped = stack.enter_context(_stop_signals())
+        if processes.first:
+            stack.enter_context(claimed(folder))
         prior.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(prior.parameters(), lr=o.learning_rate, betas=o.betas, eps=o.epsilon)
         averages = [Ema(prior, decay) for decay in decays]
@@ -124,20 +133,43 @@ def train(
             seen = state.get("images", first * o.batch_size)  # a resumed run may have another batch size
             losses = state.get("losses", [])
             _restore(found[-1], prior, averages, optimizer, state)
+            LOG.debug("resumed from %s", found[-1])
 
         processes.agree(prior)
 
-        folder.mkdir(parents=True, exist_ok=True)
         log = folder / "log.jsonl"
+        curves: list[dict[str, Any]] = []
+
+        def follow(step: int, images: int, batch_loss: float | None, brief: bool = False) -> None:
+            """What follows a checkpoint: validation, averaged priors, figures; if `brief`, the priors only."""
+            known: dict[str, Any] = {"step": step, "images": images, "batch_loss": batch_loss}
+            found_errors: list[dict[str, Any]] = [{} for _ in averages]
+            regular = step % o.save_every == 0 or step == o.steps  # else the run was stopped by a signal
+            if validation and regular and not brief:
+                found_errors = [validate(ema.model, validation) for ema in averages]
+                others = dict(zip(map(str, decays[1:]), found_errors[1:], strict=True))
+                _append(log, known | found_errors[0] | ({"averages": others} if others else {}))
+            first_average, about = averages[0].model, known | found_errors[0]
+            save_prior(first_average, about)
+            for ema, errors in zip(averages[1:], found_errors[1:], strict=True):
+                save_prior(ema.model, known | errors | {"ema_decay": ema.decay}, f"prior-{ema.decay}")
+            if o.keep_every and step % (o.keep_every * o.save_every) == 0:
+                save_prior(first_average, about, checkpoint.kept_name(step))
+            if watch is not None and not brief:
+                watch(first_average, about | {"curves": curves.copy()})
+                curves.clear()
+
         if processes.first:
             _forget_after(log, first)
+            if first:
+                follow(first, seen, state.get("batch_loss"))
         share = processes.share(o.batch_size)
         loader = Batches(source, o.batch_size, o.seed, share).loader(first, o.steps, o.workers)
         hidden = o.quiet or not processes.first
-        bar = tqdm(total=o.steps, initial=first, unit="step", disable=hidden, smoothing=0.02, dynamic_ncols=True)
-        started = time.monotonic()
+        started = logged = time.monotonic()
+        last_logged, shown = first, math.nan
 
-        with bar:
+        with progress(o.steps, "step", initial=first, quiet=hidden) as bar:
             for step, batch in enumerate(loader, start=first):
                 # One step.
                 batch = _to(batch, place)
@@ -165,34 +197,27 @@ def train(
                             " training.learning_rate or training.clip, or look for NaN in the data with: mri-score info"
                         )
                 done, seen = step + 1, seen + o.batch_size
-                bar.update()
+                bar.update(1, **({} if math.isnan(shown) else {"loss": shown}))
 
                 # Log, validate, save.
                 halt = processes.any(bool(stopped), place)
                 if done % o.log_every == 0 and losses:
-                    entry = {"step": done, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - started}
-                    bar.set_postfix(loss=f"{entry['loss']:.4f}")
+                    now = time.monotonic()
+                    shown = sum(losses) / len(losses)
+                    entry = {"step": done, "loss": shown, "seconds": now - started}
                     if processes.first:
                         _append(log, entry)
+                        rate = o.learning_rate * _ramp(step, o.steps, o.warmup, o.decay)
+                        speed = (done - last_logged) * o.batch_size / (now - logged)
+                        curves.append(entry | {"learning_rate": rate, "gradient_norm": float(norm), "speed": speed})
+                    logged, last_logged = now, done
                     losses.clear()
                 if not (done % o.save_every == 0 or done == o.steps or halt):
                     continue
                 if processes.first:
-                    checkpoint.save(folder, _state(done, seen, prior, averages, optimizer, losses))
-                    known: dict[str, Any] = {"step": done, "images": seen, "batch_loss": float(value)}
-                    found_errors: list[dict[str, Any]] = [{} for _ in averages]
-                    if validation and not halt:
-                        found_errors = [validate(ema.model, validation) for ema in averages]
-                        others = dict(zip(map(str, decays[1:]), found_errors[1:], strict=True))
-                        _append(log, known | found_errors[0] | ({"averages": others} if others else {}))
-                    first_average, about = averages[0].model, known | found_errors[0]
-                    save_prior(first_average, about)
-                    for ema, errors in zip(averages[1:], found_errors[1:], strict=True):
-                        save_prior(ema.model, known | errors | {"ema_decay": ema.decay}, f"prior-{ema.decay}")
-                    if o.keep_every and done % (o.keep_every * o.save_every) == 0:
-                        save_prior(first_average, about, checkpoint.kept_name(done))
-                    if watch is not None:
-                        watch(first_average, about)
+                    saved = _state(done, seen, prior, averages, optimizer, losses) | {"batch_loss": float(value)}
+                    checkpoint.save(folder, saved)
+                    follow(done, seen, float(value), brief=halt)
                 if halt or (stopped and processes.count == 1):  # here, after the checkpoint was written
                     raise Interrupted(stopped[0] if stopped else signal.SIGTERM)
 
@@ -247,12 +272,15 @@ def _to(batch: Acquisition, device: torch.device) -> Acquisition:
 
 
 def _append(log: Path, entry: dict[str, Any]) -> None:
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    try:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    except OSError as error:
+        raise cannot_write(log, error) from error
 
 
 def _forget_after(log: Path, step: int) -> None:
-    """Remove log entries after the checkpoint that the run resumes from, and incomplete lines."""
+    """Remove log entries after the checkpoint that the run resumes from, its validation, and incomplete lines."""
     if not log.exists():
         return
     kept = []
@@ -261,16 +289,17 @@ def _forget_after(log: Path, step: int) -> None:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if entry.get("step", math.inf) <= step:
+        if entry.get("step", math.inf) < step or entry.get("step") == step and "images" not in entry:
             kept.append(line + "\n")
     write_text(log, "".join(kept))
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in the list that is yielded, so that the loop can stop at the end of a step."""
+    """Collect SIGTERM, SIGINT and SIGHUP in the list that is yielded: the loop stops at the end of a step."""
     caught: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     try:
         old = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in numbers}
     except ValueError:  # not in the main thread, which alone may set handlers

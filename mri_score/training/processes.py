@@ -69,6 +69,11 @@ class Processes:
         return bool(flag)
 
 
+def first_process() -> bool:
+    """Whether this is the process that writes files, of those that torchrun started, or the only one."""
+    return "MASTER_ADDR" not in os.environ or int(os.environ.get("RANK", 0)) == 0
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     """Yield the processes that torchrun started and the device of this one; without torchrun, a single process.
