@@ -6,6 +6,7 @@ states only what differs from the defaults.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import typing
@@ -137,7 +138,7 @@ def call(section: str, target: Callable, values: Mapping[str, Any] | None, **giv
 def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Callable[[], Any]:
     """A function without arguments that calls target with checked values. Arguments and errors as in `build`."""
     signature = inspect.signature(target)
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = _hints(target)
     supplied = {key: value for key, value in given.items() if key in signature.parameters}
     fields: dict[str, Any] = {}
     for key, parameter in signature.parameters.items():
@@ -153,6 +154,14 @@ def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **giv
     except pydantic.ValidationError as error:
         raise InputError(_message(section, error, fields)) from error
     return partial(target, **supplied | {key: getattr(checked, key) for key in checked.model_fields_set})
+
+
+def _hints(target: Callable) -> dict[str, Any]:
+    """The types of the arguments of a function or class; of a dataclass each field as its own module understands it."""
+    if not dataclasses.is_dataclass(target):
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = typing.get_type_hints(target)
+    return {key: hint.type if isinstance(hint, dataclasses.InitVar) else hint for key, hint in hints.items()}
 
 
 def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str, Any]) -> str:
