@@ -31,6 +31,7 @@ from mri_score.operators.sigpy import sigpy_sense
 from mri_score.posteriors import POSTERIORS, ExactDraw
 from mri_score.posteriors.base import Posterior
 from mri_score.readers import READERS
+from mri_score.readers.base import PlainReader
 from mri_score.samplers import Renoise
 from mri_score.samplers.base import Sampler
 
@@ -351,7 +352,7 @@ def test_the_work_of_a_walk_is_in_its_result(scan):
     assert ExactDraw(Asked(), scan.operator(), scan.kspace, 0.01).end_walk().work is None
 
 
-class Text:
+class Text(PlainReader):
     """A reader of one's own: the k-space of one coil and one slice in a text file."""
 
     def __init__(self, path):
@@ -370,9 +371,6 @@ class Text:
 
     def kspace(self, slice):
         return torch.from_numpy(self._lines.astype(np.complex64))[None]
-
-    def close(self):
-        pass
 
 
 def test_a_reader_that_was_brought_is_opened_by_its_suffix(tmp_path, monkeypatch):

@@ -376,3 +376,23 @@ def test_truncated_files_get_an_error(tmp_path):
         path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(InputError):
             open_scan(path).kspace(0)
+
+
+def test_frames_share_the_maps_of_their_average_and_the_noise_is_that_of_the_generator(tmp_path):
+    """Four repetitions, each with another quarter of the lines: only their average has calibration lines."""
+    expected = torch.from_numpy(generated(tmp_path / "scan.h5", "-a", "4", "-m", "64"))
+    scan = Scan(open_scan(tmp_path / "scan.h5"))
+    assert scan.noise_std == pytest.approx(0.05, rel=0.05) and scan.acceleration == pytest.approx(4)
+    maps, _, region = scan.make_maps(3)
+    assert "average of 4 frames" in str(region) and "(64 x 32)" in str(region)
+    assert torch.equal(scan.acquisition(0).maps, maps) and torch.equal(scan.acquisition(3).maps, maps)
+    mixed = expected[None].to(maps) if scan.mixing is None else whiten(expected[None], scan.mixing)
+    explained = maps * (maps.conj() * mixed).sum(1, keepdim=True)
+    assert difference(explained.numpy(), mixed.numpy()) < 0.05
+
+
+def test_noise_scan_and_separate_calibration_of_the_generator(tmp_path):
+    generated(tmp_path / "scan.h5", "-a", "2", "-w", "16", "-C", "-m", "64")
+    scan = Scan(open_scan(tmp_path / "scan.h5"))
+    assert scan.noise_std == pytest.approx(0.05, rel=0.05) and scan.noise.whitening is not None
+    assert "separate calibration lines (64 x 16)" in str(scan.make_maps(0)[2])

@@ -131,8 +131,9 @@ def with_noise_scan(level: NoiseLevel, samples: Tensor, calibrated: bool) -> Noi
     """The noise of a volume with the covariance of a noise scan, and with its level if that is calibrated.
 
     level: as measured in k-space, which takes signal for noise where outer k-space has any. samples: (C, n), noise
-    alone. calibrated: whether they have the level of k-space. If both levels differ by more than `DISAGREEMENT`, the
-    receiver or the header changed in between: the measured level stands, and a note states both.
+    alone. calibrated: whether they have the level of k-space. Outer k-space may hold signal, so a larger measured level
+    does not contradict the noise scan. A level that is smaller by more than `DISAGREEMENT` does: then the receiver or
+    the header changed in between, and the measured level stands. A note states both where they differ.
     """
     if samples.shape[1] < LEAST_SAMPLES * len(samples):
         note = f"the noise scan has {samples.shape[1]} samples, too few for {len(samples)} coils: it is not used"
@@ -140,14 +141,14 @@ def with_noise_scan(level: NoiseLevel, samples: Tensor, calibrated: bool) -> Noi
     covariance = _covariance(samples)
     coil_std = covariance.diagonal().real.sqrt().float()
     found, notes = float(_mean(coil_std)), [note for note in level.notes if "whiten" not in note]
-    agrees = calibrated and abs(found / level.noise_std - 1) < DISAGREEMENT
-    if calibrated and not agrees:
-        notes.append(
-            f"noise_std {level.noise_std:.3g} is measured in k-space; the noise scan gives {found:.3g}, and only its"
-            " covariance is used"
-        )
-    noise_std = found if agrees else level.noise_std
-    if not agrees:
+    believed = calibrated and level.noise_std > (1 - DISAGREEMENT) * found
+    if believed:
+        notes = [note for note in notes if "noise_std" not in note]
+    if calibrated and abs(level.noise_std / found - 1) > DISAGREEMENT:
+        used = "the level of the noise scan is used" if believed else "only the covariance of the noise scan is used"
+        notes.append(f"the noise scan gives noise_std {found:.3g}, k-space itself {level.noise_std:.3g}: {used}")
+    noise_std = found if believed else level.noise_std
+    if not believed:
         covariance, coil_std = covariance * (noise_std / found) ** 2, coil_std * (noise_std / found)
     return NoiseLevel(noise_std, coil_std, covariance, _whitening_or_none(covariance, notes), tuple(notes))
 

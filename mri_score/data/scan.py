@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
-from mri_score.readers.base import Reader
+from mri_score.readers.base import Item, Reader
 from mri_score.readers.maps import StoredMaps, cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.readers.sampling import choose_mask, find_sampling, mask_candidates
 
@@ -215,6 +215,7 @@ class Scan:
         self.file, self.sampling = file, sampling or Undersampling()
         self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
         self.notes = list(file.notes)
+        self._last_maps: tuple[int, Tensor] | None = None
         if self.sampling.acceleration is not None and file.mask is not None:
             factor = masks.true_acceleration(file.sampled, acquired=file.acquired)
             raise InputError(
@@ -279,7 +280,11 @@ class Scan:
     @cached_property
     def noise(self) -> NoiseLevel:
         """Noise of the volume, measured once, on the sampled points of the file's own coils."""
-        maps = None if self._given is None else self._given[self.middle : self.middle + 1]
+        if self._given is not None:
+            maps: Tensor | None = self._given[self.middle : self.middle + 1]
+        else:
+            single = self.file.calibration(self.middle) is None and len(self.frames(self.middle)) == 1
+            maps = None if single else self._maps_of_samples(self.middle, None)[0]
         slices, middle = [self.kspace(slice) for slice in self.looked_at], self.looked_at.index(self.middle)
         mask = self.mask[self.looked_at] if len(self.mask) > 1 else self.mask
         level = noise_level(slices, mask, maps, middle=middle, name=self.file.name)
@@ -344,30 +349,62 @@ class Scan:
 
         Errors: InputError as in `coil_maps`.
         """
-        kspace, mask = (self.file.kspace(slice), None) if self.full_maps else (self.kspace(slice), self.mask_of(slice))
-        if self.mixing is not None:
-            kspace = whiten(kspace, self.mixing)
-        if (centre := self.file.calibration(slice)) is not None and not self.full_maps:
-            return self._maps_from(*centre)
+        if self.full_maps:
+            return self._estimate(slice, self.file.kspace(slice)[None], None, self.mixing)
+        return self._maps_of_samples(slice, self.mixing)
+
+    def _maps_of_samples(self, slice: int, mixing: Tensor | None) -> tuple[Tensor, Tensor, CalibrationRegion]:
+        """As `make_maps`, in the coils after `mixing`: from separate calibration lines, all frames, or the slice."""
+        if (found := self.file.calibration(slice)) is not None:
+            kspace = found[0][None] if mixing is None else whiten(found[0][None], mixing)
+            return maps_from_calibration(kspace, found[1], self.file.image_shape)
+        frames = self.frames(slice)
+        if len(frames) == 1:
+            return self._estimate(slice, self.kspace(slice)[None], self.mask_of(slice), mixing)
+        maps, eigenvalue, region = self._estimate(slice, *self._average(frames), mixing)
+        return maps, eigenvalue, replace(region, source=f"{region.source} of the average of {len(frames)} frames")
+
+    def frames(self, slice: int) -> list[int]:
+        """The numbers of all images of the same slice, contrast and set, in time: repetitions and phases."""
+        key = replace(self.file.item(slice), repetition=0, phase=0)
+        return [number for number, one in enumerate(self._items) if replace(one, repetition=0, phase=0) == key]
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        return [self.file.item(number) for number in range(self.file.slices)]
+
+    def _average(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """K-space (1, C, H, W), averaged over the frames that sampled a point, and the mask of all of them."""
+        used = [number for number in frames if not self.file.empty(number)]
+        total, count = torch.zeros((), dtype=torch.complex64), torch.zeros(())
+        for number in used:
+            total, count = total + self.kspace(number)[None], count + self.mask_of(number).float()
+        return total / count.clamp_min(1), count > 0
+
+    def _estimate(
+        self, slice: int, kspace: Tensor, mask: Tensor | None, mixing: Tensor | None
+    ) -> tuple[Tensor, Tensor, CalibrationRegion]:
+        if mixing is not None:
+            kspace = whiten(kspace, mixing)
         lines = self.sampling.calibration_lines
         try:
-            return coil_maps(kspace[None], mask, **({} if lines is None else {"calibration_lines": lines}))
+            return coil_maps(kspace, mask, **({} if lines is None else {"calibration_lines": lines}))
         except InputError as error:
             raise InputError(f"{self.file.path}, slice {slice}: {error} with --maps") from error
 
-    def _maps_from(self, kspace: Tensor, measured: Tensor) -> tuple[Tensor, Tensor, CalibrationRegion]:
-        """As `make_maps`, from separate calibration lines, as `Reader.calibration` gives them."""
-        if self.mixing is not None:
-            kspace = whiten(kspace, self.mixing)
-        maps, eigenvalue, region = maps_from_calibration(kspace[None], measured, self.file.image_shape)
-        return maps, eigenvalue, region
-
     def _maps(self, slice: int) -> Tensor:
+        first = slice if self.full_maps else self.frames(slice)[0]  # frames share their maps
+        if self._last_maps is None or self._last_maps[0] != first:
+            self._last_maps = first, self._cached_maps(first)
+        return self._last_maps[1]
+
+    def _cached_maps(self, slice: int) -> Tensor:
         if self.cache is None:
             return self.make_maps(slice)[0]
         mixed = "as stored" if self.mixing is None else _fingerprint(self.mixing)
         lines = self.sampling.calibration_lines
-        key = cache_key(self.file.path, self.mask_of(slice), slice=slice, full=self.full_maps, coils=mixed, lines=lines)
+        mask = self.mask_of(slice) if len(self.frames(slice)) == 1 else self.mask
+        key = cache_key(self.file.path, mask, slice=slice, full=self.full_maps, coils=mixed, lines=lines)
         return cached_maps(self.cache, key, lambda: self.make_maps(slice)[:2], file=self.file.path.name, slice=slice)[0]
 
 

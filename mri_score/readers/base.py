@@ -44,7 +44,17 @@ class NoiseScan:
 class PlainReader:
     """Base class of readers of files that count slices only, and have no noise scan, calibration lines or geometry."""
 
+    cols: int
+    padding: Shape
     noise_scan: NoiseScan | None = None
+
+    @property
+    def acquired(self) -> Tensor:
+        """Bool (1, 1, 1, W): the columns of `padding`."""
+        import torch
+
+        columns = torch.arange(self.cols)
+        return ((columns >= self.padding[0]) & (columns < self.padding[1])).reshape(1, 1, 1, -1)
 
     def item(self, slice: int) -> Item:
         return Item(slice)
