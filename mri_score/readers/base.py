@@ -44,9 +44,14 @@ class NoiseScan:
 class PlainReader:
     """Base class of readers of files that count slices only, and have no noise scan, calibration lines or geometry."""
 
-    cols: int
-    padding: Shape
     noise_scan: NoiseScan | None = None
+    if TYPE_CHECKING:  # subclasses have these as attributes or as properties
+
+        @property
+        def cols(self) -> int: ...
+
+        @property
+        def padding(self) -> Shape: ...
 
     @property
     def acquired(self) -> Tensor:
