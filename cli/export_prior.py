@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def command(
     from mri_score.errors import InputError
     from mri_score.experiment import read_config
     from mri_score.files import write_text
-    from mri_score.priors.card import model_card, storage_error
+    from mri_score.priors.card import fits_float16, model_card, storage_error
     from mri_score.priors.store import find_prior, join_experts, load_prior, read_record, save_prior
 
     if (high is None) != (border is None):
@@ -86,10 +87,12 @@ def command(
             f", sigma from {border:g}": _log(find_prior(high).parent),
         }
 
-    save_prior(path, prior, network, about, half=True)
-    change = storage_error(prior, load_prior(path))
+    change = math.inf
+    if fits_float16(prior):
+        save_prior(path, prior, network, about, half=True)
+        change = storage_error(prior, load_prior(path))
     stored = f"float16, which changes what denoising removes by {change:.0e} of its size"
-    if not change <= FLOAT16_TOLERANCE:  # `not <=` also rejects NaN, from a float16 overflow
+    if not change <= FLOAT16_TOLERANCE:  # `not <=` also rejects NaN, from an overflow on the way
         save_prior(path, prior, network, about)
         stored = "float32"
     write_text(path.with_suffix(".md"), model_card(path, logs, settings["loss"]["name"], data, stored))

@@ -16,7 +16,8 @@ from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.network import NetworkPrior, find_precision
-from mri_score.priors.store import add_to_record, find_prior, load_prior
+from mri_score.priors.record import add_to_record
+from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers import scan_files
 from mri_score.readers.fastmri import FastMRI
 from mri_score.reconstruction import sample_posterior

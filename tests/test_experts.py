@@ -16,7 +16,8 @@ from mri_score.errors import InputError
 from mri_score.generation import bare_prior, sample_prior
 from mri_score.memory.footprint import network_bytes
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.priors.store import add_to_record, build_prior, join_experts, load_prior, read_record, save_prior
+from mri_score.priors.record import add_to_record
+from mri_score.priors.store import build_prior, join_experts, load_prior, read_record, save_prior
 
 LOW = {"name": "unet", "widths": [6, 8], "blocks": 1, "embedding": 32}
 HIGH = {"name": "unet", "widths": [6], "blocks": 1, "embedding": 32, "unshuffle": 4}

@@ -99,6 +99,12 @@ less energy, such as whole ones with their dark rim, reach less than 1 without a
 """
 
 
+def fits_float16(prior: NetworkPrior) -> bool:
+    """Whether the weights of a prior stay finite in float16, which ends at 65504."""
+    largest = torch.finfo(torch.float16).max
+    return all(float(weight.abs().max()) <= largest for weight in prior.network.parameters() if weight.numel())
+
+
 @torch.no_grad()
 def storage_error(one: NetworkPrior, other: NetworkPrior, side: int = 64) -> float:
     """How far the denoised images of the priors `one` and `other` are apart: the largest over levels, or NaN.

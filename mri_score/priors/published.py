@@ -15,7 +15,8 @@ from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import ncsn, ncsnpp, ncsnv2
 from mri_score.noise.schedules import VP, SubVP
-from mri_score.priors.store import build_prior
+from mri_score.priors.shapes import require_shapes
+from mri_score.priors.store import build_prior, require_finite
 from mri_score.priors.unpickling import read_checkpoint
 
 Weights = dict[str, Tensor]
@@ -69,13 +70,15 @@ def import_published(
     if network["name"] == "ncsn":
         network |= {"sigma_max": highest, "sigma_min": lowest}
 
-    prior = build_prior(network, precondition=precondition, sd=sd, sigma_min=lowest, sigma_max=highest)
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     if network["name"] == "ncsn":  # most files store no ladder
+        shapes.setdefault("sigmas", (int(network["levels"]),))
+    require_shapes(f"{path}: the weights do not fit the network {network}", network, shapes)
+    prior = build_prior(network, precondition=precondition, sd=sd, sigma_min=lowest, sigma_max=highest)
+    if network["name"] == "ncsn":
         weights.setdefault("sigmas", prior.network.state_dict()["sigmas"])
-    try:
-        prior.network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path}: the weights do not fit the network {network}: {error}") from error
+    prior.network.load_state_dict(weights)
+    require_finite(path, weights)
     about = {
         "summary": f"{network['name']} imported from {path.name}",
         "source": path.name,

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mri_score.errors import InputError
-from mri_score.files import cannot_write, sha256, whole_file, write_text
+from mri_score.files import cannot_write, sha256, whole_file
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import build_network
 from mri_score.networks.experts import Experts
+from mri_score.priors.record import FORMAT, read_record, write_record
+from mri_score.priors.shapes import require_shapes
 
 DEFAULT = "brain"
 SUPERVISED = "regression"
 """The preconditioning of supervised networks, which are stored as priors are."""
-_FORMAT = "mri_score prior 1"
 
 
 def build_prior(network: dict[str, Any], **prior: Any) -> NetworkPrior:
@@ -55,7 +56,7 @@ def save_prior(
         except SafetensorError as error:
             raise cannot_write(path, error) from error
     record = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "sha256": sha256(path),
         "network": network,
         "prior": {
@@ -66,7 +67,7 @@ def save_prior(
         },
         "about": about,
     }
-    write_text(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+    write_record(path, record)
 
 
 def load_prior(name: str | Path = DEFAULT) -> NetworkPrior:
@@ -95,14 +96,27 @@ def load_supervised(name: str | Path) -> NetworkPrior:
 
 def _load(path: Path) -> NetworkPrior:
     record = read_record(path)
-    prior = build_prior(record["network"], **record["prior"])
+    beside = path.with_suffix(".json").name
     try:
-        weights = load_file(path)
-        prior.network.load_state_dict({key: value.float() for key, value in weights.items()})
+        with safe_open(path, "pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+        require_shapes(f"{path} does not fit its {beside}", record["network"], shapes)
+        prior = build_prior(record["network"], **record["prior"])
+        weights = {key: value.float() for key, value in load_file(path).items()}
+        prior.network.load_state_dict(weights)
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise InputError(f"{path} does not fit its {path.with_suffix('.json').name}: {error}") from error
+        raise InputError(f"{path} does not fit its {beside}: {error}") from error
+    require_finite(path, weights)
     prior.about = record.get("about") or {}
     return prior.eval().requires_grad_(False)
+
+
+def require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Check that the weights from the file `path` are numbers. Errors: InputError that names one with NaN or infinity.
+    """
+    for key, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path} has NaN or infinity in its weights ({key}); train or export the prior again")
 
 
 def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[NetworkPrior, dict[str, Any]]:
@@ -139,32 +153,6 @@ def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[Netw
 def image_channels(network: Mapping[str, Any]) -> int:
     """Of the images of a network, by its arguments in a record: 2 for complex ones."""
     return image_channels(network["low"]) if network["name"] == "experts" else int(network.get("channels", 2))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The JSON beside a prior's weights in the file `path`, after a check that they belong together.
-
-    Errors: InputError where it is missing, is no description of a prior, or does not belong to the weights.
-    """
-    beside = path.with_suffix(".json")
-    try:
-        record = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} needs {beside.name} beside it, as mri-score writes it ({error})") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        raise InputError(f"{beside} is not a prior's description; it should say format: {_FORMAT!r}")
-    if missing := [key for key in ("sha256", "network", "prior") if key not in record]:
-        raise InputError(f"{beside} lacks {', '.join(missing)}; copy it again, or save the prior again")
-    if sha256(path) != record["sha256"]:
-        raise InputError(f"{path} is damaged: its SHA-256 is not the one in {beside.name}; copy both files again")
-    return record
-
-
-def add_to_record(path: Path, **facts: Any) -> None:
-    """Write more into what a prior's record says about it; the weights and their SHA-256 stay."""
-    record = read_record(path)
-    record["about"] = {**(record.get("about") or {}), **facts}
-    write_text(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
 
 
 def find_prior(name: str | Path) -> Path:

@@ -2,57 +2,51 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mri_score.errors import InputError
-
-DOTMAP = "dotmap.DotMap"
-SKIPPED = ("numpy.", "ncsnv2.", "torch.nn.")
-"""Modules whose objects stand beside the weights in checkpoints of score-diffusion-training."""
+from mri_score.untrusted.process import read_apart
 
 
 class Skipped:
-    """What is left of an object that is not read: it takes any arguments and any state, and keeps neither."""
-
-    def __init__(self, *arguments: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
+    """Stands for an object of a known class that is not read."""
 
 
-def read_checkpoint(path: Path) -> Any:
-    """What `torch.save` wrote: tensors on the CPU, numbers, text, and dicts and lists of these.
+def read_checkpoint(path: Path, stand_ins: bool = True) -> Any:
+    """What `torch.save` wrote: tensors on the CPU, numbers, text, and dicts, lists and tuples of these.
 
-    Read by torch's own restricted unpickler. A DotMap becomes an ordered dict and objects of the modules in `SKIPPED`
-    become `Skipped`: neither is looked up, so that no code but torch's tensor building runs.
-    Errors: InputError for a file that torch did not write, and for one that holds anything else.
+    Read in the reading process by torch's own restricted unpickler (see `unpickling_parsing.contents`).
+    stand_ins: whether a DotMap becomes a dict and objects of known modules beside the weights become `Skipped`.
+    Errors: InputError for a file that torch did not write, for one that holds anything else, for wrong checksums, and
+    for tensors larger than what is stored of them.
     """
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist")
-    try:
-        with torch.serialization.safe_globals([(OrderedDict, DOTMAP), *_skipped(path)]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file may fail in any way
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise InputError(
-                f"{path} holds {found[1]}, which is not tensors and plain values; nothing of it was run."
-                " If you trust the file, save its weights again as a dict of tensors where it was made"
-            ) from error
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]  # without torch's advice
-        raise InputError(
-            f"{path} cannot be read as a checkpoint of torch.save ({reason or type(error).__name__}); copy it again"
-        ) from error
+    size = path.stat().st_size
+    found = read_apart(
+        "mri_score.priors.unpickling_parsing:contents",
+        path,
+        memory=(1 << 30) + 6 * size,
+        seconds=10 + size // (50 << 20),
+        largest=(1 << 20) + 4 * size,
+        stand_ins=stand_ins,
+    )
+    return _restored(found)
 
 
-def _skipped(path: Path) -> list[tuple[type, str]]:
-    """A stand-in for each name in `SKIPPED` that the file mentions; files from before torch 1.6 get none."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (ValueError, RuntimeError, pickle.UnpicklingError):
-        return []
-    return [(Skipped, name) for name in names if name.startswith(SKIPPED)]
+def _restored(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_restored(one) for one in value]
+    if not isinstance(value, tuple):
+        return value
+    kind, *content = value
+    if kind == "tensor":
+        name, array = content
+        dtype, tensor = getattr(torch, name), torch.from_numpy(array)
+        return tensor if tensor.dtype == dtype else tensor.view(dtype)
+    if kind == "dict":
+        return {_restored(key): _restored(one) for key, one in content[0]}
+    return tuple(_restored(one) for one in content[0]) if kind == "tuple" else Skipped()

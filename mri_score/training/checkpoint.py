@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,15 @@ import torch
 
 from mri_score.errors import InputError
 from mri_score.files import DiskFull, sink, whole_file
+from mri_score.priors.store import require_finite
+from mri_score.priors.unpickling import read_checkpoint
 
 KEPT = 2
 """Number of checkpoints to keep: the newest, and the one before it in case the newest is damaged."""
+KINDS: dict[str, type] = {
+    "step": int, "images": int, "model": dict, "ema": dict, "averages": dict, "optimizer": dict, "losses": list,
+}  # fmt: skip
+"""Parts of a checkpoint and their types."""
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
@@ -57,16 +61,27 @@ def kept(folder: Path) -> dict[int, Path]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Errors: InputError if the file is damaged, or not a checkpoint."""
+    """Read a checkpoint, in the reading process.
+
+    Errors: InputError if the file is damaged, is not a checkpoint, or has NaN or infinity in its weights.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not check the checksums
-        if damaged:
-            raise zipfile.BadZipFile(f"{damaged} is damaged")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        state = read_checkpoint(path, stand_ins=False)
+    except InputError as error:
         raise InputError(f"{path} cannot be read ({error}); remove it to resume from the checkpoint before") from error
     missing = {"step", "model", "ema", "optimizer"} - set(state if isinstance(state, dict) else ())
     if missing:
         raise InputError(f"{path} is not a checkpoint of a training run: it lacks {', '.join(sorted(missing))}")
+    known = {key: kind for key, kind in KINDS.items() if key in state}
+    if other := [key for key, kind in known.items() if type(state[key]) is not kind]:
+        raise InputError(
+            f"{path} is not a checkpoint of a training run: {other[0]} is {type(state[other[0]]).__name__}, not"
+            f" {KINDS[other[0]].__name__}; remove it to resume from the checkpoint before"
+        )
+    if state["step"] < 0 or not all(isinstance(loss, float) for loss in state.get("losses", [])):
+        raise InputError(f"{path} is not a checkpoint of a training run: its step or its losses are no such numbers")
+    for weights in (state["model"], state["ema"], *state.get("averages", {}).values()):
+        if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+            raise InputError(f"{path} is not a checkpoint of a training run: its weights are not tensors by name")
+        require_finite(path, weights)
     return state

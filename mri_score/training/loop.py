@@ -258,8 +258,12 @@ def _restore(
         prior.load_state_dict(state["model"])
         for ema in averages:
             ema.model.load_state_dict(others.get(str(ema.decay), state["ema"]))
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
+        own = optimizer.state_dict()["param_groups"]  # its numbers are those of the config, not those of a file
+        optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": own})
+        for parameter, moments in optimizer.state.items():
+            if any(moment.numel() not in (1, parameter.numel()) for moment in moments.values()):
+                raise ValueError("the optimizer's moments have other shapes")
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"{path} has a network other than the config's ({error}); use the config.yaml of the run, or another --out"
         ) from error

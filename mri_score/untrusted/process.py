@@ -23,7 +23,7 @@ MEMORY = 1 << 30
 SECONDS = 10
 """Default limit on the processor time of one call, in seconds."""
 LARGEST_RESULT = 2 << 30
-"""Largest total size of the arrays of one result, in bytes."""
+"""Default limit on the total size of the arrays of one result, in bytes."""
 PATIENCE = 300
 """Seconds of real time after which a call is ended in any case: a file system that does not answer, no CPU limit."""
 TRUST = "MRI_SCORE_TRUST"
@@ -31,13 +31,20 @@ TRUST = "MRI_SCORE_TRUST"
 
 
 def read_apart(
-    function: str, path: str | Path, *, memory: int = MEMORY, seconds: int = SECONDS, **arguments: Any
+    function: str,
+    path: str | Path,
+    *,
+    memory: int = MEMORY,
+    seconds: int = SECONDS,
+    largest: int = LARGEST_RESULT,
+    **arguments: Any,
 ) -> Any:
     """function(path, **arguments), called in the reading process.
 
     function: `module:name`, such as "mri_score.readers.hdf5_parsing:contents"; it opens the file by itself and returns
     plain values and numpy arrays, as listed in `messages`. path: the file that it reads, for it and for error messages.
-    memory: bytes that the call may take. seconds: processor time that it may take. arguments: plain values.
+    memory: bytes that the call may take. seconds: processor time that it may take. largest: total size of the arrays
+    in its result, in bytes. arguments: plain values.
     The process is started at the first call, serves all later calls of this process, and is started again after a
     death. Where it cannot be started, and for trusted files, the function is called here, without limits.
     Errors: InputError that names the file: the function's own, and for any other exception, the death of the process,
@@ -56,7 +63,7 @@ def read_apart(
         "arguments": arguments,
     }
     try:
-        answer = worker.ask(request)
+        answer = worker.ask(request, largest)
     except EOFError as error:
         raise InputError(f"{path} cannot be read: {worker.death(seconds)}; it is damaged or hostile") from error
     if "result" in answer:
@@ -137,15 +144,18 @@ class _Worker:
             self.end()
             raise
 
-    def ask(self, request: dict[str, Any]) -> Any:
-        """The answer to a request. Errors: EOFError if the process ended; it is of no use then."""
+    def ask(self, request: dict[str, Any], largest: int) -> Any:
+        """The answer to a request, with arrays of at most `largest` bytes.
+
+        Errors: EOFError if the process ended; it is of no use then.
+        """
         with self.lock:
             timer = threading.Timer(PATIENCE, self._too_late)
             timer.daemon = True
             timer.start()
             try:
                 send(self.requests, request)
-                return receive(self.answers, LARGEST_RESULT)
+                return receive(self.answers, largest)
             except OSError as error:  # it is gone already
                 self.end()
                 raise EOFError from error
