@@ -10,6 +10,7 @@ from mri_score import _moved
 if TYPE_CHECKING:
     from mri_score.data.acquisition import Acquisition as Acquisition
     from mri_score.data.masks import undersample as undersample
+    from mri_score.data.training_item import TrainingItem as TrainingItem
     from mri_score.errors import InputError as InputError
     from mri_score.generation import inpaint as inpaint
     from mri_score.generation import sample_prior as sample_prior
@@ -59,6 +60,7 @@ _HOMES = {
     "Sampler": "mri_score.samplers.base",
     "ScoreModel": "mri_score.models.base",
     "Sense": "mri_score.operators.sense",
+    "TrainingItem": "mri_score.data.training_item",
     "WalkResult": "mri_score.samplers.base",
     "as_prior": "mri_score.models.denoiser",
     "generators": "mri_score.numerics.noise",

@@ -178,7 +178,6 @@ def reconstruct(
         if is_operator(operator) or not callable(operator):
             ready = as_operator(operator)
             scan = from_operator(_samples(kspace, ready, maps, mask), ready, noise_std, name)
-            assert scan.kspace is not None
             return sample_posterior(scan, model, walks, slices=list(range(len(scan.kspace))), progress=progress)
         make = _Factory(operator, as_operator)
     y = _complex(kspace)
@@ -292,9 +291,9 @@ def sample_posterior(
     Errors: InputError for an acquisition that is not prepared, and for a walk that is not finite any more.
     """
     options = (method if isinstance(method, WalkOptions) else WalkOptions(method)).changed(changes)
-    forward = scan.maps if scan.forward is None else scan.forward
-    if scan.kspace is None or forward is None or scan.noise_std is None or scan.scale is None:
-        raise InputError(f"{scan.name} is not prepared: it needs kspace, maps, mask or trajectory, noise_std, scale")
+    known = scan.forward is not None or (scan.maps is not None and not (scan.mask is None is scan.trajectory))
+    if not known or not bool((scan.noise_std > 0).all()):
+        raise InputError(f"{scan.name} is not prepared: it needs maps, mask or trajectory, and noise_std above 0")
     run = _Run(scan, prior, options, slices, operator, progress)
     remaining = list(_batches(run.samplers, options.samples, options.batch_size))
     while remaining:
@@ -332,7 +331,6 @@ class _Run:
         make_operator: OperatorFactory | None,
         progress: Progress | None,
     ) -> None:
-        assert scan.kspace is not None and scan.noise_std is not None
         self.scan, self.kspace, self.options, self.slices = scan, scan.kspace, options, slices
         self.make_operator, self.progress = make_operator, progress
         self.device = find_device(options.device)
@@ -389,7 +387,7 @@ class _Run:
         unique = items.unique()
         if self.operator is None or len(unique) > 1 or unique.tolist() != self.operator_of:
             maps = self.maps[unique] if len(unique) == 1 else self.maps[items]
-            scan = replace(self.scan, kspace=None, maps=maps.to(self.device))
+            scan = replace(self.scan, maps=maps.to(self.device))
             self.operator = _operator(scan, items, self.make_operator)
         self.operator_of = unique.tolist()
         return self.operator
@@ -401,7 +399,6 @@ class _Run:
 
     def result(self) -> Reconstruction:
         """Everything, in the units of the k-space that came in."""
-        assert self.scan.scale is not None
         scale = self.scan.scale.reshape(-1, *[1] * len(self.shape))
         images = self.images[0]
         weight = torch.ones_like(images.real) if self.maps is None else coil_weight(self.scan).expand_as(images)
@@ -425,9 +422,7 @@ def _random(options: WalkOptions, name: str, walks: Walks) -> list[Random]:
 def _image_shape(scan: Acquisition, operator: LinearOperator | None, device: torch.device) -> torch.Size:
     """The shape of one image: that of the coil maps, or of what the operator's adjoint makes of samples."""
     if operator is None:
-        assert scan.maps is not None
-        return scan.maps.shape[-2:]
-    assert scan.kspace is not None
+        return scan.coil_maps.shape[-2:]
     return operator.adjoint(torch.zeros_like(scan.kspace[:1], device=device)).shape[1:]
 
 
@@ -435,9 +430,9 @@ def _operator(scan: Acquisition, items: Tensor, make: OperatorFactory | None) ->
     """The forward operator of some items of a scan, whose maps are theirs already."""
     if scan.mask is None:
         return scan.operator()
-    assert scan.maps is not None
+    maps = scan.coil_maps
     mask = scan.mask if len(scan.mask) == 1 else scan.mask[items]
-    operator = (make or Sense)(scan.maps, mask.to(scan.maps.device))
+    operator = (make or Sense)(maps, mask.to(maps.device))
     assert isinstance(operator, LinearOperator)
     return operator
 

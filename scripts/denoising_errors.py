@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import torch
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.models.network import find_precision
 from mri_score.priors.store import load_prior
 from mri_score.sources.magnitude_images import ImageStacks
@@ -19,7 +19,7 @@ from mri_score.training.batches import Batches
 from mri_score.training.validation import SIGMAS, denoising_errors
 
 
-def held_out(images: Sequence[Path], patch: int, count: int) -> list[Acquisition]:
+def held_out(images: Sequence[Path], patch: int, count: int) -> list[TrainingItem]:
     """The same images, in fours, for every prior."""
     batches = Batches(ImageStacks(images, patch=patch), 4, seed=1234)
     return [batches[number] for number in range(max(1, count // 4))]

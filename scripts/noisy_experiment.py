@@ -53,6 +53,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
 from mri_score.data.scale import percentile
 from mri_score.data.scan import Scan, Undersampling, scaled
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import magnitude_psnr
 from mri_score.files import whole_file, write_text
@@ -63,7 +64,6 @@ from mri_score.noise.parameters import Parameters, measure
 from mri_score.noise.schedules import LogNormal
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, key, noise_like
-from mri_score.operators.sense import Sense
 from mri_score.pipeline.denoise import nearest_level
 from mri_score.priors.store import build_prior, load_prior, save_prior
 from mri_score.readers.fastmri import FastMRI
@@ -75,6 +75,7 @@ from mri_score.sources.magnitude_images import ImageStacks
 from mri_score.sources.simulated_scans import random_maps
 from mri_score.sources.undersampled_scans import filled_image
 from mri_score.training import checkpoint
+from mri_score.training.batches import as_training_item
 from mri_score.training.loop import train
 
 # ---- What is learned from.
@@ -128,8 +129,8 @@ class TrainingScans:
     def prepared(self, number: int) -> Acquisition:
         """The undersampled scan in the scale of a prior, as at reconstruction."""
         scan = self.undersampled(number)
-        assert scan.kspace is not None and scan.mask is not None and scan.maps is not None
-        return scaled(scan.kspace, scan.mask, scan.maps, self.told, scan.name)
+        kspace, maps, mask, _ = scan.cartesian
+        return scaled(kspace, mask, maps, self.told, scan.name)
 
     def images(self, kind: str) -> Tensor:
         """(N, H, W) by a row of IMAGES."""
@@ -161,9 +162,8 @@ class TrainingScans:
         return _combined(self.undersampled(number))[0]
 
     def wavelet(self, number: int) -> Tensor:
-        scan = self.undersampled(number)
-        assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
-        return l1_wavelet(scan.kspace[0], scan.maps[0], scan.mask[0], self.told, iterations=40)
+        kspace, maps, mask, _ = self.undersampled(number).cartesian
+        return l1_wavelet(kspace[0], maps[0], mask[0], self.told, iterations=40)
 
     @cached_property
     def earlier_prior(self) -> NetworkPrior:
@@ -212,17 +212,16 @@ class Items:
     def __len__(self) -> int:
         return len(self.data)
 
-    def item(self, number: int) -> Acquisition:
+    def item(self, number: int) -> TrainingItem:
         """Scaled, neither cut nor augmented."""
         scale = self.scales[number]
         noise_std = self.data.told / scale[None]
         if self.images is not None:
-            return Acquisition(f"training {number}", image=self.images[number][None] / scale, noise_std=noise_std)
+            return TrainingItem(f"training {number}", image=self.images[number][None] / scale, noise_std=noise_std)
         scan = self.data.undersampled(number)
-        assert scan.kspace is not None
-        return replace(scan, kspace=scan.kspace / scale, noise_std=noise_std)
+        return replace(as_training_item(scan), kspace=scan.kspace / scale, noise_std=noise_std)
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         """A band of rows, flipped or not, with any phase, at a scale of its own: what samples allow as images do."""
         item = self.item(int(torch.randint(len(self), (), generator=random)))
         assert item.noise_std is not None
@@ -258,8 +257,7 @@ def small(image: Tensor | None, size: int) -> Tensor:
 
 
 def _combined(scan: Acquisition) -> Tensor:
-    assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
-    return Sense(scan.maps, scan.mask).adjoint(scan.kspace)
+    return scan.operator().adjoint(scan.kspace)
 
 
 def _bowl(size: int) -> Tensor:

@@ -146,11 +146,10 @@ def simulated(
 
 def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -> Score:
     """Of the magnitude within the foreground of the truth (H, W)."""
-    assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
-    assert scan.noise_std is not None and scan.scale is not None
+    kspace, maps, mask, noise_std = scan.cartesian
     weight, magnitude = coil_weight(scan)[0], truth.abs()[None]
     found = sample_posterior(scan, prior, samples=samples, slices=[0])
-    wavelet = scan.scale * l1_wavelet(scan.kspace[0], scan.maps[0], scan.mask[0], float(scan.noise_std))
+    wavelet = scan.scale * l1_wavelet(kspace[0], maps[0], mask[0], float(noise_std))
     prior_psnr, wavelet_psnr = (magnitude_psnr(truth, one * weight) for one in (found.image[0], wavelet))
     spread = calibration((found.samples * weight).abs(), magnitude, foreground(magnitude)).spread_skill
     return Score(prior_psnr, wavelet_psnr, spread, misfit_of(found))

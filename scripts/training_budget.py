@@ -25,7 +25,7 @@ from results_page import cell
 
 from mri_score.benchmark.ledger import read_rows
 from mri_score.benchmark.yardstick import CANDIDATES, best_classical
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.models.network import find_precision
 from mri_score.priors.store import load_prior, read_record
@@ -56,7 +56,7 @@ def kept(run: Path, every: int) -> list[Path]:
     return found[::-every][::-1]
 
 
-def rows(run: Path, every: int, cells: Sequence[Row], images: Sequence[Acquisition]) -> Iterator[str]:
+def rows(run: Path, every: int, cells: Sequence[Row], images: Sequence[TrainingItem]) -> Iterator[str]:
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     for path in kept(run, every):
         record, prior = read_record(path), load_prior(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Generator
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.losses import Denoising, NoisyScore, Regression, Sliced, Sure, SureScore
 from mri_score.noise.schedules import Geometric
 from mri_score.numerics.fourier import ifft
@@ -35,11 +35,11 @@ LOSSES = {
 class Smooth:
     """Random images of low frequencies, with what every loss asks for."""
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         y = torch.zeros(1, *SHAPE, dtype=torch.complex64)
         y[:, 3:6, 3:6] = torch.randn(1, 3, 3, generator=random, dtype=torch.complex64)
         noise_std = 0.02 + 0.1 * torch.rand(1, generator=random)
-        return Acquisition(
+        return TrainingItem(
             "smooth", image=2 * ifft(y), noise_std=noise_std, estimate=2.2 * ifft(y), acceleration=torch.tensor([4.0])
         )
 

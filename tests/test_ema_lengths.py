@@ -12,7 +12,7 @@ import torch
 from torch import Generator
 
 from mri_score import experiment
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses import Denoising
 from mri_score.models.network import NetworkPrior
@@ -33,8 +33,8 @@ LENGTHS = [0.3, 0.4, 0.9]
 class Pictures:
     """Random images."""
 
-    def sample(self, random: Generator) -> Acquisition:
-        return Acquisition("picture", image=torch.randn(1, 6, 7, generator=random, dtype=torch.complex64))
+    def sample(self, random: Generator) -> TrainingItem:
+        return TrainingItem("picture", image=torch.randn(1, 6, 7, generator=random, dtype=torch.complex64))
 
 
 class PowerCut(Denoising):

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from mri_score.cli import main
 from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.losses.denoising import Denoising
 from mri_score.memory import footprint
 from mri_score.memory.peak import STATM, PeakMemory
@@ -104,7 +105,7 @@ def test_the_peak_of_walks_is_foretold(coils, shape, walks):
 @pytest.mark.parametrize(("make", "shape"), [(unet, (96, 96)), (ncsn, (96, 64))])
 def test_the_peak_of_training_is_foretold(tmp_path, make, shape):
     prior, loss = make(), Denoising(LogNormal(0.01, 5.0))
-    item = Acquisition("item", image=torch.ones(1, *shape, dtype=torch.complex64))
+    item = TrainingItem("item", image=torch.ones(1, *shape, dtype=torch.complex64))
     foretold = footprint.train_bytes(prior, loss, item, 8) / MIB
 
     class Source:
@@ -120,7 +121,7 @@ FRESH = """
 from mri_score.memory.peak import resident
 from test_footprint import *
 prior, loss = unet(), Denoising(LogNormal(0.01, 5.0))
-item = Acquisition("item", image=torch.ones(1, 128, 112, dtype=torch.complex64))
+item = TrainingItem("item", image=torch.ones(1, 128, 112, dtype=torch.complex64))
 
 class Source:
     def sample(self, random):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses import Denoising, Sliced, Sure
 from mri_score.losses.base import Loss
@@ -99,7 +99,7 @@ def test_losses_of_score_sde_term_by_term(row, likelihood):
     process, eps, schedule = PROCESSES[row]
     images = noise_like(torch.zeros(40, 4, 5).double(), generators(5, draws=40))
     loss = Denoising(schedule, weighting="likelihood" if likelihood else "noise")
-    found = loss(NetworkPrior(Toy(), row), Acquisition("x", image=images), generators(6, draws=40), 0)
+    found = loss(NetworkPrior(Toy(), row), TrainingItem("x", image=images), generators(6, draws=40), 0)
     expected = published(process, eps, likelihood, images[:, None], generators(6, draws=40))
     assert torch.allclose(20 * found, expected, rtol=1e-5)
 
@@ -108,7 +108,7 @@ def test_the_loss_of_edm_term_by_term():
     """(sigma^2 + sd^2) / (sigma sd)^2 |D - y|^2 with log sigma ~ N(-1.2, 1.2^2), sd 0.5."""
     images = noise_like(torch.zeros(40, 4, 5).double(), generators(5, draws=40))
     schedule = LogNormal(1e-9, 1e9, centre=math.exp(-1.2), spread=1.2, share=0.0)
-    found = Denoising(schedule)(NetworkPrior(Toy(), "edm", sd=0.5), Acquisition("x", image=images),
+    found = Denoising(schedule)(NetworkPrior(Toy(), "edm", sd=0.5), TrainingItem("x", image=images),
                                 generators(7, draws=40), 0)  # fmt: skip
 
     random = generators(7, draws=40)
@@ -128,7 +128,7 @@ def test_the_validation_error_of_a_level_is_edms_loss_there():
     torch.manual_seed(0)
     prior, level = NetworkPrior(Toy(), "edm", sd=0.5), 0.3
     prior.register_buffer("place", torch.zeros(1))
-    batch = Acquisition("x", image=normal(5, *SHAPE))
+    batch = TrainingItem("x", image=normal(5, *SHAPE))
     found = denoising_errors(prior, [batch], (level,))[level]
     loss = Denoising(RANGE).at(
         prior, batch.image, torch.full((5,), level).double(), generators(0, f"validation {level}", 0, 5)
@@ -179,14 +179,14 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def batch_for(name: str, truth: ScoreModel, count: int) -> Acquisition:
+def batch_for(name: str, truth: ScoreModel, count: int) -> TrainingItem:
     """Clean images; for SURE images with noise of a known level."""
     images = clean(truth, count)
     if name != "sure":
-        return Acquisition("x", image=images)
+        return TrainingItem("x", image=images)
     levels = torch.linspace(0.3, 1.0, count).double()
     noisy = images + levels[:, None, None] * noise_like(images, generators(8, draws=count))
-    return Acquisition("x", image=noisy, noise_std=levels)
+    return TrainingItem("x", image=noisy, noise_std=levels)
 
 
 @pytest.mark.parametrize("make", [gaussian, mixture])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses import Denoising, Sure
 from mri_score.losses.base import mean_square
@@ -95,7 +95,7 @@ def test_anneal_power_weighs_the_error_of_the_score(dtype, power):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_edm_weight_makes_every_level_count_the_same(dtype):
     prior = white(dtype)
-    batch = Acquisition(name="x", image=prior.sample(generators(5, draws=MANY)))
+    batch = TrainingItem(name="x", image=prior.sample(generators(5, draws=MANY)))
     values = Denoising(SCHEDULE)(prior, batch, generators(8, draws=MANY), 0)
     assert float(values.mean()) == pytest.approx(1.0, rel=0.02)
 
@@ -108,19 +108,19 @@ LOSSES = {"denoising": Denoising(SCHEDULE), "sure": Sure(SCHEDULE)}
 def test_an_items_loss_does_not_depend_on_its_batch(loss, dtype):
     model, images = structured(dtype), normal(5, *SHAPE, dtype=dtype)
     levels = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]).double()
-    together = LOSSES[loss](model, Acquisition("x", image=images, noise_std=levels), generators(9, draws=5), 0)
+    together = LOSSES[loss](model, TrainingItem("x", image=images, noise_std=levels), generators(9, draws=5), 0)
     for i in range(5):
-        one = Acquisition("x", image=images[i : i + 1], noise_std=levels[i : i + 1])
+        one = TrainingItem("x", image=images[i : i + 1], noise_std=levels[i : i + 1])
         assert torch.allclose(LOSSES[loss](model, one, generators(9, draws=[i]), 0), together[i : i + 1])
     assert together.shape == (5,) and len(set(together.tolist())) == 5
 
 
 def test_losses_say_what_is_missing():
-    batch = Acquisition(name="scan_7", image=torch.zeros(1, 4, 4))
+    batch = TrainingItem(name="scan_7", image=torch.zeros(1, 4, 4))
     with pytest.raises(InputError, match="scan_7: SURE needs noisy images and their noise_std"):
         Sure(SCHEDULE)(white(torch.float64), batch, generators(0), 0)
     with pytest.raises(InputError, match="scan_8 has no image"):
-        Denoising(SCHEDULE)(white(torch.float64), Acquisition(name="scan_8"), generators(0), 0)
+        Denoising(SCHEDULE)(white(torch.float64), TrainingItem(name="scan_8"), generators(0), 0)
 
 
 # Divergence.
@@ -199,8 +199,8 @@ def prior() -> NetworkPrior:
 
 
 @pytest.fixture
-def noisy() -> Acquisition:
-    return Acquisition("noisy", image=normal(3, 8, 9, dtype=torch.complex64), noise_std=torch.tensor([0.1, 0.2, 0.3]))
+def noisy() -> TrainingItem:
+    return TrainingItem("noisy", image=normal(3, 8, 9, dtype=torch.complex64), noise_std=torch.tensor([0.1, 0.2, 0.3]))
 
 
 def test_sure_keeps_its_precision_under_autocast(prior, noisy):
@@ -226,7 +226,7 @@ def test_score_matching_does_not_push_on_what_was_denoised(prior, noisy):
     assert noisy.image is not None and noisy.noise_std is not None
     risk, denoised = Sure(SCHEDULE).risk(prior, noisy.image, noisy.noise_std, random)
     first = gradients(prior, risk / noisy.noise_std**2)
-    fixed = Acquisition("fixed", image=denoised.detach())
+    fixed = TrainingItem("fixed", image=denoised.detach())
     second = gradients(prior, Denoising(SCHEDULE)(prior, fixed, random, 0))
     assert torch.allclose(found, first + weight * second, rtol=1e-4, atol=1e-4 * float(found.abs().max()))
     assert second.norm() > 0.01 * found.norm()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses.base import mean_square
 from mri_score.losses.noisy_score import BELOW, HAND_OVER, NoisyScore, recorrupt, share, target_variance
@@ -114,9 +114,9 @@ def test_share_is_the_ratio_of_the_spreads_of_image_and_target():
 # The parts together.
 
 
-def batch(count: int = 6) -> Acquisition:
+def batch(count: int = 6) -> TrainingItem:
     noise_std = torch.linspace(0.1, 0.6, count).double()
-    return Acquisition("noisy", image=images(white(), noise_std)[1], noise_std=noise_std)
+    return TrainingItem("noisy", image=images(white(), noise_std)[1], noise_std=noise_std)
 
 
 def test_levels_near_the_noise_and_below_go_to_sure():
@@ -155,14 +155,14 @@ def test_an_items_loss_does_not_depend_on_its_batch():
     model = Scaled(two_modes(), 0.8)
     together = loss(model, data, generators(9, draws=6), 0)
     for i in range(6):
-        one = Acquisition("noisy", image=data.image[i : i + 1], noise_std=data.noise_std[i : i + 1])
+        one = TrainingItem("noisy", image=data.image[i : i + 1], noise_std=data.noise_std[i : i + 1])
         assert torch.allclose(loss(model, one, generators(9, draws=[i]), 0), together[i : i + 1])
     assert len(set(together.tolist())) == 6
 
 
 def test_says_what_is_missing():
     with pytest.raises(InputError, match="scan_7: noisy_score needs noisy images and their noise_std"):
-        NoisyScore(SCHEDULE)(white(), Acquisition("scan_7", image=normal(1, 3, 5)), generators(0), 0)
+        NoisyScore(SCHEDULE)(white(), TrainingItem("scan_7", image=normal(1, 3, 5)), generators(0), 0)
     with pytest.raises(InputError, match="loss.sure_share is 2"):
         NoisyScore(SCHEDULE, sure_share=2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 from click.testing import CliRunner
 from command import mri_score
 
-from mri_score import experiment, phantom, reconstruct, undersample
+from mri_score import Acquisition, TrainingItem, experiment, phantom, reconstruct, undersample
 from mri_score.cli import main
 from mri_score.generation import GenerationOptions, sample_prior
 from mri_score.models.analytic import GaussianPrior
 from mri_score.simulation.simulate import simulate
+from mri_score.training.batches import Batches
 
 FORMER = {
     "data.coils.Calibration": "CalibrationRegion",
@@ -57,6 +59,20 @@ def test_configs_of_earlier_runs_name_their_data_as_before(tmp_path, former, pre
     for part in parts:
         if getattr(one, part) is not None:
             assert torch.equal(getattr(one, part), getattr(other, part))
+
+
+def test_training_items_are_still_made_and_given_as_acquisitions():
+    former = Acquisition("toy", image=torch.ones(1, 4, 4), noise_std=torch.ones(1))
+    assert isinstance(former, TrainingItem) and former.noise_std == 1
+    scan = undersample(phantom(32, coils=2), acceleration=2)
+    assert torch.equal(pickle.loads(pickle.dumps(scan)).kspace, scan.kspace)
+
+    class Former:
+        def sample(self, random):
+            return replace(scan, image=None)
+
+    batch = Batches(Former(), 2, seed=0)[0]
+    assert torch.equal(batch.cartesian.kspace, scan.kspace.expand(2, -1, -1, -1)) and batch.mask.shape[0] == 2
 
 
 def write_stack(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mri_score.benchmark.yardstick import best_classical
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.priors.store import build_prior, bundled_priors, read_record, save_prior
 from mri_score.simulation.phantom import phantom
@@ -66,7 +66,7 @@ def test_a_row_a_kept_prior_with_errors_and_gains(tmp_path):
         cells += [cell("matched-draw", psnr, digest, 2), cell("matched-draw", psnr, digest, 2, mask_seed=1)]
         cells += [cell("matched-draw", 0.0, digest, 1)]
     image = phantom(32, 1, slices=4).image
-    first, last = training_budget.rows(run, 2, cells, [Acquisition(name="image", image=image)])
+    first, last = training_budget.rows(run, 2, cells, [TrainingItem(name="image", image=image)])
     hours, step, *errors, gain = (part.strip() for part in first.strip("| ").split("|")[1:])
     assert (hours, step, gain) == ("0.10", "100", "31.00 (+3.50)")
     assert len(errors) == 4 and all(0 < float(error) < 30 for error in errors)

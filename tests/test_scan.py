@@ -91,9 +91,9 @@ def test_coil_weight_leads_back_to_the_files_coils(head, rows):
         mixing = torch.linalg.qr(mixing)[0][:rows]
     maps = normalise_maps(whiten(head.maps[:1], mixing))
     back = whiten(maps * image[:, None], mixing.mH if rows < 6 else torch.linalg.inv(mixing))
-    weight = coil_weight(Acquisition("head", maps=maps, whitening=mixing))
+    weight = coil_weight(Acquisition("head", maps, maps, whitening=mixing))
     assert torch.allclose(weight * image.abs(), back.abs().square().sum(1).sqrt(), rtol=1e-3, atol=1e-5)
-    assert torch.allclose(coil_weight(Acquisition("head", maps=head.maps)), torch.ones(3, *SHAPE), atol=1e-5)
+    assert torch.allclose(coil_weight(head), torch.ones(3, *SHAPE), atol=1e-5)
 
 
 def test_unequal_coils_are_whitened_and_the_rss_stays_that_of_the_file(tmp_path):

@@ -24,7 +24,6 @@ from mri_score.simulation.simulate import simulate
 from mri_score.sources.full_scans import Slices
 from mri_score.sources.undersampled_scans import UndersampledScans, filled_image
 from mri_score.training.batches import Batches
-from mri_score.training.loop import _to
 
 SIZE, COILS, R, SNR = 64, 4, 3.0, 20.0
 
@@ -174,7 +173,7 @@ def test_samples_follow_their_generator_in_every_process(folder, source):
     assert equal(made, batches[5]) and made.image is None
     assert made.kspace.shape == made.maps.shape == (3, COILS, SIZE, SIZE)
     assert made.mask.shape == (3, 1, 1, SIZE) and made.noise_std.shape == (3,)
-    assert equal(_to(made, torch.device("cpu")), made)
+    assert equal(made.to(torch.device("cpu")), made)
 
 
 def test_maps_are_kept(folder, source, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mri_score import experiment
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses import Denoising, Sliced
 from mri_score.models.analytic import GaussianPrior
@@ -110,9 +110,9 @@ def test_projections_divide_the_variance():
 
 def test_an_items_loss_does_not_depend_on_its_batch():
     model, images, loss = small(torch.complex128), normal(4, *SHAPE, dtype=torch.complex128), Sliced(SCHEDULE)
-    together = loss(model, Acquisition("x", image=images), generators(4, draws=4), 0)
+    together = loss(model, TrainingItem("x", image=images), generators(4, draws=4), 0)
     for i in range(4):
-        one = loss(model, Acquisition("x", image=images[i : i + 1]), generators(4, draws=[i]), 0)
+        one = loss(model, TrainingItem("x", image=images[i : i + 1]), generators(4, draws=[i]), 0)
         assert torch.allclose(one, together[i : i + 1])
 
 
@@ -120,7 +120,7 @@ def test_parameters_get_the_gradient_of_the_slope_too():
     model, images = small(torch.complex128), normal(3, *SHAPE, dtype=torch.complex128)
 
     def value() -> Tensor:
-        return Sliced(SCHEDULE, projections=2)(model, Acquisition("x", image=images), generators(5, draws=3), 0).sum()
+        return Sliced(SCHEDULE, projections=2)(model, TrainingItem("x", image=images), generators(5, draws=3), 0).sum()
 
     parameter = model.network.first.weight
     (gradient,) = torch.autograd.grad(value(), parameter)

@@ -11,8 +11,8 @@ import torch
 
 from mri_score import experiment
 from mri_score.baselines import cg_sense, supervised
-from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses import Regression
 from mri_score.models.analytic import GaussianPrior
@@ -136,7 +136,7 @@ def test_the_minimum_is_the_posterior_mean_whatever_the_accelerations():
     clean = prior.sample(generators(2, draws=count))
     noisy = clean + sigma * noise_like(clean, generators(3, draws=count))
     level, acceleration = torch.full((count,), sigma).double(), torch.tensor([4.0, 8.0]).repeat(count // 2)
-    batch = Acquisition("x", image=clean, estimate=noisy, noise_std=level, acceleration=acceleration)
+    batch = TrainingItem("x", image=clean, estimate=noisy, noise_std=level, acceleration=acceleration)
 
     losses = Regression()(prior, batch, [], 0)
     variance = float((prior.variances * sigma**2 / (prior.variances + sigma**2)).mean())
@@ -149,7 +149,7 @@ def test_the_minimum_is_the_posterior_mean_whatever_the_accelerations():
 
 def test_images_without_scans_are_refused():
     with pytest.raises(InputError, match="undersampled"):
-        Regression()(build_prior(NETWORK), Acquisition("x", image=image()), [], 0)
+        Regression()(build_prior(NETWORK), TrainingItem("x", image=image()), [], 0)
 
 
 # ---- The network, stored and used.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses.base import mean_square
 from mri_score.losses.denoising import Denoising
@@ -180,8 +180,8 @@ def prior() -> NetworkPrior:
 
 
 @pytest.fixture
-def noisy() -> Acquisition:
-    return Acquisition("noisy", image=normal(3, 6, 7), noise_std=torch.tensor([0.1, 0.2, 0.3]).double())
+def noisy() -> TrainingItem:
+    return TrainingItem("noisy", image=normal(3, 6, 7), noise_std=torch.tensor([0.1, 0.2, 0.3]).double())
 
 
 def test_sound_sure_score_is_sure_once_it_has_risen(prior, noisy):
@@ -214,7 +214,7 @@ def test_published_score_matching_pushes_on_what_was_denoised_and_the_sound_one_
         found = gradient(prior, loss(prior, noisy, generators(1, draws=3), 1))
         random = generators(1, draws=3)
         risk, h = SureRisk()(prior, noisy.image, noisy.noise_std, random)
-        part = Denoising(SCHEDULE, 2.0)(prior, Acquisition("fixed", image=h.detach()), random, 0)
+        part = Denoising(SCHEDULE, 2.0)(prior, TrainingItem("fixed", image=h.detach()), random, 0)
         apart = gradient(prior, risk + 84 * part if published else risk / noisy.noise_std**2 + part)
         assert torch.allclose(found, apart, rtol=1e-6, atol=1e-8) != published
 

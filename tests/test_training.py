@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses import Denoising
 from mri_score.models.analytic import GaussianPrior
@@ -39,10 +39,10 @@ STEPS = 30
 class Smooth:
     """Random images of low frequencies, some with a noise level."""
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         y = torch.zeros(1, *SIZE, dtype=torch.complex64)
         y[:, 3:6, 3:6] = torch.randn(1, 3, 3, generator=random, dtype=torch.complex64)
-        return Acquisition("smooth", image=2 * ifft(y), noise_std=torch.rand(1, generator=random))
+        return TrainingItem("smooth", image=2 * ifft(y), noise_std=torch.rand(1, generator=random))
 
 
 class Eventful(Denoising):
@@ -63,7 +63,7 @@ def fresh_prior(widths: tuple[int, ...] = (6, 8)) -> NetworkPrior:
     return build_prior({"name": "unet", "widths": widths, "blocks": 1, "embedding": 8}, sd=0.5)
 
 
-def validation() -> list[Acquisition]:
+def validation() -> list[TrainingItem]:
     return [join([Smooth().sample(one) for one in generators(9, "validation", draws=6)])]
 
 
@@ -461,12 +461,12 @@ def test_join_stacks_images_and_levels():
     batch = join(items)
     assert torch.equal(batch.image, torch.stack([item.image[0] for item in items]))
     assert torch.equal(batch.noise_std, torch.stack([item.noise_std[0] for item in items]))
-    bare = Acquisition("bare", image=items[0].image)
+    bare = TrainingItem("bare", image=items[0].image)
     assert join([items[0], bare]).noise_std is None
 
 
 def test_join_refuses_images_of_several_sizes():
-    items = [Acquisition("a", image=torch.zeros(1, 4, 6)), Acquisition("b", image=torch.zeros(1, 5, 6))]
+    items = [TrainingItem("a", image=torch.zeros(1, 4, 6)), TrainingItem("b", image=torch.zeros(1, 5, 6))]
     with pytest.raises(InputError, match=r"training images have sizes \[\(4, 6\), \(5, 6\)\]; set data.size"):
         join(items)
 
@@ -474,8 +474,8 @@ def test_join_refuses_images_of_several_sizes():
 # Validation.
 
 
-def white_images(sd: float, count: int = 400) -> Acquisition:
-    return Acquisition("white", image=sd * noise_like(torch.zeros(count, 6, 7).cdouble(), generators(1, draws=count)))
+def white_images(sd: float, count: int = 400) -> TrainingItem:
+    return TrainingItem("white", image=sd * noise_like(torch.zeros(count, 6, 7).cdouble(), generators(1, draws=count)))
 
 
 def test_the_unit_of_denoising_errors_is_the_white_gaussian():
@@ -487,7 +487,7 @@ def test_the_unit_of_denoising_errors_is_the_white_gaussian():
 
 def test_a_run_is_validated_at_the_levels_that_it_learns():
     network = UNet(widths=(4,), blocks=1, embedding=8)
-    batch = [Acquisition("white", image=noise_like(torch.zeros(2, 8, 8, dtype=torch.cfloat), generators(1, draws=2)))]
+    batch = [TrainingItem("white", image=noise_like(torch.zeros(2, 8, 8, dtype=torch.cfloat), generators(1, draws=2)))]
     for ends, levels in (((0.02, 5.0), (0.03, 0.1, 0.3, 1.0, 3.0)), ((0.4, 0.9), (0.6,))):
         prior = NetworkPrior(network, sigma_min=ends[0], sigma_max=ends[1])
         assert tuple(validate(prior, batch)["denoising_errors"]) == levels
@@ -497,7 +497,7 @@ def test_denoising_errors_repeat_and_fall_with_knowledge():
     """Images of one line: the prior that knows it leaves 1 / 42 of the error."""
     direction = torch.ones(42).cdouble() / 42**0.5
     prior = GaussianPrior(torch.zeros(6, 7).cdouble(), 42 * 0.25 * torch.outer(direction, direction))
-    batch = Acquisition("line", image=prior.sample(generators(2, draws=400)))
+    batch = TrainingItem("line", image=prior.sample(generators(2, draws=400)))
     errors = denoising_errors(prior, [batch])
     assert errors == denoising_errors(prior, [batch])
     for sigma, error in errors.items():

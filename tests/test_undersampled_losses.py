@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses import undersampled
 from mri_score.losses.ambient import Ambient
@@ -292,8 +292,8 @@ LOSSES = {
 }
 
 
-def as_batch(data: Scans, items: slice = slice(None)) -> Acquisition:
-    return Acquisition(
+def as_batch(data: Scans, items: slice = slice(None)) -> TrainingItem:
+    return TrainingItem(
         "scan", kspace=data.kspace[items], maps=data.maps, mask=data.mask[items], noise_std=data.noise_std[items]
     )
 
@@ -323,7 +323,7 @@ def test_a_network_learns_from_its_mask(loss):
 def test_losses_say_what_is_missing(loss):
     name = loss.partition(" ")[0]
     with pytest.raises(InputError, match=f"scan_7: {name} learns from k-space"):
-        LOSSES[loss](Wrong(), Acquisition("scan_7"), generators(0), 0)
+        LOSSES[loss](Wrong(), TrainingItem("scan_7"), generators(0), 0)
     with pytest.raises(InputError, match="network.extra_channels: 1"):
         plain = NetworkPrior(UNet(widths=(4,), blocks=1, embedding=8)).double()
         LOSSES[loss](plain, as_batch(simulated(count=1)[1]), generators(0), 0)

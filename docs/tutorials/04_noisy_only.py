@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from mri_score import Acquisition
+from mri_score import TrainingItem
 from mri_score.losses import Denoising, Sure
 from mri_score.losses.base import mean_square
 from mri_score.models.analytic import MixturePrior
@@ -90,7 +90,7 @@ def train(loss, data, batch_size=256):
     curve = {}
     for step in range(steps):
         x = data[torch.randint(len(data), (batch_size,), generator=random[0])]
-        batch = Acquisition("toy", image=x, noise_std=torch.tensor(noise_std))
+        batch = TrainingItem("toy", image=x, noise_std=torch.tensor(noise_std))
         value = loss(prior, batch, random, step).mean()
         optimizer.zero_grad()
         value.backward()

@@ -44,7 +44,6 @@ def sample_deepinv(
     Errors: InputError where deepinv is not installed.
     """
     deepinv = _load()
-    assert scan.scale is not None
     images, works = [], []
     for draw in range(samples):
         counted = _Counted(prior)
@@ -111,9 +110,8 @@ def to_real(x: Tensor) -> Tensor:
 
 def _physics(deepinv: Any, scan: Acquisition, noise_std: float) -> Any:
     """SENSE on real channels: the noise of each real component is then deepinv's sigma."""
-    assert scan.maps is not None and scan.mask is not None
-    A = Sense(scan.maps, scan.mask)
-    coils = scan.maps.shape[1]
+    _, maps, mask, _ = scan.cartesian
+    A, coils = Sense(maps, mask), maps.shape[1]
 
     def adjoint(y: Tensor, **unused: Any) -> Tensor:
         parts = to_complex(y).reshape(len(y), coils, *y.shape[-2:])
@@ -138,7 +136,6 @@ def _posterior(fidelity: str) -> Callable[[Any, ScoreModel, Acquisition, int], T
     """The reverse diffusion of deepinv, variance exploding, from sigma 5 as ours do, by its ancestral solver."""
 
     def run(deepinv: Any, prior: ScoreModel, scan: Acquisition, steps: int) -> Tensor:
-        assert scan.kspace is not None and scan.noise_std is not None
         noise_std = float(scan.noise_std)
         lowest = max(min(0.01, noise_std), prior.sigma_min)
         denoiser = _denoiser(deepinv, prior.denoise)
@@ -161,7 +158,6 @@ def _posterior(fidelity: str) -> Callable[[Any, ScoreModel, Acquisition, int], T
 
 def _dps(deepinv: Any, prior: ScoreModel, scan: Acquisition, steps: int) -> Tensor:
     """`deepinv.sampling.DPS` with its defaults, without its clamp of denoised images to [-1, 1]."""
-    assert scan.kspace is not None and scan.noise_std is not None
     model = deepinv.sampling.DPS(_denoiser(deepinv, prior.denoise), num_steps=steps, minus_one_one=False)
     model.data_fidelity.clip = None
     shape = (1, 2, *scan.kspace.shape[-2:])
@@ -174,7 +170,6 @@ def _diffpir(deepinv: Any, prior: ScoreModel, scan: Acquisition, steps: int) -> 
 
     A x = 2 LARGEST A v - LARGEST A 1, so that v has the samples (y + LARGEST A 1) / (2 LARGEST), and their noise.
     """
-    assert scan.kspace is not None and scan.noise_std is not None
     noise_std = float(scan.noise_std) / (2 * LARGEST)
     physics = _physics(deepinv, scan, noise_std)
     ones = torch.ones(1, 2, *scan.kspace.shape[-2:])

@@ -50,15 +50,12 @@ class Subject:
     @property
     def problem(self) -> tuple[Tensor, Tensor, Tensor, float]:
         """k-space, maps, mask and noise_std, the arguments of a classical method, in scaled units."""
-        scan = self.acquisition
-        assert scan.kspace is not None and scan.maps is not None and scan.mask is not None
-        assert scan.noise_std is not None
-        return scan.kspace[0], scan.maps[0], scan.mask[0], float(scan.noise_std)
+        kspace, maps, mask, noise_std = self.acquisition.cartesian
+        return kspace[0], maps[0], mask[0], float(noise_std)
 
     @property
     def scale(self) -> Tensor:
         """The value in the file's units that is 1 in scaled units."""
-        assert self.acquisition.scale is not None
         return self.acquisition.scale[0]
 
     @cached_property

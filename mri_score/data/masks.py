@@ -119,10 +119,8 @@ def undersample(
 
     law, acceleration, calibration_lines, axis, padding: as in `make_mask`. seed: appended to the mask's seed, which is
     the name of the acquisition: all slices of one name get the same mask. Points outside an existing mask stay
-    unsampled. Errors: InputError without k-space, and as in `make_mask`.
+    unsampled. Errors: as in `make_mask`.
     """
-    if acquisition.kspace is None:
-        raise InputError(f"{acquisition.name} has no k-space to undersample; give a file with kspace")
     shape = (acquisition.kspace.shape[-2], acquisition.kspace.shape[-1])
     seeds = mask_seed(acquisition.name, seed)
     mask = make_mask(law, shape, acceleration, calibration_lines, seeds, axis, padding)[None, None]

@@ -112,7 +112,7 @@ def centre_maps(y: Tensor, trajectory: Trajectory) -> Tensor:
 def gridding(acquisition: Acquisition, trajectory: Trajectory) -> Tensor:
     """Gridding: the image A^H D y (B, H, W), with D the area of k-space of each sample; in the scan's scale."""
     operator = acquisition.operator()
-    assert isinstance(operator, NonCartesian) and acquisition.kspace is not None
+    assert isinstance(operator, NonCartesian)
     area = trajectory.area.to(acquisition.kspace.real)
     return operator.adjoint(acquisition.kspace * area) / operator.gain**2
 

@@ -63,8 +63,7 @@ def scaled(
 
 def coil_weight(acquisition: Acquisition) -> Tensor:
     """Root sum of squares (B, H, W) of the maps in the file's own coils: |image| times this is the RSS image."""
-    assert acquisition.maps is not None
-    maps = acquisition.maps
+    maps = acquisition.coil_maps
     if acquisition.whitening is not None:
         maps = whiten(maps, torch.linalg.pinv(acquisition.whitening))
     return maps.abs().square().sum(1).sqrt()

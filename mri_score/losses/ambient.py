@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.losses.base import Loss
 from mri_score.losses.denoising import Denoising
 from mri_score.losses.splitting import check_kept
@@ -36,7 +36,7 @@ class Ambient(Loss):
         self.denoising = Denoising(schedule, anneal_power)
         self.keep, self.centre = keep, centre
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         data = scans(batch, "ambient")
         sigma = self.denoising.schedule.draw(random).to(data.noise_std)
         return self.denoising.weight(sigma, model.sd) * self.error(model, data, sigma, random)

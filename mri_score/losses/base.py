@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.channels import real_size, squared_norm
 
@@ -14,7 +14,7 @@ from mri_score.numerics.channels import real_size, squared_norm
 class Loss:
     """One number for each item of a batch; `random` holds one generator an item, `step` is the training step."""
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         raise NotImplementedError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError, unknown_name
 from mri_score.losses.base import Loss, mean_square
 from mri_score.models.base import ScoreModel
@@ -54,7 +54,7 @@ class AtLevels(Loss):
         self.anneal_power = anneal_power
         self.weighting = weighting
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         if batch.image is None:
             raise InputError(f"{batch.name} has no image to learn from")
         sigma = self.schedule.draw(random).to(batch.image.real.dtype).to(batch.image.device)

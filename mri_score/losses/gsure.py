@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.losses.base import Loss
 from mri_score.losses.denoising import Denoising
 from mri_score.losses.sure import STEP, SureRisk
@@ -54,7 +54,7 @@ class Gsure(Loss):
         self.law = MaskLaw(law, acceleration, calibration_lines, axis)
         self.estimate = SureRisk(step, probes)
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         data = scans(batch, "gsure")
         sigma = data.noise_std.clamp_min(self.denoising.schedule.sigma_min)
         if self.every_level:
@@ -65,7 +65,7 @@ class Gsure(Loss):
             return loss
         with torch.no_grad():
             image = denoise_scan(model, data.operator().adjoint(noisier), sigma, data.mask)
-        return loss + self.score_weight * self.denoising(model, Acquisition(batch.name, image=image), random, step)
+        return loss + self.score_weight * self.denoising(model, TrainingItem(batch.name, image=image), random, step)
 
     def risk(self, model: ScoreModel, data: Scans, sigma: Tensor, random: Sequence[Generator]) -> tuple[Tensor, Tensor]:
         """The estimated mean square error in the samples for each item (B,), and the samples with noise of sigma."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses.base import Loss, mean_square
 from mri_score.losses.denoising import Denoising
@@ -55,7 +55,7 @@ class NoisyScore(Loss):
         self.sure_share, self.consistency = sure_share, consistency
         self.risk = SureRisk(step, probes)
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         noisy, noise_std = noisy_images(batch, "noisy_score")
         sigma = self.denoising.schedule.draw(random).to(noise_std)
         chosen = uniform(random).to(noise_std) < self.sure_share

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses.base import Loss, mean_square
 from mri_score.models.base import ScoreModel
@@ -22,7 +22,7 @@ class Regression(Loss):
     it where it is, and keeps high accelerations from outshouting low ones.
     """
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         if batch.image is None or batch.estimate is None or batch.acceleration is None or batch.noise_std is None:
             raise InputError(
                 f"{batch.name}: regression needs images with simulated scans of them; set data.name to undersampled"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses.base import Loss
 from mri_score.losses.denoising import Denoising
@@ -58,7 +58,7 @@ class Splitting(Loss):
         self.keep, self.centre, self.score_weight = keep, centre, score_weight
         self.law = MaskLaw(law, acceleration, calibration_lines, axis)
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         data = scans(batch, "splitting")
         least = (LEAST * data.noise_std).clamp_min(self.denoising.schedule.sigma_min)
         sigma = torch.maximum(self.denoising.schedule.draw(random).to(least), least)
@@ -68,7 +68,7 @@ class Splitting(Loss):
         with torch.no_grad():
             noisier, _ = recorrupt(data.kspace, data.noise_std, least, noise_like(data.kspace, random))
             image = denoise_scan(model, data.operator().adjoint(noisier), least, data.mask)
-        return loss + self.score_weight * self.denoising(model, Acquisition(batch.name, image=image), random, step)
+        return loss + self.score_weight * self.denoising(model, TrainingItem(batch.name, image=image), random, step)
 
     def risk(self, model: ScoreModel, data: Scans, sigma: Tensor, random: Sequence[Generator]) -> Tensor:
         """The estimated mean square error of D(u, sigma, K) for each item (B,)."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses.base import Loss, mean_square
 from mri_score.losses.denoising import Denoising
@@ -73,14 +73,14 @@ class Sure(Loss):
         self.score_weight = score_weight
         self.risk = SureRisk(step, probes)
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         noisy, noise_std = noisy_images(batch, "SURE")
         risk, denoised = self.risk(model, noisy, noise_std, random)
-        clean = Acquisition(name=batch.name, image=denoised.detach())
+        clean = TrainingItem(name=batch.name, image=denoised.detach())
         return risk / noise_std**2 + self.score_weight * self.denoising(model, clean, random, step)
 
 
-def noisy_images(batch: Acquisition, loss: str) -> tuple[Tensor, Tensor]:
+def noisy_images(batch: TrainingItem, loss: str) -> tuple[Tensor, Tensor]:
     """The images of a batch, and their noise_std as (B,)."""
     if batch.image is None or batch.noise_std is None:
         raise InputError(f"{batch.name}: {loss} needs noisy images and their noise_std; set data.noise to true")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.losses.sure import STEP, Sure, noisy_images
 from mri_score.models.base import ScoreModel
@@ -42,7 +42,7 @@ class SureScore(Sure):
         super().__init__(schedule, anneal_power, score_weight, step, probes)
         self.rise, self.published = rise, published
 
-    def __call__(self, model: ScoreModel, batch: Acquisition, random: Sequence[Generator], step: int) -> Tensor:
+    def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         noisy, noise_std = noisy_images(batch, "SURE-Score")
         risk, denoised = self.risk(model, noisy, noise_std, random)
         if self.published:
@@ -55,6 +55,6 @@ class SureScore(Sure):
         return self.score_weight * (step // self.rise if self.published else min(1.0, step / self.rise))
 
     def _score_part(
-        self, model: ScoreModel, batch: Acquisition, images: Tensor, random: Sequence[Generator], step: int
+        self, model: ScoreModel, batch: TrainingItem, images: Tensor, random: Sequence[Generator], step: int
     ) -> Tensor:
-        return self.denoising(model, Acquisition(name=batch.name, image=images), random, step)
+        return self.denoising(model, TrainingItem(name=batch.name, image=images), random, step)

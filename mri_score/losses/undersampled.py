@@ -9,8 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import make_mask
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.operators.sense import Sense
@@ -39,7 +39,7 @@ class Scans:
         return self.kspace.shape[-2], self.kspace.shape[-1]
 
 
-def scans(batch: Acquisition, loss: str) -> Scans:
+def scans(batch: TrainingItem, loss: str) -> Scans:
     """The k-space of a batch with what belongs to it."""
     if batch.kspace is None or batch.maps is None or batch.mask is None:
         raise InputError(f"{batch.name}: {loss} learns from k-space with coil maps and a sampling mask; one is missing")

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.scan import LEAST_NOISE
+from mri_score.data.training_item import TrainingItem
 from mri_score.losses.base import Loss
 from mri_score.memory.peak import resident
 from mri_score.methods import DEFAULT_METHOD
@@ -161,7 +162,7 @@ def reconstruct_bytes(
     return FIRST_CALLS + images + max(prepare_bytes(coils, shape, slices), acquisition + walk)
 
 
-def train_bytes(prior: NetworkPrior, loss: Loss, item: Acquisition, batch_size: int) -> int:
+def train_bytes(prior: NetworkPrior, loss: Loss, item: TrainingItem, batch_size: int) -> int:
     """The most that training steps add to a process that has built the prior: gradients, moments, average, one step.
 
     item: one training item, which gives the shapes. A loss that looks at its numbers cannot run without any; it then
@@ -175,7 +176,7 @@ def train_bytes(prior: NetworkPrior, loss: Loss, item: Acquisition, batch_size: 
     return FIRST_CALLS + round(STATES * weights + HEAP * step)
 
 
-def _step(prior: NetworkPrior, loss: Loss, batch: Callable[[], Acquisition], size: int) -> int:
+def _step(prior: NetworkPrior, loss: Loss, batch: Callable[[], TrainingItem], size: int) -> int:
     """The peak of the second of two steps, which finds the gradients of the first."""
     prior.to(memory_format=torch.channels_last).train().requires_grad_()  # type: ignore[call-overload]
     with LiveMemory() as memory:
@@ -186,14 +187,14 @@ def _step(prior: NetworkPrior, loss: Loss, batch: Callable[[], Acquisition], siz
     return memory.peak
 
 
-def _batch(item: Acquisition, size: int, device: str) -> Callable[[], Acquisition]:
+def _batch(item: TrainingItem, size: int, device: str) -> Callable[[], TrainingItem]:
     """What makes a batch of so many items like this one."""
     parts = {one.name: value for one in fields(item) if isinstance(value := getattr(item, one.name), Tensor)}
 
-    def make() -> Acquisition:
+    def make() -> TrainingItem:
         like = {name: torch.atleast_1d(part).to(device) for name, part in parts.items()}
         repeated = {name: part.repeat(size, *[1] * (part.ndim - 1)) for name, part in like.items()}
-        return Acquisition(item.name, **repeated)
+        return TrainingItem(item.name, **repeated)
 
     return make
 

@@ -42,11 +42,9 @@ def classical_methods(names: Sequence[str], trajectory: Trajectory | None, seed:
 
 
 def _on_grid(name: str, seed: int, acquisition: Acquisition, number: int) -> Tensor:
-    assert acquisition.kspace is not None and acquisition.maps is not None
-    assert acquisition.mask is not None and acquisition.noise_std is not None
-    kspace, maps, mask = acquisition.kspace[0], acquisition.maps[0], acquisition.mask[0]
+    kspace, maps, mask, noise_std = acquisition.cartesian
     key = (seed, acquisition.name, number)
-    return BASELINES[name].solve(kspace, maps, mask, float(acquisition.noise_std), key=key)
+    return BASELINES[name].solve(kspace[0], maps[0], mask[0], float(noise_std), key=key)
 
 
 def _along(method: TrajectoryBaseline, trajectory: Trajectory, acquisition: Acquisition, number: int) -> Tensor:

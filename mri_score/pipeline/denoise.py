@@ -95,7 +95,6 @@ def denoise_slice(
     """
     check_full(scan)
     item = scan.acquisition(number)
-    assert item.noise_std is not None and item.scale is not None
     scale = float(item.scale)
     given = float(item.noise_std) if noise_std is None else noise_std / scale
     random = generators(seed, f"{scan.file.name}, padding", number)

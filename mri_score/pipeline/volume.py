@@ -165,7 +165,6 @@ def _prepare_one(
     scan: Scan, number: int, classical: Mapping[str, Classical], held: Tensor | None, gain: float
 ) -> _Slice:
     acquisition = scan.acquisition(number)
-    assert acquisition.kspace is not None and acquisition.noise_std is not None
     images, seconds = {}, {}
     for title, method in classical.items():
         started = time.perf_counter()
@@ -173,9 +172,9 @@ def _prepare_one(
         seconds[title] = time.perf_counter() - started
     kept = None
     if held is not None:
-        assert acquisition.mask is not None
-        held = held & acquisition.mask
-        kept = replace(acquisition, kspace=acquisition.kspace * ~held, mask=acquisition.mask & ~held)
+        mask = acquisition.cartesian.mask
+        held = held & mask
+        kept = replace(acquisition, kspace=acquisition.kspace * ~held, mask=mask & ~held)
     return _Slice(
         number,
         acquisition,
@@ -199,7 +198,6 @@ def _add(
     volume.seconds[options.estimate] += time.perf_counter() - started
     volume.group = found.group
     for place, (one, image, std) in enumerate(zip(group, found.image, found.std, strict=True)):
-        assert one.acquisition.scale is not None
         scale = float(one.acquisition.scale)
         for title, classical in one.classical.items():
             magnitude = _written(classical.abs() * (scale * one.weight), scan)
@@ -256,21 +254,20 @@ def _check(
     found = _sample([one.kept for one in group if one.kept is not None], group, prior, options, progress)
     for place, one in enumerate(group):
         scan = one.acquisition
-        assert scan.kspace is not None and scan.maps is not None and scan.scale is not None and one.held is not None
+        assert one.held is not None
         images: dict[str, tuple[Tensor, Tensor | None]] = {
             title: (image, None) for title, image in one.classical_kept.items()
         }
         images[options.estimate] = found.image[place] / scan.scale[0], found.samples[:, place] / scan.scale[0]
         for name, (image, samples) in images.items():
-            part = misfit(image, scan.kspace[0], scan.maps[0], one.held, one.level, samples)
+            part = misfit(image, scan.kspace[0], scan.coil_maps[0], one.held, one.level, samples)
             volume.held_out[name] = volume.held_out[name] + part if name in volume.held_out else part
 
 
 def _add_truth(
     volume: Volume, scan: Scan, acquisition: Acquisition, truth: Tensor, coil_images: Tensor, image: Tensor
 ) -> None:
-    assert acquisition.maps is not None
-    maps = acquisition.maps[0]
+    maps = acquisition.coil_maps[0]
     mixed = coil_images if acquisition.whitening is None else whiten(coil_images, acquisition.whitening)
     volume.truth.append(_written(truth, scan))
     volume.truth_rss.append(_written(coil_images.abs().square().sum(0).sqrt(), scan))

@@ -10,9 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
 from mri_score.data.scale import percentile
 from mri_score.data.scan import LEAST_NOISE
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_image
 from mri_score.numerics.noise import generators, noise_like
@@ -94,7 +94,7 @@ class Slices:
         """Slice `number` at `size`, without patch and augmentation: (H, W) complex."""
         return self._item(number)[0]
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         """One random training item, determined by the generator: image (1, H, W), noise_std and scale (1,)."""
         number = int(torch.randint(len(self), (), generator=random))
         image, noise_std, scale = self._item(number)
@@ -104,7 +104,7 @@ class Slices:
             image = augmentation.global_phase(augmentation.flip_and_turn(image, random), random)
             gain = augmentation.log_between(*augmentation.SCALES, random)
             image, noise_std, scale = gain * image, gain * noise_std, scale / gain
-        return Acquisition(
+        return TrainingItem(
             name=self.places[number][0].name,
             image=image[None],
             noise_std=noise_std[None] if self.noise else None,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
 from mri_score.data.scale import percentile
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError, unknown_name
 from mri_score.readers.image_stack import read_stack
 from mri_score.sources import acquisition_effects, augmentation
@@ -119,7 +119,7 @@ class ImageStacks:
         places = np.linspace(first, last, count)
         return [int(starts[turn]) + round(place * (sizes[turn] - 1)) for turn, place in zip(turns, places, strict=True)]
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         """One training item, keyed by its generator alone: image (1, H, W)."""
         names = sorted(self.groups)
         group = self.groups[names[int(torch.randint(len(names), (), generator=random))]]
@@ -131,7 +131,7 @@ class ImageStacks:
             image = augmentation.crop(image, random, (self.patch, self.patch))
         if self.augment and "rescale" in self.kept:
             image = augmentation.rescale(image, random)
-        return Acquisition(name="image", image=image[None])
+        return TrainingItem(name="image", image=image[None])
 
     def _augmented(self, image: Tensor, random: Generator) -> Tensor:
         """All but the scale, which comes after the crop; some phase comes in any case, as no image has a right one."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.acquisition import Acquisition
 from mri_score.data.masks import LINE_LAWS, make_mask, true_acceleration
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError, unknown_name
 from mri_score.numerics.noise import noise_like
 from mri_score.operators.sense import Sense
@@ -54,10 +53,9 @@ class UndersampledImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         """One random training item, determined by the generator: image, simulated scan and CG-SENSE estimate."""
-        image = self.images.sample(random).image
-        assert image is not None
+        (image,) = self.images.sample(random).parts("image")
         shape = (image.shape[-2], image.shape[-1])
         rows = shape[0] if self.patch is None else min(self.patch[0], shape[0])
         first = int(torch.randint(shape[0] - rows + 1, (), generator=random))
@@ -69,22 +67,27 @@ class UndersampledImages:
         item = scan(image[:, band], maps, mask, log_between(*self.noise_std, random), random)
         if self.patch is None:
             return item
-        assert item.image is not None and item.estimate is not None
-        both = crop(torch.cat([item.image, item.estimate]), random, self.patch)
-        return Acquisition(
+        both = crop(torch.cat(item.parts("image", "estimate")), random, self.patch)
+        return TrainingItem(
             item.name, noise_std=item.noise_std, acceleration=item.acceleration, image=both[:1], estimate=both[1:]
         )
 
 
-def scan(image: Tensor, maps: Tensor, mask: Tensor, noise_std: float, random: Generator) -> Acquisition:
+def scan(image: Tensor, maps: Tensor, mask: Tensor, noise_std: float, random: Generator) -> TrainingItem:
     """A simulated scan y = mask (F(maps image) + noise_std n) of image (1, H, W) with maps (1, C, H, W)."""
     operator = Sense(maps, mask)
     kspace = operator(image)
     kspace = kspace + noise_std * mask * noise_like(kspace, [random])
-    acquisition = Acquisition("image", kspace, maps, mask, torch.tensor([noise_std]), image)
-    estimate = operator.cg_sense(kspace)
-    acceleration = torch.tensor([true_acceleration(mask)])
-    return replace(acquisition, acceleration=acceleration, estimate=estimate)
+    return TrainingItem(
+        "image",
+        image,
+        kspace,
+        maps,
+        mask,
+        noise_std=torch.tensor([noise_std]),
+        acceleration=torch.tensor([true_acceleration(mask)]),
+        estimate=operator.cg_sense(kspace),
+    )
 
 
 def random_maps(shape: tuple[int, int], coils: int, random: Generator, band: slice = slice(None)) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import coil_maps
 from mri_score.data.noise_rings import whiten
 from mri_score.data.scan import Scan, Undersampling, scaled
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
@@ -78,12 +80,11 @@ class UndersampledScans:
     def __len__(self) -> int:
         return len(self.places)
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         """One random training item, determined by the generator, of batch size 1."""
         item = self.item(int(torch.randint(len(self), (), generator=random)))
-        assert item.kspace is not None and item.maps is not None and item.mask is not None
-        assert item.noise_std is not None and item.scale is not None
-        kspace, maps, free = item.kspace, item.maps, free_axis(item.mask)
+        kspace, maps, mask, noise_std = item.cartesian
+        free = free_axis(mask)
         if free is not None and (self.band is not None or self.augment):
             lines = self._lines(kspace.shape[free], random, item.name)
             kspace = fft(ifft(kspace, axes=(free,)).index_select(free, lines), axes=(free,))
@@ -94,7 +95,8 @@ class UndersampledScans:
             )
         gain = augmentation.log_between(*augmentation.SCALES, random) if self.augment else 1.0
         kspace = augmentation.global_phase(gain * kspace, random) if self.augment else kspace
-        return Acquisition(item.name, kspace, maps, item.mask, gain * item.noise_std, scale=item.scale / gain)
+        scale = item.scale / gain
+        return TrainingItem(item.name, None, kspace, maps, mask, noise_std=gain * noise_std, scale=scale)
 
     def item(self, number: int) -> Acquisition:
         """Slice `number`, without band and augmentation."""
@@ -155,27 +157,24 @@ class UndersampledScans:
 
     def _cropped(self, item: Acquisition) -> Acquisition:
         """The item cropped to `size` along the fully sampled axis, in the image."""
-        assert item.kspace is not None and item.maps is not None and item.mask is not None
-        free = free_axis(item.mask)
-        if self.size is None or free is None or self.size[free] == item.kspace.shape[free]:
+        kspace, maps, mask, _ = item.cartesian
+        free = free_axis(mask)
+        if self.size is None or free is None or self.size[free] == kspace.shape[free]:
             return item
-        shape = list(item.kspace.shape[-2:])
+        shape = list(kspace.shape[-2:])
         shape[free] = self.size[free]
-        kspace = fft(resize_image(ifft(item.kspace, axes=(free,)), shape), axes=(free,))
-        maps = resize_image(item.maps, shape)
-        return Acquisition(item.name, kspace, maps, item.mask, item.noise_std, scale=item.scale)
+        kspace = fft(resize_image(ifft(kspace, axes=(free,)), shape), axes=(free,))
+        return replace(item, kspace=kspace, maps=resize_image(maps, shape))
 
     def _even(self, item: Acquisition, slice: int) -> Acquisition:
         """The item, padded to `coils` coils by coils with zero maps and noise only."""
-        assert item.kspace is not None and item.maps is not None and item.mask is not None
-        assert item.noise_std is not None
-        missing = (self.coils or 0) - item.kspace.shape[1]
+        kspace, maps, mask, noise_std = item.cartesian
+        missing = (self.coils or 0) - kspace.shape[1]
         if missing <= 0:
             return item
-        blind = item.kspace.new_zeros(1, missing, *item.kspace.shape[-2:])
-        noise = per_item(item.noise_std, blind) * item.mask * noise_like(blind, generators(0, item.name, slice))
-        kspace, maps = torch.cat([item.kspace, noise], 1), torch.cat([item.maps, blind], 1)
-        return Acquisition(item.name, kspace, maps, item.mask, item.noise_std, scale=item.scale)
+        blind = kspace.new_zeros(1, missing, *kspace.shape[-2:])
+        noise = per_item(noise_std, blind) * mask * noise_like(blind, generators(0, item.name, slice))
+        return replace(item, kspace=torch.cat([kspace, noise], 1), maps=torch.cat([maps, blind], 1))
 
 
 def free_axis(mask: Tensor) -> int | None:
@@ -183,18 +182,16 @@ def free_axis(mask: Tensor) -> int | None:
     return -2 if mask.shape[-2] == 1 else -1 if mask.shape[-1] == 1 else None
 
 
-def filled_image(item: Acquisition, random: Sequence[Generator]) -> Tensor:
+def filled_image(item: Acquisition | TrainingItem, random: Sequence[Generator]) -> Tensor:
     """The zero-filled image (B, H, W), with noise at unsampled points so that its noise is white.
 
     Its energy is nearly that of the true image plus that of white noise, for statistics of a dataset; for fully sampled
     scans with zero padding it is a suitable input of denoisers. random: one generator per item.
     Errors: InputError without kspace, maps, mask or noise_std.
     """
-    if item.kspace is None or item.maps is None or item.mask is None or item.noise_std is None:
-        raise InputError(f"{item.name} has neither an image nor k-space with maps, mask and noise_std")
-    kspace = item.kspace
-    noise = per_item(item.noise_std, kspace) * noise_like(kspace, random)
-    return Sense(item.maps, torch.ones_like(item.mask)).adjoint(torch.where(item.mask, kspace, noise))
+    kspace, maps, mask, noise_std = item.cartesian
+    noise = per_item(noise_std, kspace) * noise_like(kspace, random)
+    return Sense(maps, torch.ones_like(mask)).adjoint(torch.where(mask, kspace, noise))
 
 
 def _with_signal(scan: Scan, skip_empty: bool) -> list[int]:

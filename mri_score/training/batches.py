@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import fields
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.numerics.noise import generators
 
@@ -18,7 +20,7 @@ from mri_score.numerics.noise import generators
 class Source(Protocol):
     """A source of training items."""
 
-    def sample(self, random: Generator) -> Acquisition:
+    def sample(self, random: Generator) -> TrainingItem:
         """One random training item, of batch size 1, determined by the generator."""
         ...
 
@@ -30,9 +32,9 @@ class Batches(Dataset):
         self.source, self.seed = source, seed
         self.share = range(batch_size) if share is None else share
 
-    def __getitem__(self, step: int) -> Acquisition:
+    def __getitem__(self, step: int) -> TrainingItem:
         random = generators(self.seed, "batch", step, self.share)
-        return join([self.source.sample(one) for one in random])
+        return join([as_training_item(self.source.sample(one)) for one in random])
 
     def loader(self, first: int, last: int, workers: int) -> DataLoader:
         """Batches first to last - 1 in order, prepared ahead by `workers` processes."""
@@ -46,7 +48,7 @@ class Batches(Dataset):
         )
 
 
-def join(items: Sequence[Acquisition]) -> Acquisition:
+def join(items: Sequence[TrainingItem]) -> TrainingItem:
     """Join items of equal size to one batch: images, or kspace, maps and mask, and other parts that all items have.
 
     Errors: InputError for items of different sizes.
@@ -55,7 +57,7 @@ def join(items: Sequence[Acquisition]) -> Acquisition:
     if len({image.shape[-2:] for image in images}) > 1:
         sizes = sorted({tuple(image.shape[-2:]) for image in images})
         raise InputError(f"training images have sizes {sizes}; set data.size (or data.patch) so that they are equal")
-    return Acquisition(
+    return TrainingItem(
         name=items[0].name,
         **({"image": torch.cat(images)} if images else _samples(items)),
         noise_std=_joined([item.noise_std for item in items]),
@@ -64,7 +66,15 @@ def join(items: Sequence[Acquisition]) -> Acquisition:
     )
 
 
-def _samples(items: Sequence[Acquisition]) -> dict[str, Tensor | None]:
+def as_training_item(item: TrainingItem | Acquisition) -> TrainingItem:
+    """The parts of an acquisition that losses use; a training item itself."""
+    if isinstance(item, TrainingItem):
+        return item
+    parts: dict[str, Any] = {one.name: getattr(item, one.name, None) for one in fields(TrainingItem)}
+    return TrainingItem(**parts)
+
+
+def _samples(items: Sequence[TrainingItem]) -> dict[str, Tensor | None]:
     """kspace, maps and mask of items of one size, joined. Errors: InputError for different sizes."""
     scans = [(item.kspace, item.mask) for item in items if item.kspace is not None and item.mask is not None]
     sizes = sorted({(*kspace.shape[1:], *mask.shape[-2:]) for kspace, mask in scans})

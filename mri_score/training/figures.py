@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.evaluation.panel import picture, save_png
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.schedules import Geometric
@@ -37,7 +37,7 @@ CURVES = {
 class Figures:
     """Writes figures/step-<n>.png, and TensorBoard events if tensorboard is installed."""
 
-    def __init__(self, folder: Path, validation: list[Acquisition] | None) -> None:
+    def __init__(self, folder: Path, validation: list[TrainingItem] | None) -> None:
         self.folder = folder
         images = [batch.image for batch in validation or [] if batch.image is not None]
         self.images = torch.cat(images)[:SHOWN] if images else None

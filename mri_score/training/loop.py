@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.files import cannot_write, claimed, write_text
 from mri_score.losses.base import Loss
@@ -93,7 +93,7 @@ def train(
     save_prior: Callable[..., None],
     options: TrainingOptions = DEFAULTS,
     *,
-    validation: list[Acquisition] | None = None,
+    validation: list[TrainingItem] | None = None,
     watch: Callable[[NetworkPrior, dict[str, Any]], None] | None = None,
     **changes: Any,
 ) -> None:
@@ -172,7 +172,7 @@ def train(
         with progress(o.steps, "step", initial=first, quiet=hidden) as bar:
             for step, batch in enumerate(loader, start=first):
                 # One step.
-                batch = _to(batch, place)
+                batch = batch.to(place)
                 random = generators(o.seed, "loss", step, share)
                 mixed = nullcontext() if kind == torch.float32 else torch.autocast(place.type, kind)
                 with mixed:
@@ -267,12 +267,6 @@ def _restore(
         raise InputError(
             f"{path} has a network other than the config's ({error}); use the config.yaml of the run, or another --out"
         ) from error
-
-
-def _to(batch: Acquisition, device: torch.device) -> Acquisition:
-    names = ("kspace", "maps", "mask", "noise_std", "image", "acceleration", "estimate")
-    parts = {key: getattr(batch, key) for key in names}
-    return Acquisition(name=batch.name, **{key: part.to(device) for key, part in parts.items() if part is not None})
 
 
 def _append(log: Path, entry: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.evaluation import metrics
 from mri_score.losses.base import mean_square
 from mri_score.models.base import ScoreModel
@@ -20,7 +20,7 @@ SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Noise levels of validation; those outside the training range are skipped."""
 
 
-def validate(model: NetworkPrior, batches: list[Acquisition]) -> dict[str, Any]:
+def validate(model: NetworkPrior, batches: list[TrainingItem]) -> dict[str, Any]:
     """Results on held-out batches, for the log: denoising errors, or PSNR if the batches have estimates."""
     if any(batch.estimate is None for batch in batches):
         return {"denoising_errors": denoising_errors(model, batches, model.learned(SIGMAS))}
@@ -28,18 +28,17 @@ def validate(model: NetworkPrior, batches: list[Acquisition]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def restored_psnr(model: ScoreModel, batches: list[Acquisition]) -> dict[str, dict[str, float]]:
+def restored_psnr(model: ScoreModel, batches: list[TrainingItem]) -> dict[str, dict[str, float]]:
     """Mean PSNR (dB) of the magnitude in the foreground, for each acceleration, of the estimate and of the network."""
     device = next(chain(model.parameters(), model.buffers())).device
     found: dict[str, list[tuple[float, float]]] = {}
     for batch in batches:
-        assert batch.image is not None and batch.estimate is not None
-        assert batch.noise_std is not None and batch.acceleration is not None
-        restored = model.denoise(batch.estimate.to(device), batch.noise_std.to(device))
-        items = zip(batch.acceleration, batch.image, batch.estimate, restored, strict=True)
-        for acceleration, truth, *images in items:
+        images, estimates, noise_std, accelerations = batch.parts("image", "estimate", "noise_std", "acceleration")
+        restored = model.denoise(estimates.to(device), noise_std.to(device))
+        items = zip(accelerations, images, estimates, restored, strict=True)
+        for acceleration, truth, *both in items:
             inside = metrics.foreground(truth[None])
-            before, after = (metrics.psnr(truth[None], image[None], inside) for image in images)
+            before, after = (metrics.psnr(truth[None], image[None], inside) for image in both)
             found.setdefault(f"R = {float(acceleration):.0f}", []).append((before, after))
     means = {key: torch.tensor(pairs).mean(0).tolist() for key, pairs in sorted(found.items())}
     return {key: {"estimate": before, "network": after} for key, (before, after) in means.items()}
@@ -47,7 +46,7 @@ def restored_psnr(model: ScoreModel, batches: list[Acquisition]) -> dict[str, di
 
 @torch.no_grad()
 def denoising_errors(
-    prior: ScoreModel, batches: list[Acquisition], sigmas: tuple[float, ...] = SIGMAS, seed: int = 0
+    prior: ScoreModel, batches: list[TrainingItem], sigmas: tuple[float, ...] = SIGMAS, seed: int = 0
 ) -> dict[float, float]:
     """Mean squared error of the denoiser for each sigma, relative to that of a white Gaussian prior.
 
@@ -60,8 +59,7 @@ def denoising_errors(
     for sigma in sigmas:
         found: list[Tensor] = []
         for number, batch in enumerate(batches):
-            assert batch.image is not None
-            image = batch.image.to(device)
+            image = batch.parts("image")[0].to(device)
             random = generators(seed, f"validation {sigma}", number, len(image))
             level = torch.full((len(image),), sigma, device=device)
             noisy = image + per_item(level, image) * noise_like(image, random)

@@ -50,7 +50,6 @@ def cost(prior: NetworkPrior, sizes: str, slices: int, coils: int, draws: int) -
     """The least processor seconds of a few calls with given maps, and the most MiB."""
     scan = phantom(SIDE[sizes], coils=coils, slices=slices)
     mask = make_mask("variable-density", (SIDE[sizes], SIDE[sizes]), 4.0, seed=0)
-    assert scan.kspace is not None and scan.noise_std is not None
 
     def work() -> None:
         reconstruct(

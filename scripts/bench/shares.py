@@ -15,7 +15,7 @@ from draw import SIDE, problem
 from harness import Row, Spread
 from volume import Clock
 
-from mri_score.data.acquisition import Acquisition
+from mri_score.data.training_item import TrainingItem
 from mri_score.losses import Denoising
 from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.network import NetworkPrior
@@ -39,8 +39,8 @@ Part = tuple[Any, str]
 class Noise:
     """Images that cost nothing to make."""
 
-    def sample(self, random: torch.Generator) -> Acquisition:
-        return Acquisition("noise", image=torch.randn(1, PATCH, PATCH, dtype=torch.complex64, generator=random))
+    def sample(self, random: torch.Generator) -> TrainingItem:
+        return TrainingItem("noise", image=torch.randn(1, PATCH, PATCH, dtype=torch.complex64, generator=random))
 
 
 def run(sizes: str, threads: int) -> list[Row]:
