@@ -173,7 +173,7 @@ def test_what_cannot_be_reconstructed_is_refused(scan):
             reconstruct(y, maps, scan.mask, **{**QUICK, **options})
     with pytest.raises(InputError, match="maps of shape"):
         reconstruct(y, maps[:2], scan.mask, **QUICK)
-    with pytest.raises(InputError, match="not prepared: it needs kspace, maps"):
+    with pytest.raises(InputError, match="not prepared: it needs maps, mask or trajectory"):
         sample_posterior(phantom(16), White(), slices=[0])
 
 
