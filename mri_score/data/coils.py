@@ -98,15 +98,23 @@ def calibration_region(sampled: Tensor, lines: int = 32, rows: int = 64) -> tupl
     """Slices of the rows and columns of the calibration region; None for a mask that is not of whole lines.
 
     sampled: bool (H, W). The region has the contiguous sampled columns around W // 2, at most `lines` of them, and the
-    central `rows` rows; for masks of rows, rows and columns change places.
+    central `rows` rows; for masks of rows, rows and columns change places. A line may end before the edge of k-space
+    (asymmetric echo, elliptic k-space), but has no gaps: the region has the rows that all of its columns have.
     Errors: InputError if the centre line is not sampled.
     """
-    height, width = sampled.shape
-    if bool((sampled == sampled[:1]).all()):
-        return _centre(torch.ones_like(sampled[:, 0]), rows), _centre(sampled[0], lines)
-    if bool((sampled == sampled[:, :1]).all()):
-        return _centre(sampled[:, 0], lines), _centre(torch.ones_like(sampled[0]), rows)
+    if _whole(sampled):
+        columns = _centre(sampled.any(0), lines)
+        return _centre(sampled[:, columns].all(1), rows), columns
+    if _whole(sampled.T):
+        chosen = _centre(sampled.any(1), lines)
+        return chosen, _centre(sampled[chosen].all(0), rows)
     return None
+
+
+def _whole(sampled: Tensor) -> bool:
+    """Whether the sampled points of each column follow each other without a gap."""
+    changes = (sampled[1:] != sampled[:-1]).sum(0) + sampled[0].int() + sampled[-1].int()
+    return bool((changes <= 2).all())
 
 
 def _centre(line: Tensor, at_most: int) -> slice:

@@ -23,6 +23,7 @@ from mri_score.numerics.noise import key
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
 from mri_score.readers.base import Item, Reader
+from mri_score.readers.layout import check_samples
 from mri_score.readers.maps import StoredMaps, cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.readers.sampling import choose_mask, find_sampling, mask_candidates
 
@@ -115,6 +116,8 @@ def _mask_of_arrays(kspace: Tensor, mask: Tensor | None, name: str) -> Tensor:
     """Bool (1 or B, 1, 1 or H, 1 or W): a given mask, or the sampling of each slice as in files."""
     slices, coils, rows, cols = kspace.shape
     points = [one.numpy() if bool(one.any()) else None for one in (kspace != 0).any(1).cpu()]
+    first = next((number for number, one in enumerate(points) if one is not None), 0)
+    check_samples(name, kspace[first].cpu().numpy())
     if mask is None:
         if all(one is None for one in points):
             raise InputError(f"{name} is zero everywhere; there is nothing to reconstruct")

@@ -47,8 +47,9 @@ def _candidates(sampled: Tensor) -> Tensor:
     if region is None:
         square = torch.ones([min(SIZES[0], side) for side in sampled.shape], dtype=torch.bool)
         return sampled & ~resize_kspace(square, sampled.shape)
-    lines = (sampled[:1] if bool((sampled == sampled[:1]).all()) else sampled[:, :1]).clone()
-    lines[region] = False
+    along = -1 if not bool(sampled.any(0).all()) else -2
+    lines = sampled.any(-3 - along, keepdim=True)
+    lines.narrow(along, region[along].start, region[along].stop - region[along].start).fill_(False)
     return lines
 
 

@@ -15,16 +15,21 @@ READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI, ".mrd": ISMRMRD}
 """File suffix -> reader. Files with any other suffix are read as fastMRI files, HDF5 files by what they hold."""
 
 
-def open_scan(path: str | Path) -> Reader:
+def open_scan(path: str | Path, *, ignore_mask: bool = False) -> Reader:
     """Open the volume of k-space in a file, with the reader for its suffix.
 
-    Errors: InputError with the name of the file, if it is no readable scan.
+    ignore_mask: take all samples of a fastMRI file, whatever its dataset `mask` says.
+    Errors: InputError with the name of the file, if it is no readable scan, or if its format has no such mask.
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower(), FastMRI)
     if reader is FastMRI and _is_ismrmrd(path):
         reader = ISMRMRD
-    return reader(path)
+    if not ignore_mask:
+        return reader(path)
+    if reader is not FastMRI:
+        raise InputError(f"{path} has no dataset mask that could be ignored; leave out --ignore-mask")
+    return FastMRI(path, ignore_mask=True)
 
 
 def _is_ismrmrd(path: Path) -> bool:

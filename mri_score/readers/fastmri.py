@@ -15,7 +15,8 @@ from mri_score.readers.base import PlainReader, Shape
 from mri_score.readers.encodings import Encoding, parse_encodings
 from mri_score.readers.geometry import Geometry
 from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
-from mri_score.readers.ismrmrd_header import build_header, parse_header
+from mri_score.readers.ismrmrd_header import LARGEST_HEADER, ForbiddenHeader, Header, build_header, parse_header
+from mri_score.readers.layout import check_header, check_samples
 from mri_score.readers.sampling import (
     StoredSampling,
     choose_mask,
@@ -49,9 +50,9 @@ class FastMRI(PlainReader):
                 raise InputError(f"{path} has no dataset kspace; it holds: {', '.join(file) or 'nothing'}")
             _check_kspace(self.path, kspace)
             self._shape = kspace.shape
-            self.header_xml = _header_xml(file, self.path)
-            self.header = None if self.header_xml is None else parse_header(self.header_xml, str(self.path))
+            self.header_xml, self.header = _header(file, self.path)
             self.attributes: dict[str, Any] = {key: _plain(value) for key, value in file.attrs.items()}
+            self._layout_notes = check_header(str(path), self._shape, self.header, _images(file, self.path))
             self._target = self._find_target(file)
             shape = (self.slices, self.coils, self.rows, self.cols)
             self._stored_masks = [] if ignore_mask else _stored_masks(file, self.path, shape)
@@ -75,12 +76,12 @@ class FastMRI(PlainReader):
     @property
     def encoded(self) -> Shape | None:
         """The header's encoded matrix, (rows, cols)."""
-        return self.header.encoded if self.header else None
+        return self.header.encoded
 
     @property
     def recon(self) -> Shape | None:
         """The header's reconstruction matrix, (rows, cols)."""
-        return self.header.recon if self.header else None
+        return self.header.recon
 
     @cached_property
     def _encoding(self) -> Encoding | None:
@@ -154,7 +155,7 @@ class FastMRI(PlainReader):
     @property
     def notes(self) -> list[str]:
         """Contradictions between header, mask and samples, and how each was resolved."""
-        return self._sampling.notes
+        return [*self.header.notes, *self._layout_notes, *self._sampling.notes]
 
     @property
     def oversampled(self) -> bool:
@@ -164,8 +165,15 @@ class FastMRI(PlainReader):
     @property
     def image_shape(self) -> Shape:
         """(H, W) of the k-space that `kspace` returns."""
-        wanted = self.recon[0] if self.recon else self._target[1][0] if self._target else self.rows
+        wanted = self._target[1][0] if self._target else self.rows
+        if self.recon is not None and self._described:
+            wanted = self.recon[0]
         return (wanted if wanted < self.rows and self._rows_are_readout else self.rows), self.cols
+
+    @property
+    def _described(self) -> bool:
+        """Whether the header describes a readout of this length."""
+        return self.encoded is None or self.rows in (self.encoded[0], (self.recon or self.encoded)[0])
 
     @cached_property
     def _rows_are_readout(self) -> bool:
@@ -175,15 +183,10 @@ class FastMRI(PlainReader):
 
     @property
     def crop(self) -> Shape:
-        """(rows, cols) of the image to write: the target's, else the header's recon matrix, at most `image_shape`.
-
-        If k-space has fewer columns than that, the crop is a square of that width, as fastMRI does for its file
-        FLAIR 203.
-        """
-        rows, cols = self._target[1] if self._target else self.recon or self.image_shape
-        if self.cols < cols:
-            rows = cols = self.cols
-        return min(rows, self.image_shape[0]), cols
+        """(rows, cols) of the image to write: the target's, else the header's recon matrix, at most `image_shape`."""
+        recon = self.recon if self._described else None
+        rows, cols = self._target[1] if self._target else recon or self.image_shape
+        return min(rows, self.image_shape[0]), min(cols, self.cols)
 
     def about(self) -> dict[str, str]:
         """Name -> text on the contents of the file. Does not import torch."""
@@ -289,7 +292,7 @@ class FastMRI(PlainReader):
     def _sampling(self) -> StoredSampling:
         points = self._points()
         stored = choose_mask(self._stored_masks, points) if self._stored_masks else None
-        return find_sampling(points, stored, self.header.padding if self.header else None)
+        return find_sampling(points, stored, self.header.padding)
 
     def _points(self) -> list[np.ndarray | None]:
         """Bool (rows, cols) for each slice: points that are nonzero in a coil; None for slices of zeros.
@@ -303,9 +306,12 @@ class FastMRI(PlainReader):
             if seen and (same := seen.get((self._read("kspace", slice, coil) != 0).tobytes())) is not None:
                 points[slice] = same
                 continue
-            nonzero = self._read("kspace", slice).reshape(self.coils, self.rows, self.cols) != 0
+            y = self._read("kspace", slice).reshape(self.coils, self.rows, self.cols)
+            nonzero = y != 0
             if not nonzero.any():
                 continue
+            if not seen:
+                check_samples(str(self.path), y)
             coil = coil if seen else int(nonzero.any((1, 2)).argmax())
             points[slice] = nonzero.any(0)
             if nonzero[coil].any():
@@ -375,13 +381,32 @@ def _check_kspace(path: Path, kspace: StoredDataset) -> None:
         )
 
 
-def _header_xml(file: StoredFile, path: Path) -> bytes | str | None:
+def _header(file: StoredFile, path: Path) -> tuple[bytes | str | None, Header]:
+    """The XML of the ISMRMRD header, and what it states. Nothing in it is needed: what cannot be read is a note.
+
+    Errors: InputError for a header outside the file, and for declarations that no scanner writes.
+    """
     dataset = plain_dataset(file, path, "ismrmrd_header")
     if dataset is None:
-        return None
-    if dataset.size != 1 or dataset.dtype.kind not in "SO":
-        raise InputError(f"{path}: ismrmrd_header is {dataset.dtype} {dataset.shape}, not text; delete or repair it")
-    return np.asarray(dataset[()]).item()
+        return None, Header()
+    try:
+        if dataset.dtype.kind not in "SOUVui" or dataset.nbytes > LARGEST_HEADER:
+            raise InputError(f"ismrmrd_header is {dataset.dtype} {dataset.shape}, not text of at most 1 MiB")
+        value = np.asarray(dataset[()])
+        xml = value.item() if value.size == 1 and value.dtype.kind in "SOU" else value.tobytes()
+        return xml, parse_header(xml, str(path))
+    except ForbiddenHeader:
+        raise
+    except InputError as error:
+        return None, Header(notes=(f"the header is not used: {str(error).removeprefix(f'{path}: ')}",))
+
+
+def _images(file: StoredFile, path: Path) -> int | None:
+    """Number of slices of the reconstruction in the file; None without one."""
+    for key in ("reconstruction_rss", "reconstruction_esc"):
+        if (dataset := plain_dataset(file, path, key)) is not None and dataset.ndim == 3:
+            return len(dataset)
+    return None
 
 
 def _stored_masks(file: StoredFile, path: Path, shape: tuple[int, int, int, int]) -> list[np.ndarray]:

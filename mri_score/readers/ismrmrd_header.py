@@ -2,44 +2,65 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from xml.etree import ElementTree
 
 from mri_score.errors import InputError
 
 LARGEST_HEADER = 1 << 20
+LARGEST_NUMBER = 1 << 20
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+ENCODINGS = {"ISO-8859-1": "latin-1", "LATIN1": "latin-1", "LATIN-1": "latin-1", "ISO-8859-15": "iso-8859-15",
+             "WINDOWS-1252": "cp1252"}  # fmt: skip
+"""Declared encodings besides UTF-8, and how Python decodes them."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Header:
-    """The parts of the header that a reconstruction needs. Sizes are (rows, cols): readout x, phase encode y.
+    """The parts of the header that a reconstruction uses, each None if the header does not state it.
 
-    padding: range (left, right) of acquired columns, left = encoded // 2 - center, right = left + maximum + 1; None if
-    the header has no encoding limits.
+    Sizes are (rows, cols): readout x, phase encode y.
+    padding: range (left, right) of acquired columns, left = encoded // 2 - center, right = left + maximum + 1.
+    coils: number of receivers. notes: what could not be read.
     """
 
-    encoded: tuple[int, int]
-    recon: tuple[int, int]
-    padding: tuple[int, int] | None
+    encoded: tuple[int, int] | None = None
+    recon: tuple[int, int] | None = None
+    padding: tuple[int, int] | None = None
+    coils: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def parse_header(xml: bytes | str, place: str) -> Header:
-    """Parse the XML of `ismrmrd_header`. place: name of the file, for error messages.
+    """Parse the XML of `ismrmrd_header`; what is missing or no valid value is None. place: file name, for messages.
 
-    Errors: InputError for more than 1 MiB, DOCTYPE or ENTITY declarations, broken XML, and missing or invalid sizes.
+    Errors: InputError for more than 1 MiB, DOCTYPE or ENTITY declarations, and broken XML.
     """
     root = header_root(xml, place)
-    try:
-        encoded, recon = (_matrix(root, space) for space in ("encodedSpace", "reconSpace"))
-        return Header(encoded, recon, _padding(root, encoded[1]))
-    except LookupError as error:
-        raise _unreadable(place, error) from error
+    notes: list[str] = []
+
+    def read(find: Callable[..., Value], *arguments: object) -> Value | None:
+        try:
+            return find(root, *arguments)
+        except LookupError as error:
+            notes.append(f"ismrmrd_header: {error.args[0]}; not used")
+            return None
+
+    encoded, recon = (read(_matrix, f"encoding/{space}/matrixSize") for space in ("encodedSpace", "reconSpace"))
+    coils = read(_number, "acquisitionSystemInformation/receiverChannels")
+    padding = None if encoded is None else read(_padding, encoded[1])
+    return Header(encoded, recon, padding, coils if coils is not None and coils > 0 else None, tuple(notes))
 
 
 def header_root(xml: bytes | str, place: str) -> ElementTree.Element:
     """The root of an untrusted ISMRMRD header. place: name of the file, for error messages.
 
+    UTF-8, Latin-1 and similar encodings are read; blanks around the document are ignored.
     Errors: InputError for more than 1 MiB, DOCTYPE or ENTITY declarations, and broken XML.
     """
     if len(xml) > LARGEST_HEADER:
@@ -47,21 +68,35 @@ def header_root(xml: bytes | str, place: str) -> ElementTree.Element:
             f"{place}: ismrmrd_header has {len(xml)} bytes; at most {LARGEST_HEADER} are allowed; shorten it"
         )
     try:
-        text = xml if isinstance(xml, str) else xml.decode("utf-8")  # decoded first: UTF-16 could hide a DOCTYPE
+        text = (xml if isinstance(xml, str) else _decoded(xml)).strip(" \t\r\n\0\ufeff")
         if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
-            raise InputError(
+            raise ForbiddenHeader(
                 f"{place}: ismrmrd_header has a DOCTYPE or ENTITY declaration, which no scanner writes: do not use this"
                 " file"
             )
         return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, UnicodeDecodeError) as error:
-        raise _unreadable(place, error) from error
+    except InputError:
+        raise
+    except (ElementTree.ParseError, UnicodeError, ValueError) as error:
+        raise InputError(
+            f"{place}: ismrmrd_header is not a readable ISMRMRD header ({error}); delete or repair it"
+        ) from error
 
 
-def _unreadable(place: str, error: Exception) -> InputError:
-    return InputError(
-        f"{place}: ismrmrd_header is not a readable ISMRMRD header ({error}); delete or repair it"
-    )
+class ForbiddenHeader(InputError):
+    """A header that could harm: the file is refused, although a header is not needed."""
+
+
+def _decoded(xml: bytes) -> str:
+    """The text, decoded here so that no encoding can hide a declaration from the check."""
+    if xml[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return xml.decode("utf-16")
+    declared = re.match(rb"\s*<\?xml[^>]*encoding\s*=\s*[\"']([\w.-]+)", xml)
+    name = declared.group(1).decode().upper() if declared else "UTF-8"
+    try:
+        return xml.decode(ENCODINGS.get(name, "utf-8"))
+    except UnicodeDecodeError:
+        return xml.decode("latin-1")  # every byte has a meaning; the names and numbers that are read are ASCII
 
 
 def build_header(encoded: tuple[int, int], recon: tuple[int, int], padding: tuple[int, int], coils: int) -> bytes:
@@ -86,15 +121,17 @@ def _space(name: str, matrix: tuple[int, int]) -> str:
     )
 
 
-def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int]:
-    x, y = (_number(root, f"{space}/matrixSize/{axis}") for axis in "xy")
-    if x is None or y is None or x < 1 or y < 1:
-        raise LookupError(f"{space} has no matrixSize of at least 1 x 1")
+def _matrix(root: ElementTree.Element, path: str) -> tuple[int, int] | None:
+    x, y = (_number(root, f"{path}/{axis}") for axis in "xy")
+    if x is None or y is None:
+        return None
+    if x < 1 or y < 1:
+        raise LookupError(f"{path} is {x} x {y}, no matrix")
     return x, y
 
 
 def _padding(root: ElementTree.Element, encoded_cols: int) -> tuple[int, int] | None:
-    step = "encodingLimits/kspace_encoding_step_1"
+    step = "encoding/encodingLimits/kspace_encoding_step_1"
     center, maximum = _number(root, f"{step}/center"), _number(root, f"{step}/maximum")
     if center is None or maximum is None:
         return None
@@ -103,11 +140,14 @@ def _padding(root: ElementTree.Element, encoded_cols: int) -> tuple[int, int] | 
 
 
 def _number(root: ElementTree.Element, path: str) -> int | None:
-    """The whole number at encoding/<path>, in any namespace; None where there is no such element."""
-    text = root.findtext("/".join(f"{{*}}{tag}" for tag in f"encoding/{path}".split("/")))
-    if text is None:
+    """The whole number at a path, in any namespace; None where there is no such element, or it is empty."""
+    text = (root.findtext("/".join(f"{{*}}{tag}" for tag in path.split("/"))) or "").strip()
+    if not text:
         return None
     try:
-        return int(text)
-    except ValueError as error:
-        raise LookupError(f"{path} is {text[:40]!r}, not a whole number") from error
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) <= LARGEST_NUMBER or value != int(value):
+        raise LookupError(f"{path} is {text[:40]!r}, not a whole number up to {LARGEST_NUMBER}")
+    return int(value)
