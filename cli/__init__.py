@@ -19,6 +19,8 @@ COMMANDS = {
     "calibrate": "Measure the noise levels and statistics of a dataset.",
     "train": "Train a prior from clean, noisy or undersampled scans.",
     "reconstruct": "Reconstruct undersampled scans, with uncertainty maps.",
+    "serve": "Reconstruct scans at the scanner: a server for MRD streams.",
+    "stream": "Reconstruct one MRD stream from standard input to standard output.",
     "denoise": "Denoise fully sampled scans, with uncertainty maps.",
     "sample": "Draw images from a prior; inpaint an image; interpolate between two samples.",
     "intervals": "Fit conformal intervals on fully sampled scans.",

@@ -67,6 +67,20 @@ def device_options(command: Callable) -> Callable:
     return device(threads(command))
 
 
+def stream_options(command: Callable) -> Callable:
+    """What serve and stream reconstruct with; names as in `StreamSettings`."""
+    samples = click.option(
+        "--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Number of draws per slice."
+    )
+    seed = click.option("--seed", default=0, show_default=True, help="Random seed of the draws.")
+    pixels = click.option(
+        "--pixels", type=click.Choice(["int16", "float32"]), default="int16", show_default=True,
+        help="int16 holds 12 bits, for viewers at the scanner.",
+    )  # fmt: skip
+    rest = seed(pixels(batch_size_option(device_options(command))))
+    return prior_option(method_option(samples(steps_option(coils_option(rest)))))
+
+
 def base_options(command: Callable) -> Callable:
     """--base and --border, for commands that sample a prior without k-space."""
     border = click.option(

@@ -22,7 +22,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["experiment", "benchmark", "sample_quality"],
-    ["training", "pipeline", "generation", "memory"],
+    ["training", "pipeline", "generation", "memory", "streaming"],
     ["reconstruction"],
     ["losses", "samplers", "posteriors", "baselines", "likelihood", "priors", "sources", "simulation"],
     ["models", "data", "writers"],

@@ -94,14 +94,8 @@ class ISMRMRD:
         self.name = self.path.stem
         self.notes: list[str] = []
         self._cached: tuple[tuple[int, ...], Lines] | None = None
-        file = open_hdf5(self.path)
-        group = find_group(file)
-        if group is None:
-            raise InputError(f"{path} has no ISMRMRD dataset, a group with xml and data; it holds: {', '.join(file)}")
-        self._group = group
-        self.header_xml = self._read_xml(file)
+        self.header_xml, self._headers = self._open()
         self.header = parse_encodings(self.header_xml, str(self.path))
-        self._headers = self._read_headers()
         self._check_readouts()
         flags = self._headers["flags"]
         noise, dropped = _has(flags, "noise"), _has(flags, *LEFT_OUT)
@@ -466,6 +460,16 @@ class ISMRMRD:
         return box[:1] if (box == box[:1]).all() else box
 
     # Reading
+
+    def _open(self) -> tuple[bytes, np.ndarray]:
+        """The header of the scan, and the fields FIELDS of all readouts' headers."""
+        file = open_hdf5(self.path)
+        group = find_group(file)
+        if group is None:
+            held = ", ".join(file)
+            raise InputError(f"{self.path} has no ISMRMRD dataset, a group with xml and data; it holds: {held}")
+        self._group = group
+        return self._read_xml(file), self._read_headers()
 
     def _read_xml(self, file: StoredFile) -> bytes:
         dataset = plain_dataset(file, self.path, f"{self._group}/xml")

@@ -1,0 +1,1 @@
+"""Reconstruction at the scanner: MRD streams in, images with their uncertainty out, slice by slice."""

@@ -1,0 +1,83 @@
+"""Reconstruction of the images of a stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mri_score.data.scan import Scan
+from mri_score.errors import InputError
+from mri_score.methods import METHODS
+from mri_score.models.network import NetworkPrior
+from mri_score.numerics.fourier import resize_image
+from mri_score.priors.store import find_prior, load_prior
+from mri_score.readers.geometry import Geometry
+from mri_score.readers.received import ReceivedScan
+from mri_score.reconstruction import sample_posterior
+from mri_score.streaming.collect import Group
+from mri_score.streaming.settings import StreamSettings
+
+
+@dataclass(frozen=True)
+class StreamedImage:
+    """One reconstructed image, see `Found`."""
+
+    magnitude: np.ndarray
+    std: np.ndarray | None
+    place: Geometry | None
+    notes: Sequence[str]
+
+
+class Slices:
+    """The reconstruction of images. prior: name or path of the prior to load at once; others are loaded when asked for.
+
+    Errors: InputError for an unknown prior.
+    """
+
+    def __init__(self, prior: str) -> None:
+        torch.set_num_threads(1)  # the threads of a pool would not survive the fork that makes a connection's process
+        self._priors: dict[str, NetworkPrior] = {prior: load_prior(find_prior(prior))}
+
+    def __call__(self, header: str, group: Group, settings: StreamSettings) -> Iterator[StreamedImage | InputError]:
+        """Reconstruct the images of a group. header: ISMRMRD header. settings: how. Yields images and errors."""
+        torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+        try:
+            headers = np.array([one.header for one in group.readouts])
+            received = ReceivedScan(header, headers, [one.samples for one in group.readouts])
+            scan = Scan(received, coils=settings.coils)
+        except InputError as error:
+            yield error
+            return
+        for number in range(scan.file.slices):
+            try:
+                yield self._one(scan, number, group.key["slice"] + number, settings)
+            except InputError as error:
+                yield error
+
+    def _one(self, scan: Scan, number: int, seed_number: int, settings: StreamSettings) -> StreamedImage:
+        if settings.prior not in self._priors:
+            self._priors[settings.prior] = load_prior(find_prior(settings.prior))
+        found = sample_posterior(
+            scan.acquisition(number),
+            self._priors[settings.prior],
+            settings.method,
+            slices=[seed_number],
+            steps=settings.steps,
+            samples=settings.samples,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            device=settings.device,
+        )
+        spread = settings.samples > 1 and METHODS[settings.method].draws
+        std = (found.std * found.weight)[0] if spread else None
+        crop = scan.file.crop
+        return StreamedImage(
+            resize_image(found.rss[0], crop).numpy(),
+            None if std is None else resize_image(std, crop).numpy(),
+            scan.file.geometry(number),
+            list(scan.notes),
+        )
