@@ -136,7 +136,12 @@ def call(section: str, target: Callable, values: Mapping[str, Any] | None, **giv
 
 
 def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Callable[[], Any]:
-    """A function without arguments that calls target with checked values. Arguments and errors as in `build`."""
+    """A function without arguments that calls target with checked values.
+
+    section: its name, for messages. target: a class or function. values: its keyword arguments, from a config. given:
+    further arguments, as in `build`.
+    Errors: InputError for unknown and missing keys, and values of another type.
+    """
     signature = inspect.signature(target)
     hints = _hints(target)
     supplied = {key: value for key, value in given.items() if key in signature.parameters}

@@ -61,11 +61,11 @@ def bare_prior(
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How a prior is walked without k-space.
+    """Settings of walks over a prior without k-space.
 
-    method: of `WALKS`, or of `INPAINTING` where pixels are known; None: the default of either. steps: noise levels;
-    None: the method's own. options: more arguments of its sampler and posterior. mean: of the data: walks start about
-    it. batch_size: walks at a time. device: auto, cpu, cuda, ...
+    method: a name of `WALKS`, or of `INPAINTING` if pixels are known; None: the default of either. steps: number of
+    noise levels; None: the method's own. options: further arguments of its sampler and posterior. seed: of the random
+    numbers. mean: of the data, about which walks start. batch_size: walks at a time. device: auto, cpu, cuda, ...
     """
 
     method: str | None = None
@@ -77,7 +77,7 @@ class GenerationOptions:
     device: str = "auto"
 
     def changed(self, changes: Mapping[str, Any]) -> GenerationOptions:
-        """With other values, by `changes` of its fields; `sampler` is the former name of `method`."""
+        """The same with other values for some fields; `sampler` is the former name of `method`."""
         return replace(self, **{"method" if name == "sampler" else name: value for name, value in changes.items()})
 
 

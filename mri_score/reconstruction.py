@@ -61,6 +61,7 @@ class Reconstruction:
     maps: Tensor | None
     """(B, C, H, W): the maps that were used; None for a forward operator that was given ready."""
     acquisition: Acquisition
+    """The scaled scan that was reconstructed."""
     work: Work
     """Of all draws of all slices."""
     means: Tensor | None = None

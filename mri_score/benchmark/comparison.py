@@ -37,16 +37,21 @@ TITLES = {name: baseline.title for name, baseline in BASELINES.items()} | {
 }
 """Titles of methods that are not samplers, by name."""
 SAMPLERS: dict[str, Method | Rival] = {**METHODS, **RIVALS}
-"""Everything that needs a prior, by name."""
+"""All methods that need a prior, by name."""
 COMPARED = (*DEFAULT_BASELINES, *(f"{name}-tuned" for name in DEFAULT_BASELINES if BASELINES[name].tunable))
-"""The baselines of a comparison, unless others are asked for."""
+"""The default baselines of a comparison."""
 BASELINE_WORK = 20
-"""Network evaluations that a baseline counts as, for the expected end of a run."""
+"""Number of network evaluations that a baseline counts as in the estimate of the remaining time."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings of a comparison, the same for all scans. Errors: InputError for unknown names."""
+    """Settings of a comparison, the same for all scans. Errors: InputError for unknown names.
+
+    methods, baselines: names of the compared methods. accelerations: nominal ones. laws: of the masks. mask_seeds: one
+    mask for each. samples: draws of each slice. batch_size: walks at a time. precision: in which the network computes,
+    float32 or bfloat16. device: auto, cpu, cuda, ...
+    """
 
     methods: Sequence[str] = (DEFAULT_METHOD,)
     baselines: Sequence[str] = COMPARED
@@ -81,7 +86,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one slice with one mask. Values that a baseline does not have are None."""
+    """One method on one slice with one mask. Values that a baseline does not have are None.
+
+    scan: name of the file. slice: its number. law, nominal, mask_seed: sampling law, nominal acceleration and seed of
+    the mask. method: a sampler or a baseline. steps: noise levels. precision: of the network. seed: of the draws.
+    """
 
     scan: str
     file: str
@@ -110,7 +119,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a cell: its rows, or an error message; neither if another process has done it."""
+    """Result of a cell: its rows, or an error message; neither if another process has done the cell."""
 
     cell: Cell
     rows: Sequence[dict[str, Any]] = ()
@@ -119,18 +128,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Weights:
-    """A network and the SHA-256 of its file."""
+    """A network and the digest, the SHA-256, of its file."""
 
     network: NetworkPrior
     digest: str
 
 
 Scored = tuple[Tensor, float, dict[str, Any]]
-"""An image in the file's units, its share of the measured time, and what else is known of it."""
+"""An image in the file's units, its share of the measured time, and further columns of its row."""
 
 
 class Comparison:
-    """Runs the cells of a plan that a ledger lacks, and appends their rows to it."""
+    """Runs those cells of a plan that are not in the ledger yet, and appends their rows to it.
+
+    plan: methods, masks and accelerations. ledger: the file of rows. prior: of the methods that sample. supervised: the
+    network of the supervised baseline; None leaves it out. maps: folder where coil maps are cached; None for no cache.
+    """
 
     def __init__(
         self, plan: Plan, ledger: Ledger, prior: Weights, supervised: Weights | None = None, maps: Path | None = None
@@ -142,7 +155,7 @@ class Comparison:
         self._warm: set[str] = set()
 
     def cells(self, file: Reader, slices: Sequence[int]) -> list[Cell]:
-        """All cells of a file, slice by slice and mask by mask; baselines first."""
+        """All cells of a file, slice by slice and mask by mask, baselines first. slices: slice numbers."""
         plan, digest = self.plan, sha256(file.path)[:12]
         baselines: list[dict[str, Any]] = [{"method": name} for name in plan.baselines if name != SUPERVISED]
         if self.supervised is not None:
@@ -167,7 +180,7 @@ class Comparison:
         ]
 
     def missing(self, cells: Sequence[Cell]) -> list[Cell]:
-        """The cells that have a row missing in the ledger."""
+        """Those of `cells` of which the ledger lacks a row."""
         done = self._done()
         return [cell for cell in cells if not {identity(row) for row in self._wanted(cell)} <= done]
 
@@ -178,7 +191,10 @@ class Comparison:
         return self.plan.samples * cell.steps * SAMPLERS[cell.method].calls
 
     def run(self, file: Reader, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
-        """Yield the outcome of each cell of a file, in order; a cell that fails does not stop the others."""
+        """Yield the outcome of each cell of a file, in order; a cell that fails does not stop the others.
+
+        progress: called with the number of network evaluations of each level.
+        """
         subjects = Subjects(file, self.maps)
         for cell in cells:
             with self.ledger.claim(*identity(asdict(cell))) as mine:

@@ -21,9 +21,11 @@ IDENTITY = (
 
 
 class Ledger:
-    """<folder>/cells.jsonl: a JSON object a line, only ever appended to, read without what is torn or repeated.
+    """<folder>/cells.jsonl: one JSON object per line. Lines are only appended; readers skip cut and repeated lines.
 
-    A claim is a lock on one byte of cells.lock, which the system lets go of when its process ends, however it ends.
+    A claim is a lock on one byte of cells.lock, which the operating system releases when the process ends for any
+    reason.
+    Errors: InputError if the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +37,10 @@ class Ledger:
             raise InputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows, in one write that is on disk when this returns."""
+        """Append rows with one write, which is on disk when this returns.
+
+        Errors: InputError if the file cannot be written.
+        """
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         try:
             with open(self.path, "ab+", buffering=0) as file:
@@ -47,7 +52,7 @@ class Ledger:
 
     @contextmanager
     def claim(self, *parts: object) -> Iterator[bool]:
-        """Whether this process may run what `parts` name: False while another one does."""
+        """A context with True if this process may run the cell named by `parts`, False while another process runs it."""
         place = key(*parts) >> 1
         try:
             fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)

@@ -287,7 +287,7 @@ def _markdown(columns: Columns) -> str:
 
 
 def plain(section: Section) -> str:
-    """Short tables for a terminal: scores and costs, then gains."""
+    """A section as short tables for a terminal: scores and costs, then gains."""
     table = [column for column in main_table(section) if column[0] in ("method", "P", *TERMINAL)]
     parts = [section.title, _sentence(section), *_aligned(table)]
     if gains := gain_table(section):
@@ -328,7 +328,10 @@ def summary_rows(sections: Sequence[Section]) -> Iterable[dict[str, Any]]:
 
 
 def write_summary(folder: Path, reference: str | None = None) -> list[Section]:
-    """Write summary.md, summary.csv and quality.png of a folder that holds cells.jsonl; return what they show."""
+    """Write summary.md, summary.csv and quality.png into a folder with cells.jsonl; return their sections.
+
+    reference: the method that gains are measured from, as in `summarise`.
+    """
     from mri_score.benchmark.quality_plot import write_plot
 
     rows = read_rows(folder / "cells.jsonl")

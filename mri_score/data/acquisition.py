@@ -25,6 +25,7 @@ class Acquisition:
     """
 
     name: str
+    """Of the scan; it seeds masks and draws, and appears in messages."""
     kspace: Tensor
     """(B, C, H, W) complex, DC at N // 2, unsampled points zero; (B, C, M) along a trajectory; (B, *samples)."""
     maps: Tensor | None = None

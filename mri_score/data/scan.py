@@ -174,7 +174,10 @@ def _fitting(maps: Tensor, kspace: Tensor, name: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Undersampling:
-    """Settings for undersampling a fully sampled scan; arguments of `make_mask`."""
+    """Settings for undersampling a fully sampled scan.
+
+    law, calibration_lines, seed, axis: as in `make_mask`; the seed is appended to that of the file name.
+    """
 
     acceleration: float | None = None
     """Nominal acceleration; None leaves the scan as it is."""
@@ -202,6 +205,9 @@ class Scan:
     """A file prepared for reconstruction: undersampled, noise measured, coils whitened or compressed.
 
     Nothing here uses samples outside the mask, except `truth`, and `make_maps` if full_maps is set.
+    file: the opened scan. sampling: how a fully sampled scan is undersampled; None: not at all. maps: a file of coil
+    maps; None: estimated, and kept in the folder `cache` if it is given. coils: number of virtual coils; None: those of
+    the file. full_maps: maps from full k-space, for studies only; the report states it.
     Errors: InputError for undersampling a scan that was acquired undersampled.
     """
 
@@ -209,11 +215,11 @@ class Scan:
         self,
         file: Reader,
         sampling: Undersampling | None = None,
-        maps: str | Path | None = None,      # file of coil maps
-        cache: str | Path | None = None,     # folder for estimated maps
-        coils: int | None = None,            # number of virtual coils
-        full_maps: bool = False,             # maps from full k-space, for studies only; the report states it
-    ) -> None:  # fmt: skip
+        maps: str | Path | None = None,
+        cache: str | Path | None = None,
+        coils: int | None = None,
+        full_maps: bool = False,
+    ) -> None:
         self.file, self.sampling = file, sampling or Undersampling()
         self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
         self.notes = list(file.notes)
@@ -336,7 +342,7 @@ class Scan:
         return scaled(kspace, self.mask_of(slice), maps, self.noise_std, self.file.name, self.mixing)
 
     def truth(self, slice: int) -> tuple[Tensor, Tensor]:
-        """Ground truth of a fully sampled scan in the file's units: image (H, W) and coil images (C, H, W)."""
+        """Ground truth of one slice of a fully sampled scan: image (H, W) and coil images (C, H, W), file's units."""
         kspace = self.file.kspace(slice)[None]
         return truth_image(kspace)[0], ifft(kspace)[0]
 

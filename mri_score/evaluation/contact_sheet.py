@@ -37,12 +37,18 @@ def tiled(images: Images, columns: int | None = None) -> NDArray:
 
 
 def magnitude_sheet(images: Images, columns: int | None = None) -> bytes:
-    """The magnitudes of images (N, H, W) as a grey PNG; black is 0, white the 99.5th percentile of all images."""
+    """The magnitudes of images (N, H, W) as a grey PNG; black is 0, white the 99.5th percentile of all images.
+
+    columns: images in a row; None makes the sheet nearly square.
+    """
     return picture(tiled(images, columns), _window(images))
 
 
 def phase_sheet(images: Images, columns: int | None = None) -> bytes:
-    """The phases of images (N, H, W) as a colour PNG: hue is phase (red 0, cyan pi), brightness is magnitude."""
+    """The phases of images (N, H, W) as a colour PNG: hue is phase (red 0, cyan pi), brightness is magnitude.
+
+    columns: images in a row; None makes the sheet nearly square.
+    """
     sheet = tiled(images, columns)
     white = _window(images)[1]
     hue = np.angle(sheet) / (2 * np.pi) % 1
@@ -51,7 +57,10 @@ def phase_sheet(images: Images, columns: int | None = None) -> bytes:
 
 
 def colour_sheet(images: Images, columns: int | None = None) -> bytes:
-    """A colour PNG of images (N, 3, H, W) with values in [0, 1]."""
+    """A colour PNG of images (N, 3, H, W) with values in [0, 1].
+
+    columns: images in a row; None makes the sheet nearly square.
+    """
     return _colours(np.stack([tiled(one, columns) for one in as_numpy(images).swapaxes(0, 1)], -1))
 
 

@@ -109,15 +109,23 @@ class Factor:
     acceleration: float
     """True acceleration, mean over volumes."""
     magnitude: float
+    """Factor for intervals of the magnitude image."""
     component: float
+    """Factor for intervals of the real part and of the imaginary part."""
     units: int
+    """Number of units, such as slices, that the factors were fitted to."""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Fitted intervals, and the settings under which their coverage is valid."""
+    """Fitted intervals, and the settings under which their coverage is valid.
+
+    factors: one for each acceleration. prior, prior_sha256: name and digest of the prior. sampler: the method, walked
+    with `steps` noise levels and `samples` draws. mask: the sampling law. volumes, slices: size of the data of the fit.
+    """
 
     level: float
+    """Nominal coverage, such as 0.9."""
     unit: str
     """One of `UNITS`: the unit that is assumed to be exchangeable with new ones."""
     factors: tuple[Factor, ...]
@@ -135,7 +143,7 @@ class Intervals:
         return min(self.factors, key=lambda one: abs(math.log(one.acceleration / acceleration)))
 
     def caution(self, acceleration: float, law: str) -> str | None:
-        """A warning if the scan's acceleration or sampling pattern is not one of the fit; else None."""
+        """A warning if the scan's acceleration, or `law`, its sampling pattern, is not one of the fit; else None."""
         nearest = self.at(acceleration).acceleration
         if law != self.mask:
             return (
@@ -161,7 +169,7 @@ class Intervals:
             )
 
     def write(self, path: str | Path) -> None:
-        """Write the intervals as JSON, for `read_intervals`."""
+        """Write the intervals as JSON to the file `path`, for `read_intervals`."""
         write_text(path, json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n")
 
 

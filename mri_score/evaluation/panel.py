@@ -99,7 +99,7 @@ def panel(
 
 
 def save_png(path: str | Path, png: bytes) -> None:
-    """Write the PNG bytes of `panel` or `picture`; the file appears complete or not at all."""
+    """Write png, the bytes of `panel` or `picture`, to the file `path`; it appears complete or not at all."""
     with whole_file(path) as part:
         part.write_bytes(png)
 

@@ -19,7 +19,10 @@ HEADS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
 
 @dataclass(frozen=True)
 class MethodScores:
-    """Scores of one method against one target, from `volume_scores`: inside the foreground, and of the whole image."""
+    """Scores of one method against one target, from `volume_scores`: inside the foreground, and of the whole image.
+
+    seconds: for the volume; None if they were not measured.
+    """
 
     method: str
     foreground: Mapping[str, float]
@@ -29,7 +32,11 @@ class MethodScores:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. `spans`: titles above the header and the columns they span; `best`: (row, column) in bold."""
+    """A table of text.
+
+    caption: the title. columns: the header. rows: the cells. spans: titles above the header, with the number of columns
+    of each. best: (row, column) of cells in bold.
+    """
 
     caption: str
     columns: Sequence[str]
@@ -54,7 +61,10 @@ class IntervalCheck:
 
 @dataclass(frozen=True)
 class SliceFigures:
-    """Pictures of one slice, as PNG bytes: the panel, each sample for the flip-book, and each sample enlarged."""
+    """Pictures of one slice, as PNG bytes: the panel, each of the samples, and each of them enlarged (zooms).
+
+    title: above the pictures.
+    """
 
     title: str
     panel: bytes
@@ -66,8 +76,9 @@ class SliceFigures:
 class Report:
     """Content of a report, in the order of the page; empty parts are left out.
 
-    facts: name -> text about the run; names that contain "patient" are not printed. notes: warnings, shown before all
-    figures. held_out: table of how well each method predicts left-out samples.
+    title: of the page. facts: name -> text about the run; names that contain "patient" are not printed. notes: warnings,
+    shown before all figures. tables: of scores. calibration: of the draws. intervals: conformal ones, with their
+    coverage. held_out: table of how well each method predicts left-out samples. slices: pictures.
     """
 
     title: str
@@ -119,7 +130,7 @@ def render_report(report: Report) -> str:
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
-    """Write folder/index.html, see `render_report`; return its path.
+    """Write a report to folder/index.html, see `render_report`; return its path.
 
     Errors: InputError where the folder cannot be written.
     """

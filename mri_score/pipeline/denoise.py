@@ -81,17 +81,20 @@ def denoise_slice(
     number: int,
     prior: ScoreModel,
     *,
-    noise_std: float | None = None,     # in the file's units; None measures it
+    noise_std: float | None = None,
     probes: int = PROBES,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
-) -> Denoised:  # fmt: skip
+) -> Denoised:
     """Denoise slice `number` of a fully sampled scan.
 
     The coil images are combined with maps of unit sum of squares, which keeps the noise white. Zero-padded columns are
     filled with noise. If the noise level is outside the training range of the prior, the nearest level is used.
-    probes, seed, progress: as in `denoise`. Errors: InputError for an undersampled scan.
+    scan: a prepared file. number: of the slice. prior: a score model. noise_std: standard deviation of the real and of
+    the imaginary part of a sample, in the file's units; None: measured. device: where the network computes. probes,
+    seed, progress: as in `denoise`.
+    Errors: InputError for an undersampled scan.
     """
     check_full(scan)
     item = scan.acquisition(number)

@@ -22,7 +22,10 @@ OPERATORS: dict[str, Callable[[Tensor, Tensor], LinearOperator]] = {"torch": Sen
 
 @dataclass(frozen=True)
 class Options(WalkOptions):
-    """Settings for the reconstruction of a volume, the same for all volumes of a run. Errors: InputError."""
+    """Settings for the reconstruction of a volume, the same for all volumes of a run. Errors: as in `WalkOptions`.
+
+    operator: a name of `OPERATORS`. baselines: names of `BASELINES`. keep_samples: write the draws to the output, too.
+    """
 
     method: str = DEFAULT_METHOD
     precision: str = "float32"

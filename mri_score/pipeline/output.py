@@ -47,7 +47,8 @@ def write_volume(
     Other datasets: reconstruction_complex, std, slices, mask or trajectory, scores (a table with the columns SCORES),
     the groups pictures (report page and panels) and geometry, ismrmrd_header where the scan has one, and if asked for
     interval, interval_complex and samples.
-    folder: the output folder. attributes: written beside the facts of the volume. facts: further entries of the report.
+    folder: the output folder. options: the settings of the run. attributes: written beside the facts of the volume.
+    facts: further entries of the report.
     Errors: InputError where the file cannot be written.
     """
     path = folder / "reconstructions" / volume.name
@@ -95,7 +96,10 @@ def _figures(volume: Volume) -> dict[str, float]:
 
 
 def finished(folder: Path, name: str, identity: int) -> bool:
-    """Whether reconstructions/<name> exists, complete, with the same identity of settings and prior."""
+    """Whether <folder>/reconstructions/<name> is complete, and was made with the same settings and prior.
+
+    identity: a number that settings and prior determine.
+    """
     try:
         with h5py.File(folder / "reconstructions" / name) as file:
             complete = bool(file.attrs.get("complete")) and "pictures" in file  # earlier releases stored none

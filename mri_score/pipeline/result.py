@@ -23,7 +23,11 @@ RSS = "RSS of full k-space"
 
 @dataclass
 class Volume:
-    """The result for one volume; images in the file's units, cropped to the size that is written."""
+    """The result for one volume; images in the file's units, cropped to the size that is written.
+
+    name: of the file. slices: numbers of the reconstructed slices. facts: name -> text for the report. notes: warnings.
+    intervals: conformal ones, if they are asked for. complex_nrmse: of each slice.
+    """
 
     name: str
     slices: list[int]
@@ -114,7 +118,10 @@ class Volume:
         return half * torch.stack(self.weight) if target == "magnitude" else half
 
     def interval_scores(self, target: str) -> list[np.ndarray]:
-        """For each slice the errors inside the foreground divided by `predicted`; empty without ground truth."""
+        """The errors inside the foreground divided by `predicted`, for each slice; empty without ground truth.
+
+        target: "magnitude" or "component", the quantity that is compared.
+        """
         if not self.truth:
             return []
         images, truths = self.images, self.projected

@@ -102,12 +102,12 @@ def _counted_held_out(held: Mapping[int, Tensor]) -> str:
 
 
 def on_gpu(options: Options) -> bool:
-    """Whether the reconstruction runs on a GPU, which leaves the CPU free."""
+    """Whether a reconstruction with these options runs on a GPU, which leaves the CPU free."""
     return find_device(options.device).type != "cpu"
 
 
 def slices_together(options: Options) -> int:
-    """Number of slices per batch: on a GPU, as many as the batch has room for all of their draws; else 1."""
+    """Number of slices per batch with these options: on a GPU, as many as fit with all of their draws; else 1."""
     return max(1, options.batch_size // options.samples) if on_gpu(options) else 1
 
 

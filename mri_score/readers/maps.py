@@ -76,7 +76,7 @@ def _find_maps(path: Path) -> StoredDataset:
 
 
 def write_maps(path: str | Path, maps: Tensor, eigenvalue: Tensor, attributes: Mapping[str, str | float]) -> None:
-    """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to HDF5. attributes: their origin."""
+    """Write maps (slices, C, H, W) and eigenvalue (slices, H, W) to the HDF5 file `path`. attributes: their origin."""
     with new_hdf5(Path(path)) as file:
         file["maps"] = maps.cpu().numpy()
         file["eigenvalue"] = eigenvalue.cpu().numpy()

@@ -19,9 +19,11 @@ from mri_score.training import checkpoint
 
 
 def checkpoints(folder: Path) -> Iterator[tuple[str, NetworkPrior]]:
-    """`step <n>` and the averaged prior of each step of which a run still has one, oldest first.
+    """`step <n>` and the averaged prior of each checkpoint of a run, oldest first.
 
-    Those are its last checkpoints, and what training.keep_every kept.
+    These are its last checkpoints, and those kept by training.keep_every.
+    folder: of the training run.
+    Errors: InputError for a folder without checkpoints, and for a checkpoint of another network.
     """
     record = read_record(find_prior(folder))
     kept = checkpoint.kept(folder)
@@ -34,7 +36,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, NetworkPrior]]:
 
 
 def _averaged(path: Path, record: Mapping[str, Any]) -> NetworkPrior:
-    """The averaged prior of a checkpoint; the record of the run's prior says of what kind it is."""
+    """The averaged prior of a checkpoint. record: the JSON of the run's prior, which describes the network."""
     prior = build_prior(record["network"], **record["prior"])
     try:
         prior.load_state_dict(checkpoint.load(path)["ema"])
@@ -51,7 +53,12 @@ def draw(
     settings: GenerationOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Tensor:
-    """`sample_prior` with the mean and the kind of numbers, complex or real, of the prior's file: (count, *shape)."""
+    """`sample_prior` with the mean and the number type, complex or real, of the prior's file: (count, *shape).
+
+    name: the prior's name, run folder or file. prior: the loaded prior. count: number of samples. shape: of an image.
+    settings: the walk. progress: called with the number of network evaluations of each level.
+    Errors: InputError for priors of more than two channels, and as in `sample_prior`.
+    """
     path = find_prior(name)
     channels = image_channels(read_record(path)["network"])
     if channels > 2:

@@ -17,18 +17,18 @@ from mri_score.models.network import NetworkPrior
 from mri_score.priors.store import DEFAULT, load_prior
 
 SIGMA = 0.1
-"""The noise level at which the project's own networks look at images: structure counts, grain does not."""
+"""Noise level given to the project's own networks; at this level features describe structure, not noise."""
 INCEPTION = 299
-"""Side of the images that Inception takes."""
+"""Width and height of the images that Inception takes."""
 
 
 class Extractor(Protocol):
-    """Prepared magnitudes (B, H, W) -> features (B, D), each image for itself."""
+    """Prepared magnitudes (B, H, W) -> features (B, D); the features of an image depend on no other image."""
 
     title: str
-    """What the distance is called."""
+    """Name of the distance."""
     about: str
-    """What the features are, in words."""
+    """Description of the features."""
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
@@ -36,9 +36,9 @@ class Extractor(Protocol):
 class OwnFeatures:
     """The deepest activations of a prior's network, averaged over the image. Their distance is not an FID.
 
-    The network looks at the image without noise or phase, told that it has noise of SIGMA. Deepest: of what its modules
-    put out at the lowest resolution that with the most channels, the last of them if there are several. What a network
-    never learned to see its features do not judge either.
+    The network gets the image without noise or phase, with the noise level SIGMA. Deepest are the activations of the
+    lowest resolution, among these those with the most channels, and of several the last. The features are only
+    sensitive to structures that the network was trained on.
     """
 
     title = "Fréchet distance (own features)"
@@ -58,7 +58,7 @@ class OwnFeatures:
 
 @contextmanager
 def _deepest(network: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that holds the deepest activation once the network has been called within."""
+    """A list that contains the deepest activation after the network was called in this context."""
     found: list[Tensor] = []
 
     def keep(module: nn.Module, given: Any, output: Any) -> None:
@@ -78,11 +78,11 @@ def _depth(activation: Tensor) -> tuple[int, int]:
 
 
 class FileFeatures:
-    """What a network of the user's puts out for (B, 3, 299, 299) in [0, 1], averaged over any further axes.
+    """The output of a user's network for (B, 3, 299, 299) in [0, 1], averaged over any further axes.
 
-    Images are clipped at 1, their 99th percentile, put into three equal channels and resized by antialiased bilinear
+    Images are clipped at 1, their 99th percentile, copied to three channels and resized by antialiased bilinear
     interpolation. If the file is the Inception network of Heusel et al. up to its 2048 pooled features, the distance
-    is an FID; its weights come with no package and are not fetched.
+    is an FID; its weights are not included, and never downloaded.
     """
 
     def __init__(self, path: Path, network: Callable[[Tensor], Any]) -> None:
@@ -106,9 +106,12 @@ class FileFeatures:
 
 
 def load_extractor(name: str = DEFAULT, device: torch.device | str = "cpu") -> Extractor:
-    """Features by a prior's name, run folder or .safetensors file, or a file: TorchScript (.ts, .pt) or .onnx.
+    """Load an extractor of features.
 
-    A TorchScript file contains code, which is executed: do not load untrusted files.
+    name: a prior's name, run folder or .safetensors file for `OwnFeatures`; a TorchScript file (.ts, .pt) or .onnx file
+    for `FileFeatures`. A TorchScript file contains code, which is executed: do not load untrusted files. device: where
+    the network computes.
+    Errors: InputError for files that are missing or not readable, and for .onnx without onnxruntime.
     """
     path = Path(name)
     if path.is_dir() or path.suffix not in (".ts", ".pt", ".onnx"):
@@ -142,7 +145,10 @@ def _onnx(path: Path) -> Callable[[Tensor], Any]:
 def extract(
     extractor: Extractor, images: Sequence[Tensor] | Tensor, batch_size: int = 8, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Features (N, D) on the CPU of N prepared images (H, W)."""
+    """Features (N, D) on the CPU of N prepared images (H, W).
+
+    extractor: computes them, for batch_size images at a time on `device`.
+    """
     starts = range(0, len(images), batch_size)
     batches = (torch.stack(list(images[start : start + batch_size])).to(device) for start in starts)
     return torch.cat([extractor(batch).cpu() for batch in batches])

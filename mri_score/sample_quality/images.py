@@ -17,15 +17,16 @@ from mri_score.sources.magnitude_images import ImageStacks
 
 
 def prepare(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """Magnitude, cropped or padded about its centre to `shape`, its 99th percentile at 1: real (*shape)."""
+    """The magnitude of an image (H, W), cropped or padded about its centre, with its 99th percentile at 1: (*shape)."""
     magnitude = resize_image(image.abs(), shape)
     return magnitude / percentile(magnitude).clamp_min(1e-3 * magnitude.max()).clamp_min(1e-12)
 
 
 class RealImages(Sequence[Tensor]):
-    """Slices of image stacks, prepared one by one; at most `most` of them, evenly spaced.
+    """Slices of image stacks, prepared when they are read.
 
-    Without a shape they take that of the first.
+    paths: files, or folders of them. shape: rows and columns; None: those of the first slice. most: largest number of
+    slices, evenly spaced; None: all.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class RealImages(Sequence[Tensor]):
         return prepare(self._image(index), self.shape)
 
     def name(self, index: int) -> str:
-        """Which image it is: `file:slice`, for a folder `folder/number of the file:slice`."""
+        """The origin of the image at this index: `file:slice`, for a folder `folder/number of the file:slice`."""
         place, number = self.places[index]
         path, stack = self.stacks[place]
         file, slice_number = [one for group in stack.groups.values() for one in group][number]
@@ -58,7 +59,10 @@ class RealImages(Sequence[Tensor]):
 
 
 def read_samples(path: Path) -> Tensor:
-    """`samples` or `image` (N, H, W) of an HDF5 file, complex or real, as mri-score sample writes them."""
+    """The dataset `samples` or `image` (N, H, W) of an HDF5 file, complex or real, as mri-score sample writes it.
+
+    Errors: InputError for a file without them, or with values that are not finite.
+    """
     with reading(path), open_hdf5(path) as file:
         dataset = plain_dataset(file, path, "samples")
         dataset = plain_dataset(file, path, "image") if dataset is None else dataset

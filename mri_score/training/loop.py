@@ -33,7 +33,7 @@ PATIENCE = 20
 
 
 class Interrupted(Exception):
-    """The run was stopped by a signal, after its checkpoint was written."""
+    """The run was stopped by a signal, after its checkpoint was written. number: of the signal."""
 
     def __init__(self, number: int) -> None:
         name = signal.Signals(number).name
