@@ -77,7 +77,7 @@ class GenerationOptions:
     device: str = "auto"
 
     def changed(self, changes: Mapping[str, Any]) -> GenerationOptions:
-        """The same with other values for some fields; `sampler` is the former name of `method`."""
+        """The same with `changes` of fields; `sampler` is the former name of `method`."""
         return replace(self, **{"method" if name == "sampler" else name: value for name, value in changes.items()})
 
 

@@ -52,7 +52,7 @@ class Ledger:
 
     @contextmanager
     def claim(self, *parts: object) -> Iterator[bool]:
-        """A context with True if this process may run the cell named by `parts`, False while another process runs it."""
+        """A context: True if this process may run the cell named by `parts`, False while another process runs it."""
         place = key(*parts) >> 1
         try:
             fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)

@@ -76,8 +76,8 @@ class SliceFigures:
 class Report:
     """Content of a report, in the order of the page; empty parts are left out.
 
-    title: of the page. facts: name -> text about the run; names that contain "patient" are not printed. notes: warnings,
-    shown before all figures. tables: of scores. calibration: of the draws. intervals: conformal ones, with their
+    title: of the page. facts: name -> text about the run; names that contain "patient" are not printed. notes:
+    warnings, shown before all figures. tables: of scores. calibration: of the draws. intervals: conformal, with their
     coverage. held_out: table of how well each method predicts left-out samples. slices: pictures.
     """
 
