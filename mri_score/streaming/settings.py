@@ -15,7 +15,12 @@ OWN_NAMES = ("mri_score", "mri-score", "default")
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """How the slices of a stream are reconstructed."""
+    """Settings for the slices of a stream.
+
+    method: a name of `METHODS`. prior: name, run folder or file. samples: draws of each slice. steps: noise levels;
+    None: the method's own. seed: of the draws. device: auto, cpu, cuda, ... threads: of torch; None leaves its default.
+    batch_size: walks at a time.
+    """
 
     method: str = DEFAULT_METHOD
     prior: str = "brain"
