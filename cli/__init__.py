@@ -11,6 +11,7 @@ from mri_score import __version__
 
 from . import log
 from .exits import ended
+from .trust import with_trust_option
 
 COMMANDS = {
     "simulate": "Write simulated scans in the fastMRI format.",
@@ -42,7 +43,8 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return log.with_log_options(import_module(f"{__name__}.{name.replace('-', '_')}").command)
+        command = import_module(f"{__name__}.{name.replace('-', '_')}").command
+        return with_trust_option(log.with_log_options(command))
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

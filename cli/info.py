@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mri_score.errors import visible
+
 from .options import ANY_PATH, each_file
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def command(scan: Path) -> None:
         measured, notes = _measured(file)
         _echo(measured)
         for note in notes:
-            click.secho(f"  note: {note}", fg="yellow")
+            click.secho(f"  note: {visible(note)}", fg="yellow")
 
     each_file(scan_files(scan), show)
 
@@ -55,4 +57,4 @@ def _measured(file: Reader) -> tuple[dict[str, str], list[str]]:
 
 def _echo(lines: dict[str, str]) -> None:
     for name, value in lines.items():
-        click.echo(f"  {name:<15}{value}")
+        click.echo(f"  {name:<15}{visible(value)}")

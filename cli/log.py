@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from mri_score.errors import visible
 from mri_score.progress import LOG
 
 STYLES: dict[int, dict[str, Any]] = {logging.WARNING: {"fg": "yellow"}, logging.ERROR: {"fg": "red", "err": True}}
@@ -57,6 +58,7 @@ HANDLERS = {"text": Text, "json": Json}
 def show(text: str, err: bool = False, **style: Any) -> None:
     """Print a text, above a progress bar if there is one; bytes that the terminal cannot show are written out."""
     stream = sys.stderr if err else sys.stdout
+    text = visible(text, keep="\n\t")  # names and attributes of files could steer the terminal
     text = text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8")
     if "tqdm" in sys.modules:
         with sys.modules["tqdm"].tqdm.external_write_mode():
@@ -72,7 +74,7 @@ def say(text: object, bold: bool = False, **data: Any) -> None:
 
 def note(text: str, indent: int = 0, **data: Any) -> None:
     """Print a warning. indent: blanks before it. data: as in `say`."""
-    LOG.warning("%s", text, extra={"indent": indent, "data": data})
+    LOG.warning("%s", visible(text), extra={"indent": indent, "data": data})
 
 
 def fail(text: str, error: BaseException | None = None, **data: Any) -> None:

@@ -100,6 +100,7 @@ def _describe(settings: dict[str, Any], folder: Path) -> None:
     from mri_score.memory import footprint
     from mri_score.numerics.noise import generators
 
+    options = experiment.training_options(settings, "cpu")  # before the data are read
     source = experiment.make_source(settings)
     parameters = experiment.find_parameters(settings, lambda: source, folder)
     prior = experiment.make_prior(settings, parameters)
@@ -112,8 +113,7 @@ def _describe(settings: dict[str, Any], folder: Path) -> None:
     )
     click.echo(f"noise        sigma from {prior.sigma_max:g} to {prior.sigma_min:g}, sd {prior.sd:g}")
     click.echo(f"loss         {type(loss).__name__}")
-    size = int((settings.get("training") or {}).get("batch_size", 16))
-    needed = footprint.train_bytes(prior, loss, source.sample(generators(0, "batch")[0]), size)
+    needed = footprint.train_bytes(prior, loss, source.sample(generators(0, "batch")[0]), options.batch_size)
     click.echo(f"memory       {footprint.peak_text(needed)}")
     for key, value in (settings.get("training") or {}).items():
         click.echo(f"{key:<13}{value}")

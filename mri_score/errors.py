@@ -9,12 +9,17 @@ _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u206
 """Control characters, marks that change the direction of text, line separators, and bytes that are not UTF-8."""
 
 
-def visible(text: str) -> str:
+def visible(text: str, keep: str = "") -> str:
     r"""The text with every control character written out, such as \x1b, so that it cannot steer a terminal.
 
     Letters of all languages stay. Lone surrogates, which stand for bytes that are not UTF-8, are written out too.
+    keep: characters that stay as they are, such as line ends in a text of several lines.
     """
-    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _INVISIBLE.sub(lambda found: found[0] if found[0] in keep else _written(found[0]), text)
+
+
+def _written(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class InputError(ValueError):

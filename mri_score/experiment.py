@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pydantic
@@ -32,6 +33,7 @@ from mri_score.networks.unet import UNet
 from mri_score.noise.parameters import Parameters, measure, read_parameters, write_parameters
 from mri_score.noise.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
 from mri_score.numerics.noise import generators
+from mri_score.priors.shapes import require_size
 from mri_score.priors.store import load_prior, save_prior
 from mri_score.progress import progress
 from mri_score.reconstruction import find_device
@@ -43,13 +45,17 @@ from mri_score.training.batches import Batches, Source
 from mri_score.training.figures import Figures
 from mri_score.training.loop import TrainingOptions, train
 from mri_score.training.processes import first_process
+from mri_score.untrusted.text import read_text
 
 SECTIONS = ("seed", "dataset", "data", "validation", "network", "prior", "schedule", "loss", "training")
-_LARGEST_CONFIG = 1 << 20
+_LARGEST_CONFIG = 1 << 16
+_DEEPEST_CONFIG = 20
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe YAML loader that refuses duplicate keys and aliases, and reads 1e-4 as a number."""
+    """A safe YAML loader that refuses duplicate keys, aliases and deep nesting, and reads 1e-4 as a number."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -57,12 +63,20 @@ class _Loader(yaml.SafeLoader):
             raise InputError(
                 f"line {event.start_mark.line + 1}: YAML aliases (*name) are not allowed; write the value out"
             )
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _DEEPEST_CONFIG:
+            raise InputError(f"values are nested more than {_DEEPEST_CONFIG} levels deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool)):
+                raise InputError(f"line {key_node.start_mark.line + 1}: a key is {key!r}; keys are names")
             if key in seen:
                 raise InputError(f"line {key_node.start_mark.line + 1}: the key {key!r} appears twice; remove one")
             seen.add(key)
@@ -76,21 +90,25 @@ def read_config(name: str | Path, changes: Sequence[str] = ()) -> dict[str, Any]
     `section.key=value`. Errors: InputError for a missing file, invalid YAML, and unknown sections.
     """
     path = find_config(name)
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise InputError(f"{path} has {path.stat().st_size} bytes; a config is a short YAML file")
+    text = read_text(path, _LARGEST_CONFIG)
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        config = yaml.load(text, Loader=_Loader)
+        if not isinstance(config, dict):
+            raise InputError(f"it must have sections ({', '.join(SECTIONS)}), but is {type(config).__name__}")
         for change in changes:
             _apply(config, change)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} must have sections ({', '.join(SECTIONS)}), but is {type(config).__name__}")
-    for section in config:
+    except Exception as error:  # YAML's own errors, and those of its conversions to dates and numbers
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    for section, values in config.items():
         if section not in SECTIONS:
             raise InputError(f"{path} has the unknown section {section!r}; known: {', '.join(SECTIONS)}")
+        if section not in ("seed", "dataset") and not isinstance(values, (dict, NoneType)):
+            raise InputError(f"{path}: the section {section} is {values!r}; it needs keys and values")
+    seed = config.get("seed", 0)
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise InputError(f"{path}: seed is {seed!r}; it must be a whole number, 0 or more")
     return config
 
 
@@ -132,7 +150,13 @@ def build(section: str, values: Mapping[str, Any] | None, known: Mapping[str, Ca
 
 def call(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Any:
     """target(**values), with values converted to the types in its signature. Arguments and errors as in `build`."""
-    return bind(section, target, values, **given)()
+    bound = bind(section, target, values, **given)
+    try:
+        return bound()
+    except InputError:
+        raise
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{section}: these values cannot be used together: {error or type(error).__name__}") from error
 
 
 def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **given: Any) -> Callable[[], Any]:
@@ -152,12 +176,16 @@ def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **giv
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[key] = (hints.get(key, Any), default)
     model = pydantic.create_model(
-        section, __config__=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields
+        section,
+        __config__=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False),
+        **fields,
     )
     try:
         checked = model(**dict(values or {}))
     except pydantic.ValidationError as error:
         raise InputError(_message(section, error, fields)) from error
+    for key in checked.model_fields_set:
+        _check_range(section, key, getattr(checked, key))
     return partial(target, **supplied | {key: getattr(checked, key) for key in checked.model_fields_set})
 
 
@@ -167,6 +195,50 @@ def _hints(target: Callable) -> dict[str, Any]:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     hints = typing.get_type_hints(target)
     return {key: hint.type if isinstance(hint, dataclasses.InitVar) else hint for key, hint in hints.items()}
+
+
+RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "training": {
+        "steps": (1, 1e9), "batch_size": (1, 65536), "learning_rate": (1e-12, 10), "warmup": (0, 1e9), "decay": (0, 1),
+        "betas": (0, 1 - 1e-9), "epsilon": (1e-30, 1), "clip": (1e-12, 1e12), "workers": (0, 256), "seed": (0, 2**63),
+        "log_every": (1, 1e9), "save_every": (1, 1e9), "keep_every": (1, 1e9),
+    },
+    "data": {
+        "size": (1, 65536), "patch": (1, 65536), "band": (1, 65536), "matrix": (8, 65536), "memory": (0, 1e6),
+        "least_resolution": (0.01, 1), "phase_strength": (0, 100), "phase_steps": (0, 1), "accelerations": (1, 1000),
+        "acceleration": (1, 1000), "coils": (1, 1024), "noise_std": (1e-12, 1e6), "calibration_lines": (1, 65536),
+        "mask_seed": (0, 2**32 - 1),
+    },
+    "network": {
+        "widths": (1, 65536), "width": (1, 65536), "blocks": (0, 1000), "unshuffle": (1, 64), "embedding": (1, 65536),
+        "channels": (1, 1024), "extra_channels": (0, 1024), "levels": (0, 1e6), "multipliers": (1, 1024),
+        "attention": (0, 64), "dropout": (0, 1 - 1e-9), "sigma_min": (1e-12, 1e12), "sigma_max": (1e-12, 1e12),
+    },
+    "prior": {"sd": (1e-12, 1e12), "sigma_min": (0, 1e12), "sigma_max": (1e-12, 1e12)},
+    "schedule": {
+        "sigma_min": (1e-12, 1e12), "sigma_max": (1e-12, 1e12), "count": (2, 1e6), "rho": (0.1, 1000),
+        "overlap": (1e-6, 1), "centre": (1e-12, 1e12), "spread": (1e-6, 1000), "share": (0, 1), "dimension": (5, 1e12),
+        "noise_std": (1e-12, 1e12), "beta_min": (1e-12, 1e3), "beta_max": (1e-12, 1e3), "t_min": (1e-12, 1),
+        "t_max": (1e-12, 10),
+    },
+    "loss": {
+        "anneal_power": (-10, 10), "keep": (1e-6, 1), "centre": (0, 65536), "score_weight": (0, 1e6),
+        "acceleration": (1, 1000), "calibration_lines": (1, 65536), "step": (1e-9, 1e3), "probes": (1, 10000),
+        "sure_share": (0, 1), "consistency": (0, 1e6), "projections": (1, 10000), "rise": (1, 1e9),
+    },
+}  # fmt: skip
+"""The smallest and the largest number that a key of a section may have; of a list, each of its numbers."""
+RANGES["validation"] = RANGES["data"]
+
+
+def _check_range(section: str, key: str, value: Any) -> None:
+    """Errors: InputError for a number outside its range in RANGES."""
+    if key not in RANGES.get(section, {}):
+        return
+    least, most = RANGES[section][key]
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and not least <= number <= most:
+            raise InputError(f"{section}.{key} is {value!r}; allowed are numbers from {least:g} to {most:g}")
 
 
 def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str, Any]) -> str:
@@ -209,6 +281,13 @@ def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
     if (former := values.get("name")) in FORMER_SOURCES:
         values["name"] = FORMER_SOURCES[former]
     return build(section, values, SOURCES)
+
+
+def training_options(config: Mapping[str, Any], device: str = "auto", quiet: bool = False) -> TrainingOptions:
+    """The section `training` of a config. device: as in `find_device`. quiet: no progress bar. Errors: as in `build`.
+    """
+    settings = {"device": str(find_device(device)), "seed": config.get("seed", 0)}
+    return call("training", TrainingOptions, settings | (config.get("training") or {}), quiet=quiet)
 
 
 def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATION_IMAGES) -> Parameters:
@@ -273,6 +352,7 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
     section = config.get("prior") or {}
     schedule = make_schedule(config, parameters)
     known = {"sd": parameters.sd, "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
+    require_size("the network of the config", dict(config.get("network") or {}))
     network = build("network", config.get("network"), NETWORKS)
     if isinstance(network, UNet) and network.place is not None:
         _refuse_patches(config)
@@ -305,6 +385,7 @@ def run(
     file. device: as in `find_device`. quiet: no progress bar. say: called with each note about the data.
     Errors: InputError for bad configs and data, Interrupted after SIGTERM or SIGINT.
     """
+    options = training_options(config, device, quiet)  # before the data are read
     source = make_source(config)
     for note in getattr(source, "notes", ()):
         say(note)
@@ -315,7 +396,7 @@ def run(
         _start_from(prior, start)
     validation = None
     if config.get("validation"):
-        size = int((config.get("training") or {}).get("batch_size", 16))
+        size = options.batch_size
         held_out = Batches(make_source(config, "validation"), size, seed=1234)
         validation = [held_out[index] for index in range(max(1, VALIDATION_IMAGES // size))]
         if any(batch.image is None for batch in validation):
@@ -328,8 +409,6 @@ def run(
     def save(averaged: NetworkPrior, about: dict[str, Any], name: str = "prior") -> None:
         save_prior(folder / f"{name}.safetensors", averaged, network, {"dataset": config["dataset"], **about})
 
-    settings = {"device": str(find_device(device)), "seed": int(config.get("seed", 0))}
-    options = call("training", TrainingOptions, settings | (config.get("training") or {}), quiet=quiet)
     with claimed(folder) if first_process() else nullcontext():
         _keep_config(config, folder)
         write_parameters(folder / "parameters.txt", parameters)

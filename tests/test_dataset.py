@@ -279,7 +279,7 @@ def test_a_faulty_file_is_refused_with_its_place(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="cannot read parameters from .*absent.txt"):
+    with pytest.raises(InputError, match="cannot read .*absent.txt"):
         read_parameters(tmp_path / "absent.txt")
 
 

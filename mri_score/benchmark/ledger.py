@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,20 @@ from typing import Any
 from mri_score.errors import InputError
 from mri_score.files import make_folder
 from mri_score.numerics.noise import key
+from mri_score.untrusted.text import read_text
 
 IDENTITY = (
     "scan", "file", "slice", "law", "nominal", "mask_seed", "method", "steps", "prior", "precision", "seed", "draws",
 )  # fmt: skip
 """Columns that say which row it is: two rows that agree in them are one row."""
+TEXTS = ("scan", "patient", "file", "law", "method", "title", "prior", "precision", "hardware")
+COUNTS = ("slice", "mask_seed", "draws", "steps", "seed")
+NUMBERS = (*COUNTS, "nominal", "true", "noise_std", "mvue_over_rss", "seconds")
+REQUIRED = ("scan", "slice", "law", "nominal", "method", "draws")
+SUMMARISED = ("patient", "mask_seed", "title", "true", "mvue_over_rss", "hardware", "steps", "prior")
+"""Columns that a summary needs besides REQUIRED."""
+LARGEST_LEDGER = 1 << 28
+"""Largest ledger, in bytes: half a million rows."""
 
 
 class Ledger:
@@ -73,16 +82,38 @@ def identity(row: Mapping[str, Any]) -> tuple:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ledger's file, the first of each identity; a line that was cut off is not a row."""
+    """The rows of a ledger's file, the first of each identity; a line that was cut off is not a row.
+
+    Errors: InputError for a file that cannot be read, and for values that are of another kind than its columns have.
+    """
     rows: dict[tuple, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(read_text(path, LARGEST_LEDGER).splitlines() if path.exists() else [], 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
+            _check_kinds(row, f"{path}, line {number}")
             rows.setdefault(identity(row), row)
     return list(rows.values())
+
+
+def _check_kinds(row: Mapping[str, Any], place: str) -> None:
+    """Text in the columns TEXTS, whole numbers in COUNTS, numbers or text in others; None where nothing was measured.
+    """
+    for column, value in row.items():
+        kinds: tuple[type, ...] = (str,) if column in TEXTS else (int,) if column in COUNTS else (int, float, str)
+        wrong = column in REQUIRED if value is None else not isinstance(value, kinds) or isinstance(value, bool)
+        if wrong or (column not in TEXTS and isinstance(value, str) and column in NUMBERS):
+            raise InputError(f"{place}: {column} is {str(value)[:80]!r}, not such a value; remove the line")
+    require_columns([row], REQUIRED, place)
+
+
+def require_columns(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], place: str) -> None:
+    """Check that every row has these columns. place: the file, for messages. Errors: InputError that names a column."""
+    for row in rows:
+        if missing := [column for column in columns if column not in row]:
+            raise InputError(f"{place} has no {missing[0]}; remove the line, whose cell is then measured again")
 
 
 def _ends_a_line(file: int) -> bool:

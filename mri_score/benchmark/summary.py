@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_score.benchmark.ledger import read_rows
+from mri_score.benchmark.ledger import SUMMARISED, read_rows, require_columns
 from mri_score.benchmark.sections import QUALITY, Line, Section
 from mri_score.benchmark.statistics import Estimate, Row, Unit, cell_key, mean_interval, resampling_unit
 from mri_score.benchmark.yardstick import BEST, CANDIDATES, HEADLINE, TITLE, best_classical
@@ -335,6 +335,7 @@ def write_summary(folder: Path, reference: str | None = None) -> list[Section]:
     from mri_score.benchmark.quality_plot import write_plot
 
     rows = read_rows(folder / "cells.jsonl")
+    require_columns(rows, SUMMARISED, f"a row of {folder / 'cells.jsonl'}")
     sections = summarise(rows, reference)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)

@@ -16,13 +16,18 @@ from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
 from mri_score.evaluation.uncertainty import component_errors
 from mri_score.files import write_text
+from mri_score.untrusted.text import read_json
 
 TARGETS = ("magnitude", "component")
 """Quantities that have intervals: the magnitude image, or the real and the imaginary part, each."""
 UNITS = ("slice", "volume")
 SIMILAR = 1.15
 """Largest ratio of the scan's and the fit's acceleration, or its inverse, without a warning."""
+LARGEST_FILE = 1 << 20
+"""Largest file of intervals, in bytes."""
 _FORMAT = "mri_score intervals 1"
+_TEXTS = ("unit", "prior", "prior_sha256", "sampler", "mask")
+_COUNTS = ("steps", "samples", "volumes", "slices")
 
 
 def predicted_std(std: Images, noise_std: float, acceleration: float) -> NDArray[np.float64]:
@@ -176,14 +181,30 @@ class Intervals:
 def read_intervals(path: str | Path) -> Intervals:
     """Read the file that `mri-score intervals` wrote. Errors: InputError for any other file."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = read_json(path, LARGEST_FILE)
         if record.pop("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
         factors = tuple(Factor(**one) for one in record.pop("factors"))
         found = Intervals(factors=factors, **record)
-        positive = (min(one.magnitude, one.component) > 0 and one.acceleration >= 1 for one in factors)
-        if not factors or not all(positive):
-            raise ValueError("a factor is missing or not positive")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        _check_kinds(found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} is no file of intervals ({error}); write one with: mri-score intervals") from error
     return found
+
+
+def _check_kinds(found: Intervals) -> None:
+    """Check the kinds and ranges of all values. Errors: ValueError for the first that is wrong."""
+    for name in _TEXTS:
+        if not isinstance(getattr(found, name), str):
+            raise ValueError(f"{name} is {getattr(found, name)!r}, not a text")
+    for name in _COUNTS:
+        if type(getattr(found, name)) is not int or getattr(found, name) < 1:
+            raise ValueError(f"{name} is {getattr(found, name)!r}, not a number of them")
+    if type(found.level) is not float or not 0 < found.level < 1 or found.unit not in UNITS:
+        raise ValueError(f"the level is {found.level!r} and the unit {found.unit!r}")
+    for one in found.factors:
+        numbers = one.acceleration, one.magnitude, one.component
+        if not all(type(value) in (int, float) and 0 < value < math.inf for value in numbers) or one.acceleration < 1:
+            raise ValueError(f"a factor is missing or not positive: {one}")
+    if not found.factors:
+        raise ValueError("a factor is missing")

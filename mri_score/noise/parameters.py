@@ -23,6 +23,7 @@ from mri_score.noise.ncsnv2_levels import (
     sum_of_two_largest,
     without_noise,
 )
+from mri_score.untrusted.text import read_text
 
 SIGMA_MIN = 0.004
 """Default smallest level: 0.4 % of a bright pixel (percentile 99 is 1), below the noise of a scan."""
@@ -116,8 +117,15 @@ def _rounded(value: float) -> float:
 # The file.
 
 KEYS = [field.name for field in fields(Parameters)]
-WHOLE = {"levels": 2, "repeats": 1, "count": 1, "seed": 0, "dimension": 1}
-"""Keys of whole numbers, and the least of each."""
+WHOLE = {
+    "levels": (2, 100_000), "repeats": (1, 10_000), "count": (1, 10**12), "seed": (0, 2**64 - 1),
+    "dimension": (1, 10**12),
+}  # fmt: skip
+"""Keys of whole numbers, and the smallest and largest of each."""
+POSITIVE = ("sigma_max", "step_size", "sd")
+"""Keys of positive numbers."""
+LARGEST_FILE = 1 << 16
+"""Largest file of parameters, in bytes."""
 
 
 def write_parameters(path: str | Path, parameters: Parameters) -> None:
@@ -156,10 +164,7 @@ def read_parameters(path: str | Path) -> Parameters:
 
     Errors: InputError, with file, line and key, for what cannot be read, and where sigma_max is missing.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read parameters from {path}: {error}") from error
+    text = read_text(path, LARGEST_FILE)
     lines = [(number, line.partition("#")[0].split()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, words) for number, words in lines if words]
     if len(lines) == 1 and len(lines[0][1]) == 1 and lines[0][1][0] not in KEYS:
@@ -189,9 +194,12 @@ def _number(key: str, text: str, place: str) -> float:
         value = int(text) if key in WHOLE else float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:
         kind = "whole" if key in WHOLE else "finite"
         raise InputError(f"{place}: {key} is {text!r}; it must be a {kind} number")
-    if key != "mean" and value < WHOLE.get(key, 0):
-        raise InputError(f"{place}: {key} is {text!r}; it must be at least {WHOLE.get(key, 0)}")
+    least, most = WHOLE.get(key, (0, math.inf))
+    if key != "mean" and not least <= value <= most:
+        raise InputError(f"{place}: {key} is {text!r}; it must be at least {least} and at most {most}")
+    if key in POSITIVE and value == 0:
+        raise InputError(f"{place}: {key} is {text!r}; it must be positive")
     return value

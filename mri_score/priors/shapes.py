@@ -17,6 +17,10 @@ Shapes = dict[str, tuple[int, ...]]
 FILLING = {"normal_", "uniform_", "zero_", "fill_"}
 SCALING = {"mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "exp"}
 DRAWING = {"randn", "rand"}
+LARGEST_NETWORK = 1 << 31
+"""Most weights of a network that is trained."""
+MOST_MODULES = 100_000
+"""Most parameter tensors of a network that is trained."""
 MOST_ELEMENTS = 1 << 20
 """Elements of buffers that no file stores, such as frequencies."""
 
@@ -47,6 +51,22 @@ def require_shapes(place: str, network: dict[str, Any], shapes: Mapping[str, tup
         )
 
 
+def require_size(place: str, network: dict[str, Any], most: int = LARGEST_NETWORK) -> None:
+    """Check that a network with these arguments has at most `most` weights, before it takes memory.
+
+    place: what it is, for messages. network: as in `require_shapes`. Errors: InputError for a larger one; arguments
+    that do not fit are left to whoever builds it.
+    """
+    try:
+        with torch.device("meta"), _Unfilled(), _at_most(place, {"": (most,)}, MOST_MODULES):
+            build_network(network)
+    except InputError as error:
+        if "larger than" in str(error):
+            raise InputError(f"{place} has more than {most:,} weights; make it smaller") from error
+    except Exception:
+        pass
+
+
 class _Unfilled(TorchFunctionMode):
     """Values are not computed: meta tensors have none, and torch would import its compiler for it, which takes 1 s."""
 
@@ -66,8 +86,8 @@ class _Unfilled(TorchFunctionMode):
 class _at_most:
     """Within the block, registering more parameters than a file has tensors or elements is an InputError."""
 
-    def __init__(self, place: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.place, self.count = place, len(shapes)
+    def __init__(self, place: str, shapes: Mapping[str, tuple[int, ...]], count: int | None = None) -> None:
+        self.place, self.count = place, len(shapes) if count is None else count
         self.elements = MOST_ELEMENTS + sum(torch.Size(shape).numel() for shape in shapes.values())
 
     def __enter__(self) -> None:

@@ -78,7 +78,10 @@ def trusted() -> bool:
 
 @contextmanager
 def trust(yes: bool = True) -> Iterator[None]:
-    """Trust all files that are read within the `with` block, in this process and in those that it starts."""
+    """Trust all files that are read within the `with` block, in this process and in those that it starts.
+
+    yes: False has them read in the reading process, also where the environment says otherwise.
+    """
     before = os.environ.get(TRUST)
     os.environ[TRUST] = "1" if yes else "0"
     try:
