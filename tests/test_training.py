@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 
 from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
+from mri_score.files import DiskFull
 from mri_score.losses import Denoising
 from mri_score.models.analytic import GaussianPrior
 from mri_score.models.network import NetworkPrior
@@ -230,6 +231,41 @@ def test_resuming_a_finished_run_does_nothing(whole, tmp_path):
     run(tmp_path)
     run(tmp_path, Eventful(dict.fromkeys(range(STEPS), cut_off)))
     assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize("step", [10, STEPS])
+def test_what_follows_a_checkpoint_is_done_again_on_resume(whole, tmp_path, step):
+    saved: list[int] = []
+
+    def save(prior, about, *name):
+        saved.append(about["step"])
+        if saved.count(step) == 1 and about["step"] == step:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path, save_prior=save)
+    assert steps_of(tmp_path)[-1] == step and saved[-1] == step
+    run(tmp_path, save_prior=save)
+    assert saved.count(step) == 2 and saved[-1] == STEPS
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_full_disk_costs_the_older_checkpoint_before_it_ends_the_run(tmp_path, monkeypatch):
+    write = checkpoint._write
+
+    def full(path, state):
+        if state["step"] > 2 and len(list(tmp_path.glob("*.pt"))) == 2:
+            raise DiskFull("the disk is full")
+        write(path, state)
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, state_of(step))
+    assert steps_of(tmp_path) == [2, 3]
+    monkeypatch.setattr(checkpoint, "_write", lambda *_: (_ for _ in ()).throw(DiskFull("the disk is full")))
+    with pytest.raises(DiskFull):
+        checkpoint.save(tmp_path, state_of(4))
+    assert steps_of(tmp_path)[-1] == 3
 
 
 def test_a_checkpoint_without_running_losses_still_resumes(whole, tmp_path):
