@@ -35,7 +35,9 @@ CALLS = {
     "priors": [],
     "reconstruct": [],
     "sample": [],
+    "serve": ["--port", "0"],
     "simulate": [],
+    "stream": [],
     "train": ["-c", "x"],
 }
 """The shortest call of each command."""
