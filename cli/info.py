@@ -46,10 +46,10 @@ def _measured(file: Reader) -> tuple[dict[str, str], list[str]]:
     from mri_score.data.scan import Scan
 
     scan = Scan(file)
-    noise = scan.noise
+    noise, level = scan.noise, scan.noise_std * scan.unit
     lines = {
         "sampling": "full" if file.mask is None else f"undersampled, R = {scan.acceleration:.2f}",
-        "noise": f"{noise.noise_std:.4g} (standard deviation of the real and of the imaginary part of a sample)",
+        "noise": f"{level:.4g} (standard deviation of the real and of the imaginary part of a sample)",
         "coils": "can be whitened" if noise.whitening is not None else "not whitened",
     }
     return lines, scan.notes

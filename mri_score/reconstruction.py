@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
+from mri_score.data.scale import safe_unit
 from mri_score.data.scan import coil_weight, from_arrays, from_operator
 from mri_score.errors import InputError, unknown_name
 from mri_score.evaluation.out_of_distribution import misfit_ratio
@@ -96,8 +97,9 @@ class Reconstruction:
         """Standard deviation of the draws, of each real component: (B, H, W); zero for one draw."""
         if len(self.samples) == 1:
             return torch.zeros_like(self.weight)
-        variance = torch.view_as_real(self.samples).var(0) / pair_share(len(self.samples), self.group)
-        return variance.mean(-1).sqrt()
+        unit = safe_unit(self.samples)  # squares of very small or large images leave single precision
+        variance = torch.view_as_real(self.samples / unit).var(0) / pair_share(len(self.samples), self.group)
+        return unit * variance.mean(-1).sqrt()
 
     @property
     def rss(self) -> Tensor:
@@ -185,7 +187,7 @@ def reconstruct(
     y = y[None] if y.ndim == 3 else y
     s = None if maps is None else _complex(maps)
     s = s[None] if s is not None and s.ndim == 3 else s
-    m = None if mask is None else torch.as_tensor(np.asarray(mask))
+    m = None if mask is None else mask if isinstance(mask, Tensor) else torch.from_numpy(np.asarray(mask) != 0)
     scan = from_arrays(y, m, s, noise_std, name)
     return sample_posterior(scan, model, walks, slices=list(range(len(y))), operator=make, progress=progress)
 
@@ -551,5 +553,23 @@ def find_device(device: str) -> torch.device:
 
 
 def _complex(array: Tensor | np.ndarray) -> Tensor:
-    tensor = array if isinstance(array, Tensor) else torch.as_tensor(np.ascontiguousarray(array))
-    return tensor.to(torch.complex64) if tensor.is_complex() or tensor.is_floating_point() else tensor
+    if not isinstance(array, Tensor):
+        array = torch.from_numpy(native(np.ascontiguousarray(array)))
+    if not (array.is_complex() or array.is_floating_point()):
+        return array
+    single = array.to(torch.complex64)
+    if bool(array.isfinite().all() & array.any() & ~(single.isfinite().all() & single.any())):
+        raise InputError(
+            f"the largest sample is {float(array.abs().max()):.3g}, outside the range of single precision; divide"
+            " k-space by it"
+        )
+    return single
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in the byte order of this machine and at most double precision, as torch takes it."""
+    if array.dtype.kind == "c" and array.dtype.itemsize > 16:
+        return array.astype(np.complex128)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,13 +1,29 @@
-"""The scale of an image: the percentile of the magnitude that networks expect to be 1."""
+"""Scales: the percentile of the magnitude that networks expect to be 1, and units for samples far from 1."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 PERCENTILE = 0.99
 """Quantile of the magnitude that is scaled to 1, in training and reconstruction."""
+
+
+SAFE = (1e-9, 1e12)
+"""Range of the largest sample within which squares and sums of squares stay within single precision."""
+
+
+def safe_unit(samples: Tensor) -> float:
+    """A unit for k-space, in which the largest sample is about 1; 1 if that sample lies within SAFE.
+
+    It is a power of two, so that a change of unit rounds nothing. samples: complex, any shape, not all zero.
+    """
+    largest = float(torch.view_as_real(samples.resolve_conj()).abs().max())
+    if not 0 < largest < math.inf or SAFE[0] <= largest <= SAFE[1]:
+        return 1.0
+    return 2.0 ** round(math.log2(largest))
 
 
 def percentile(image: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import CalibrationRegion, coil_maps, compress_coils, maps_from_calibration, truth_image
 from mri_score.data.noise_level import noise_level
 from mri_score.data.noise_rings import NoiseLevel, evenly_spaced, whiten, with_noise_scan
-from mri_score.data.scale import percentile
+from mri_score.data.scale import percentile, safe_unit
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
@@ -94,7 +94,9 @@ def from_arrays(
     if not bool(torch.isfinite(torch.view_as_real(kspace.resolve_conj())).all()):
         raise InputError(f"{name} contains NaN or infinity")
     mask = _mask_of_arrays(kspace, mask, name)
-    kspace = kspace * mask
+    unit = safe_unit(kspace)
+    kspace = kspace * mask if unit == 1 else kspace / unit * mask
+    noise_std = None if noise_std is None else noise_std / unit
     empty = (kspace == 0).flatten(1).all(1)
     if bool(empty.any()):
         number = int(empty.nonzero()[0])
@@ -109,7 +111,8 @@ def from_arrays(
     if mixing is not None:
         kspace = whiten(kspace, mixing)
     maps = coil_maps(kspace, mask)[0] if maps is None else maps
-    return scaled(kspace, mask, maps, noise_std, name, mixing)
+    found = scaled(kspace, mask, maps, noise_std, name, mixing)
+    return found if unit == 1 else replace(found, scale=found.scale * unit)
 
 
 def _mask_of_arrays(kspace: Tensor, mask: Tensor | None, name: str) -> Tensor:
@@ -150,6 +153,8 @@ def from_operator(
             f"{name}: noise_std is {noise_std}; with an operator of its own it must be given, above 0, as nothing says"
             " which samples hold noise alone"
         )
+    unit = safe_unit(kspace)
+    kspace, noise_std = (kspace, noise_std) if unit == 1 else (kspace / unit, noise_std / unit)
     scale = percentile(operator.cg_sense(kspace).flatten(1).unsqueeze(1))
     if not bool((scale > 0).all()):
         raise InputError(f"{name}: slice {int((scale <= 0).nonzero()[0])} holds no signal; leave it out")
@@ -157,7 +162,7 @@ def from_operator(
         name=name,
         kspace=kspace / scale.reshape(-1, *[1] * (kspace.ndim - 1)),
         noise_std=(noise_std / scale).clamp_min(LEAST_NOISE),
-        scale=scale,
+        scale=scale * unit,
         forward=operator,
     )
 
@@ -208,6 +213,7 @@ class Scan:
     file: the opened scan. sampling: how a fully sampled scan is undersampled; None: not at all. maps: a file of coil
     maps; None: estimated, and kept in the folder `cache` if it is given. coils: number of virtual coils; None: those of
     the file. full_maps: maps from full k-space, for studies only; the report states it.
+    All values are in the file's units divided by `unit`, which is 1 for samples of usual size.
     Errors: InputError for undersampling a scan that was acquired undersampled.
     """
 
@@ -286,6 +292,14 @@ class Scan:
         return min(self.looked_at, key=lambda slice: abs(slice - self.file.slices // 2))
 
     @cached_property
+    def unit(self) -> float:
+        """The value in the file's units that is 1 in k-space, noise level, scale and truth here; see `safe_unit`."""
+        return safe_unit(self.file.kspace(self.middle))
+
+    def _in_unit(self, kspace: Tensor) -> Tensor:
+        return kspace if self.unit == 1 else kspace / self.unit
+
+    @cached_property
     def noise(self) -> NoiseLevel:
         """Noise of the volume, measured once, on the sampled points of the file's own coils."""
         if self._given is not None:
@@ -297,13 +311,16 @@ class Scan:
         mask = self.mask[self.looked_at] if len(self.mask) > 1 else self.mask
         level = noise_level(slices, mask, maps, middle=middle, name=self.file.name)
         if self.file.noise_scan is not None:
-            level = with_noise_scan(level, self.file.noise_scan.samples, self.file.noise_scan.calibrated)
+            samples = self._in_unit(self.file.noise_scan.samples)
+            level = with_noise_scan(level, samples, self.file.noise_scan.calibrated)
+        if self.unit != 1:
+            self.notes.append(f"the samples are near {self.unit:.3g}: levels of noise in notes are in units of that")
         self.notes.extend(level.notes)
         return level
 
     @property
     def noise_std(self) -> float:
-        """Noise level in the file's units, before and after mixing: whitening and compression do not change it."""
+        """Noise level in units of `unit`, before and after mixing: whitening and compression do not change it."""
         return self.noise.noise_std
 
     @cached_property
@@ -342,15 +359,15 @@ class Scan:
         return scaled(kspace, self.mask_of(slice), maps, self.noise_std, self.file.name, self.mixing)
 
     def truth(self, slice: int) -> tuple[Tensor, Tensor]:
-        """Ground truth of one slice of a fully sampled scan: image (H, W) and coil images (C, H, W), file's units."""
-        kspace = self.file.kspace(slice)[None]
+        """Ground truth of a fully sampled scan: image (H, W) and coil images (C, H, W), in units of `unit`."""
+        kspace = self._in_unit(self.file.kspace(slice))[None]
         return truth_image(kspace)[0], ifft(kspace)[0]
 
     def kspace(self, slice: int) -> Tensor:
-        """Masked k-space (C, H, W) of one slice. Errors: InputError for an empty slice."""
+        """Masked k-space (C, H, W) of one slice, in units of `unit`. Errors: InputError for an empty slice."""
         if self.file.empty(slice):
             raise InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices")
-        return self.file.kspace(slice) * self.mask_of(slice)[0]
+        return self._in_unit(self.file.kspace(slice)) * self.mask_of(slice)[0]
 
     def make_maps(self, slice: int) -> tuple[Tensor, Tensor, CalibrationRegion]:
         """Estimate coil maps (1, C, H, W), eigenvalue (1, H, W) and their origin for one slice.
@@ -358,13 +375,14 @@ class Scan:
         Errors: InputError as in `coil_maps`.
         """
         if self.full_maps:
-            return self._estimate(slice, self.file.kspace(slice)[None], None, self.mixing)
+            return self._estimate(slice, self._in_unit(self.file.kspace(slice))[None], None, self.mixing)
         return self._maps_of_samples(slice, self.mixing)
 
     def _maps_of_samples(self, slice: int, mixing: Tensor | None) -> tuple[Tensor, Tensor, CalibrationRegion]:
         """As `make_maps`, in the coils after `mixing`: from separate calibration lines, all frames, or the slice."""
         if (found := self.file.calibration(slice)) is not None:
-            kspace = found[0][None] if mixing is None else whiten(found[0][None], mixing)
+            kspace = self._in_unit(found[0])[None]
+            kspace = kspace if mixing is None else whiten(kspace, mixing)
             return maps_from_calibration(kspace, found[1], self.file.image_shape)
         frames = self.frames(slice)
         if len(frames) == 1:

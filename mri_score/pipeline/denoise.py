@@ -98,7 +98,7 @@ def denoise_slice(
     """
     check_full(scan)
     item = scan.acquisition(number)
-    scale = float(item.scale)
+    scale = float(item.scale) * scan.unit
     given = float(item.noise_std) if noise_std is None else noise_std / scale
     random = generators(seed, f"{scan.file.name}, padding", number)
     noisy = filled_image(item, random)[0].to(device)

@@ -36,7 +36,7 @@ def volume_facts(scan: Scan, options: Options, levels: list[float], slices: Sequ
         **_sampling(scan, slices),
         "Coil maps": _source_of_maps(scan),
         "Coils": "whitened" if scan.noise.whitening is not None and scan.mixing is not None else "as stored",
-        "Noise": f"{scan.noise_std:.4g} in the file's units; {np.mean(levels):.4f} of the image scale",
+        "Noise": f"{scan.noise_std * scan.unit:.4g} in the file's units; {np.mean(levels):.4f} of the image scale",
         "Method": f"{options.method}, {cost}",
         **warm,
         "Draws": str(options.samples),

@@ -54,12 +54,13 @@ def write_volume(
     path = folder / "reconstructions" / volume.name
     pictures = draw_pictures(volume, options, facts or {})
     with new_hdf5(path) as file:
-        file["reconstruction"] = volume.rss.numpy().astype(np.float32)
-        file["reconstruction_complex"] = volume.image.numpy().astype(np.complex64)
-        file["std"] = volume.std.numpy().astype(np.float32)
+        unit = volume.unit
+        file["reconstruction"] = (unit * volume.rss).numpy().astype(np.float32)
+        file["reconstruction_complex"] = (unit * volume.image).numpy().astype(np.complex64)
+        file["std"] = (unit * volume.std).numpy().astype(np.float32)
         for name, target in zip(("interval", "interval_complex"), TARGETS, strict=True):
             if (interval := volume.interval(target)) is not None:
-                file[name] = interval.numpy().astype(np.float32)
+                file[name] = (unit * interval).numpy().astype(np.float32)
         if volume.mask is not None:
             masks = volume.mask[:, 0].numpy()
             file["mask"] = masks[0] if len(masks) == 1 else masks
@@ -67,7 +68,7 @@ def write_volume(
             file["trajectory"] = volume.trajectory.numpy()
         file["slices"] = np.array(volume.slices)
         if options.keep_samples:
-            file["samples"] = torch.stack(volume.samples, 1).numpy().astype(np.complex64)
+            file["samples"] = (unit * torch.stack(volume.samples, 1)).numpy().astype(np.complex64)
         if rows := score_rows(volume, options):
             file["scores"] = _table(rows)
         write_placement(file, volume.geometries, volume.header)

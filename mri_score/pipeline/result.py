@@ -23,7 +23,7 @@ RSS = "RSS of full k-space"
 
 @dataclass
 class Volume:
-    """The result for one volume; images in the file's units, cropped to the size that is written.
+    """The result for one volume; images in the file's units divided by `unit`, cropped to the size that is written.
 
     name: of the file. slices: numbers of the reconstructed slices. facts: name -> text for the report. notes: warnings.
     intervals: conformal ones, if they are asked for. complex_nrmse: of each slice.
@@ -42,6 +42,8 @@ class Volume:
     trajectory: Tensor | None = None
     """(M, 2), as `Acquisition.trajectory`; None for a mask."""
     intervals: Intervals | None = None
+    unit: float = 1.0
+    """As `Scan.unit`."""
     geometries: Sequence[Geometry] = ()
     """The place of each slice in the patient; empty if the file does not state pixel sizes."""
     header: bytes | None = None

@@ -58,6 +58,7 @@ def reconstruct_volume(
         scan.notes,
         accelerations=[scan.acceleration_of([number]) for number in chosen],
         intervals=options.intervals,
+        unit=scan.unit,
     )
     volume.geometries, volume.header = geometries_of(scan.file, chosen), header_of(scan.file)
     if trajectory is None:

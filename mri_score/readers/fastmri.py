@@ -29,6 +29,9 @@ from mri_score.readers.sampling import (
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
 
+LEAST_SAMPLE, LARGEST_SAMPLE = 1e-30, 1e30
+"""Range of the largest sample of a slice: results are written in the file's units, in single precision."""
+
 
 class FastMRI(PlainReader):
     """One fastMRI file: k-space (slices, coils, rows = readout, cols = phase encode), or without the coil axis.
@@ -311,6 +314,7 @@ class FastMRI(PlainReader):
             if not nonzero.any():
                 continue
             if not seen:
+                _check_size(self.path, y)
                 check_samples(str(self.path), y)
             coil = coil if seen else int(nonzero.any((1, 2)).argmax())
             points[slice] = nonzero.any(0)
@@ -378,6 +382,17 @@ def _check_kspace(path: Path, kspace: StoredDataset) -> None:
         raise InputError(
             f"{path}: kspace has shape {kspace.shape}; it needs (slices, coils, rows, cols), or (slices, rows, cols)"
             " of a single coil"
+        )
+
+
+def _check_size(path: Path, y: np.ndarray) -> None:
+    """Errors: InputError for samples that single precision cannot hold with their noise."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = float(np.abs(y).max())
+    if not LEAST_SAMPLE < largest < LARGEST_SAMPLE and np.isfinite(largest):
+        raise InputError(
+            f"{path}: the largest sample of a slice is {largest:.3g}, outside the range of single precision; multiply"
+            f" kspace by a constant that brings it between {LEAST_SAMPLE:g} and {LARGEST_SAMPLE:g}"
         )
 
 

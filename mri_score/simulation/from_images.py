@@ -13,7 +13,7 @@ from torch.nn.functional import grid_sample
 
 from mri_score.data.coils import coil_maps
 from mri_score.data.noise_level import noise_level
-from mri_score.data.scale import percentile
+from mri_score.data.scale import percentile, safe_unit
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.numerics.noise import generators, noise_like
@@ -117,6 +117,7 @@ def scan_template(like: str | Path) -> ScanTemplate:
     if file.mask is not None:
         raise InputError(f"{like} is undersampled; phase and coil maps come from fully sampled scans: name another")
     kspace = file.kspace(file.slices // 2)[None]
+    kspace = kspace / safe_unit(kspace)
     maps, eigenvalue, _ = coil_maps(kspace)
     coils = ifft(kspace)[0]
     image = (maps[0].conj() * coils).sum(0)

@@ -12,6 +12,7 @@ from mri_score.data.coils import truth_image
 from mri_score.data.masks import true_acceleration
 from mri_score.data.noise_level import noise_level
 from mri_score.data.noise_rings import evenly_spaced, whiten
+from mri_score.data.scale import safe_unit
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_kspace
 from mri_score.readers import open_scan
@@ -29,7 +30,10 @@ LEAST_POWER = 0.2
 
 
 class Combined:
-    """sum_c conj(S_c) x_c of each slice of a fully sampled file, in the file's units; x_c are whitened coil images.
+    """sum_c conj(S_c) x_c of each slice of a fully sampled file; x_c are whitened coil images.
+
+    Images and noise_std are in the file's units; for samples far from 1, in a unit in which they are near 1, see
+    `safe_unit`.
 
     The maps S_c come from ESPIRiT on full k-space. As sum_c |S_c|^2 = 1 at every pixel, the noise of the image is white
     with noise_std in each real component, like that of a coil sample. Without whitening (the reason is in `notes`),
@@ -48,19 +52,20 @@ class Combined:
                 " exclude it, or learn from undersampled scans alone by a loss that is made for them"
             )
         slices = [slice for slice in range(self.file.slices) if not (skip_empty and self.file.empty(slice))]
-        powers = [central_power(self.file.kspace(slice)) for slice in slices]
+        self.unit = safe_unit(self.file.kspace(slices[len(slices) // 2])) if slices else 1.0
+        powers = [central_power(self._kspace(slice)) for slice in slices]
         looked_at = [slices[number] for number in evenly_spaced(len(slices))]
-        level = noise_level([self.file.kspace(slice) for slice in looked_at], name=str(path))
+        level = noise_level([self._kspace(slice) for slice in looked_at], name=str(path))
         self.file.close()
         self.noise_std, self.whitening, self.notes = level.noise_std, level.whitening, list(level.notes)
         self.slices = with_signal(slices, powers, self.noise_std) if skip_empty else slices
 
     def image(self, slice: int) -> Tensor:
-        """Combined image of a slice, (H, W) complex64, without readout oversampling, file's units.
+        """Combined image of a slice, (H, W) complex64, without readout oversampling.
 
         Errors: InputError.
         """
-        kspace = self.file.kspace(slice)[None]
+        kspace = self._kspace(slice)[None]
         self.file.close()
         if self.whitening is not None:
             kspace = whiten(kspace, self.whitening)
@@ -68,6 +73,10 @@ class Combined:
             return truth_image(kspace)[0]
         except InputError as error:
             raise InputError(f"{self.file.path}, slice {slice}: {error}") from error
+
+    def _kspace(self, slice: int) -> Tensor:
+        kspace = self.file.kspace(slice)
+        return kspace if self.unit == 1 else kspace / self.unit
 
 
 def central_power(kspace: Tensor, mask: Tensor | None = None) -> float:
