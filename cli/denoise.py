@@ -10,6 +10,7 @@ import click
 from .options import (
     ANY_PATH,
     FOLDER,
+    axes_option,
     coils_option,
     device_options,
     precision_option,
@@ -24,6 +25,7 @@ from .options import (
 @click.option("--out", "-o", type=FOLDER, default=Path("out"), show_default=True, help="Folder for the results.")
 @prior_option
 @slices_option
+@axes_option
 @click.option(
     "--noise-std", type=click.FloatRange(0, min_open=True), metavar="X",
     help="Noise level: standard deviation of the real, and of the imaginary, part of a k-space sample, in the file's"
@@ -40,7 +42,7 @@ from .options import (
 @device_options
 @shard_option
 def command(scan: Path, **options: Any) -> None:
-    """Denoise SCAN, a fully sampled fastMRI file or a folder of them, at the measured noise level of each slice.
+    """Denoise SCAN, a fully sampled file or a folder of files, at the measured noise level of each slice.
 
     The coil images are combined with coil maps, so that the noise stays white. The prior's denoiser gives the posterior
     mean, and its Jacobian the posterior standard deviation. --out gets denoised/<file>.h5 with the datasets

@@ -9,7 +9,7 @@ import click
 
 from mri_score.errors import visible
 
-from .options import ANY_PATH, each_file
+from .options import ANY_PATH, axes_option, each_file
 
 if TYPE_CHECKING:
     from mri_score.readers.base import Reader
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 @click.command("info")
 @click.argument("scan", type=ANY_PATH)
-def command(scan: Path) -> None:
+@axes_option
+def command(scan: Path, axes: tuple[str, ...] | None) -> None:
     """Show what SCAN contains: matrix, coils, sampling, noise level, and warnings about problems.
 
-    SCAN is a fastMRI file or a folder of them.
+    SCAN is a file, or a folder of files: fastMRI, ISMRMRD, BART's .cfl; NumPy's and MATLAB's with --axes.
 
     \b
     Example:
       mri-score info multicoil_val/file1000000.h5
+      mri-score info kspace.npy --axes coils,rows,cols
     """
     from mri_score.readers import open_scan, scan_files
 
     def show(path: Path) -> None:
-        file = open_scan(path)
+        file = open_scan(path, axes=axes)
         stored = file.about()  # all of it is checked before the first line is printed
         click.secho(str(path), bold=True)
         _echo(stored)
@@ -38,7 +40,7 @@ def command(scan: Path) -> None:
         for note in notes:
             click.secho(f"  note: {visible(note)}", fg="yellow")
 
-    each_file(scan_files(scan), show)
+    each_file(scan_files(scan, axes=axes), show)
 
 
 def _measured(file: Reader) -> tuple[dict[str, str], list[str]]:

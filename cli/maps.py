@@ -8,7 +8,17 @@ from typing import Any
 import click
 
 from .log import say
-from .options import ANY_PATH, FOLDER, MaskOptions, each_file, make_sampling, sampling_options, shard_option, take_shard
+from .options import (
+    ANY_PATH,
+    FOLDER,
+    MaskOptions,
+    axes_option,
+    each_file,
+    make_sampling,
+    sampling_options,
+    shard_option,
+    take_shard,
+)
 
 
 @click.command("maps")
@@ -17,10 +27,11 @@ from .options import ANY_PATH, FOLDER, MaskOptions, each_file, make_sampling, sa
 @shard_option
 @click.option("--out", "-o", type=FOLDER, default=Path("maps"), show_default=True, help="Folder for the coil maps.")
 @click.option("--again", is_flag=True, help="Redo files that are already finished.")
-def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any) -> None:
+@axes_option
+def command(scan: Path, axes: tuple[str, ...] | None, shard: str | None, out: Path, again: bool, **given: Any) -> None:
     """Estimate coil sensitivity maps of SCAN with ESPIRiT, from the calibration region of the sampled k-space.
 
-    SCAN is a fastMRI file or a folder of them. Each file written has the datasets `maps`, whose squared magnitudes sum
+    SCAN is a file or a folder of files. Each file written has the datasets `maps`, whose squared magnitudes sum
     to 1 over the coils at every pixel, and `eigenvalue`, which is near 1 where there is signal.
 
     \b
@@ -32,12 +43,13 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
     from mri_score.data.scan import Scan
     from mri_score.progress import progress
     from mri_score.readers import open_scan, scan_files
+    from mri_score.readers.base import result_name
     from mri_score.readers.maps import cache_key, finished_maps, write_maps
 
     sampling = make_sampling(MaskOptions(**given))
 
     def make(path: Path) -> None:
-        view, target = Scan(open_scan(path), sampling), out / path.name
+        view, target = Scan(open_scan(path, axes=axes), sampling), out / result_name(path)
         identity = cache_key(path, view.mask, calibration_lines=sampling.calibration_lines)
         if not again and finished_maps(target, identity):
             say(f"{target}: finished before (--again redoes it)", file=path.name, finished=True)
@@ -53,4 +65,4 @@ def command(scan: Path, shard: str | None, out: Path, again: bool, **given: Any)
         write_maps(target, maps, eigenvalue, attributes)
         say(f"{target}: {source}", file=path.name, maps=target)
 
-    each_file(take_shard(scan_files(scan), shard), make)
+    each_file(take_shard(scan_files(scan, axes=axes), shard), make)

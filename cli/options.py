@@ -53,9 +53,19 @@ steps_option = click.option(
 slices_option = click.option(
     "--slices", metavar="LIST", help="Slices to process, such as 3, 2:5, 0,4,9 or middle.  [default: all]"
 )
+axes_option = click.option(
+    "--axes", metavar="NAMES", callback=lambda context, option, text: None if text is None else split_names(text),
+    help="Names of the axes of a NumPy or MATLAB array, such as coils,rows,cols or rows,cols,coils,slices. Known: rows"
+    " (the readout), cols, partitions, coils, slices, contrasts, sets, phases, repetitions, averages.",
+)  # fmt: skip
 coils_option = click.option(
     "--coils", type=click.IntRange(1), metavar="N", help="Compress the coils to N virtual coils."
 )
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def device_options(command: Callable) -> Callable:

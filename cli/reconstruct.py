@@ -11,6 +11,7 @@ from .options import (
     ANY_PATH,
     FOLDER,
     TRAJECTORIES,
+    axes_option,
     coils_option,
     device_options,
     method_option,
@@ -45,6 +46,7 @@ class BatchSize(click.IntRange):
 )
 @steps_option
 @slices_option
+@axes_option
 @click.option(
     "--baselines", default="zero-filled,cg-sense,l1-wavelet,tv", show_default=True, metavar="LIST",
     help="Classical methods to compare with, or none. Also available: pnp-bm3d (takes minutes; needs the package bm3d),"
@@ -97,7 +99,7 @@ class BatchSize(click.IntRange):
 @click.option("--again", is_flag=True, help="Redo files that are already finished.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and how much memory it needs, then stop.")
 def command(scan: Path | None, **options: Any) -> None:
-    """Reconstruct SCAN, a fastMRI file or a folder of them. Without SCAN a simulated head is reconstructed.
+    """Reconstruct SCAN, a file or a folder of files. Without SCAN a simulated head is reconstructed.
 
     A fully sampled scan is undersampled by --accel, and the result is scored against the fully sampled image. A scan
     that was acquired undersampled is reconstructed as it is. --out gets reconstructions/ (image, standard deviation),

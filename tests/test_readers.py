@@ -82,6 +82,6 @@ def test_the_command_line_reads_another_format(both):
 
 
 def test_a_folder_without_scans_says_which_files_it_looked_for(tmp_path):
-    with pytest.raises(InputError, match=r"has no \*\.h5 or \*\.mrd files"):
+    with pytest.raises(InputError, match=r"has no \*\.h5 or \*\.mrd or \*\.cfl files"):
         scan_files(tmp_path)
     assert "does not exist" in refused("info", tmp_path / "nothing.h5")

@@ -20,6 +20,7 @@ from mri_score.pipeline.facts import counted
 from mri_score.priors.store import find_prior, load_prior, read_record
 from mri_score.progress import progress
 from mri_score.readers import open_scan, scan_files
+from mri_score.readers.base import result_name
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.reconstruction import find_device
 
@@ -38,6 +39,7 @@ class DenoiseOptions:
     noise_std: float | None
     probes: int
     slices: str | None
+    axes: tuple[str, ...] | None
     maps: Path | None
     coils: int | None
     precision: str
@@ -61,14 +63,14 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
     asked: dict[str, Any] = {"noise_std": given.noise_std, "probes": given.probes, "seed": given.seed}
 
     def work(file: Path) -> None:
-        view = Scan(open_scan(file), maps=given.maps, cache=out / "maps", coils=given.coils)
+        view = Scan(open_scan(file, axes=given.axes), maps=given.maps, cache=out / "maps", coils=given.coils)
         check_full(view)
         slices = read_slices(given.slices, view.file.slices)
         total = len(slices) * given.probes
         with progress(total, "probe", file.stem) as bar:
             found = [denoise_slice(view, slice, prior, device=device, progress=bar.update, **asked) for slice in slices]
         attributes = {"prior": str(given.prior), "prior_sha256": digest, **asked}
-        written = _write(out / "denoised" / file.name, view, slices, found, attributes)
+        written = _write(out / "denoised" / result_name(file), view, slices, found, attributes)
         count = counted(len(slices), "slice")
         drawn = _draw(out / "denoised", view, slices, found)
         level = found[0].noise_std
@@ -77,7 +79,7 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
             note(text, indent=2, file=file.name)
         say(f"  denoised  {written}\n  pictures  {drawn}", file=file.name, denoised=written, pictures=drawn)
 
-    each_file(take_shard(scan_files(scan), given.shard), work)
+    each_file(take_shard(scan_files(scan, axes=given.axes), given.shard), work)
 
 
 def _levels(found: Sequence[Denoised]) -> list[str]:

@@ -35,7 +35,7 @@ from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_togethe
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.progress import progress
 from mri_score.readers import open_scan, scan_files
-from mri_score.readers.base import Reader
+from mri_score.readers.base import Reader, one_name_each, result_name
 from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
 
@@ -64,6 +64,7 @@ class ReconstructOptions(MaskOptions):
     precision: str
     seed: int
     slices: str | None
+    axes: tuple[str, ...] | None
     maps: Path | None
     full_maps: bool
     coils: int | None
@@ -136,20 +137,22 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         say("No SCAN given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
-        files = scan_files(scan)
+        files = scan_files(scan, axes=given.axes)
+        one_name_each(files)
     settings = [*given.identity(), ("intervals", str(intervals))]
 
     def redo(path: Path) -> Rest | None:
         status = path.stat()
         identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
-        result = out / "reconstructions" / path.name
+        name = result_name(path)
+        result = out / "reconstructions" / name
         derived = _derived(out, out / "report" if len(files) == 1 else out / "report" / path.stem) + exported
-        if not given.again and finished(out, path.name, identity):
+        if not given.again and finished(out, name, identity):
             made = [] if given.dry_run else restore(result, derived)
             again = f"; made from its result: {', '.join(made)}" if made else ""
             say(f"{path.name}: finished before (--again redoes it){again}", file=path.name, finished=True)
             return None
-        file = open_scan(path)
+        file = open_scan(path, axes=given.axes)
         slices = read_slices(given.slices, file.slices)
         check_placement(file, slices, formats)
         view = _scan(file, sampling, given)
@@ -177,7 +180,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
     def summarise() -> None:
         if len(files) > 1:
             with alone(out / "metrics.csv"):  # another process may write the same summary
-                page = _summary(out, [path.name for path in files])
+                page = _summary(out, [result_name(path) for path in files])
             say(f"Report of all volumes: {page}", report=page)
 
     each_file(take_shard(files, given.shard), redo, None if given.dry_run else summarise)
@@ -305,7 +308,7 @@ def _describe(scan: Scan, slices: list[int], prior: NetworkPrior, options: Optio
         "network calls": calls,
         "batches": f"{batches:,} of {counted(together, 'draw')}" + (" at most" if batches * together > walks else ""),
         "memory": _memory(_needed(scan, slices, prior, options), together, find_device(options.device)),
-        "results": str(out / "reconstructions" / file.path.name),
+        "results": str(out / "reconstructions" / result_name(file.path)),
     }
     click.secho(str(file.path), bold=True)
     for name, value in lines.items():

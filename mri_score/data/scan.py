@@ -22,7 +22,7 @@ from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
 from mri_score.operators.base import LinearOperator
 from mri_score.operators.sense import Sense
-from mri_score.readers.base import Item, Reader
+from mri_score.readers.base import Item, Reader, result_name
 from mri_score.readers.layout import check_samples
 from mri_score.readers.maps import StoredMaps, cache_key, cached_maps, normalise_maps, read_maps
 from mri_score.readers.sampling import choose_mask, find_sampling, mask_candidates
@@ -254,7 +254,7 @@ class Scan:
             self.file.image_shape,
             self.sampling.acceleration,
             self.sampling.calibration_lines,
-            masks.mask_seed(self.file.path.name, self.sampling.seed),
+            masks.mask_seed(result_name(self.file.path), self.sampling.seed),
             self.sampling.axis,
             self.file.padding,
             rows=(int(rows[0]), int(rows[-1]) + 1) if acquired.shape[-2] > 1 else None,
@@ -345,7 +345,9 @@ class Scan:
                 "--coils makes virtual coils, but the maps of --maps are for the coils of the file; leave out one of"
                 " the two"
             )
-        return read_maps(self.given_maps, (self.file.slices, self.file.coils, *self.file.image_shape))
+        maps = read_maps(self.given_maps, (self.file.slices, self.file.coils, *self.file.image_shape))
+        self.notes.extend(maps.notes)
+        return maps
 
     def acquisition(self, slice: int) -> Acquisition:
         """One slice, scaled, with coil maps; batch size 1.

@@ -16,6 +16,7 @@ from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_kspace
 from mri_score.numerics.noise import generators, key
 from mri_score.operators.sense import Sense
+from mri_score.readers.base import result_name
 
 
 def hold_out(mask: Tensor, shape: tuple[int, int], amount: float, random: Generator) -> Tensor:
@@ -126,7 +127,8 @@ def held_out_of(scan: Scan, amount: float, slices: Sequence[int]) -> dict[int, T
     """
     if isinstance(scan, NonCartesianScan):
         raise InputError(f"{scan.file.path}: --check-lines is for masks only, not for trajectories")
-    seed, shape = key("held-out lines", *mask_seed(scan.file.path.name, scan.sampling.seed)), scan.file.image_shape
+    seed = key("held-out lines", *mask_seed(result_name(scan.file.path), scan.sampling.seed))
+    shape = scan.file.image_shape
     if len(scan.mask) == 1:
         return dict.fromkeys(slices, hold_out(scan.mask, shape, amount, generators(seed)[0]))
     return {

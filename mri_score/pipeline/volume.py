@@ -27,6 +27,7 @@ from mri_score.pipeline.held_out import held_out_of, misfit
 from mri_score.pipeline.options import OPERATORS, Options
 from mri_score.pipeline.placement import geometries_of, header_of
 from mri_score.pipeline.result import Volume
+from mri_score.readers.base import result_name
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 
 In = TypeVar("In")
@@ -51,7 +52,7 @@ def reconstruct_volume(
     chosen = list(range(scan.file.slices)) if slices is None else list(slices)
     trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
     volume = Volume(
-        scan.file.path.name,
+        result_name(scan.file.path),
         chosen,
         scan.acceleration_of(chosen),
         {},

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mri_score.errors import InputError
 from mri_score.readers.geometry import Geometry
 
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
     from torch import Tensor
 
 Shape = tuple[int, int]
+
+
+def result_name(path: Path) -> str:
+    """Name of the result files of a scan, and of its mask's random numbers: the same in every format, with .h5."""
+    return path.name if path.suffix == ".h5" else f"{path.stem}.h5"
+
+
+def one_name_each(files: Sequence[Path]) -> None:
+    """Check that the results of all files have names of their own. files: paths of scans. Errors: InputError."""
+    first: dict[str, Path] = {}
+    for path in files:
+        other = first.setdefault(result_name(path), path)
+        if other is not path:
+            raise InputError(f"{other.name} and {path.name} would have the same result file; rename one of them")
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.readers.array_scan import CflMaps
 from mri_score.readers.arrays import open_npy
 from mri_score.readers.hdf5 import StoredDataset, new_hdf5, open_hdf5, plain_dataset, reading
 
@@ -30,9 +32,10 @@ def normalise_maps(maps: Tensor) -> Tensor:
 class StoredMaps:
     """Coil maps in a file, read slice by slice: `maps[2:3]` is complex64 (1, C, H, W) with sum_c |S_c|^2 = 1."""
 
-    def __init__(self, path: Path, dataset: StoredDataset, shape: Sequence[int]) -> None:
+    def __init__(self, path: Path, dataset: StoredDataset | CflMaps, shape: Sequence[int]) -> None:
         self.path, self.shape = path, tuple(shape)
         self._dataset = dataset
+        self.notes: list[str] = getattr(dataset, "notes", [])
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -40,7 +43,8 @@ class StoredMaps:
     def __getitem__(self, slices: slice) -> Tensor:
         """The maps of some slices. Errors: InputError for NaN or infinity, and for a damaged file."""
         numbers = range(len(self))[slices]
-        arrays = [self._dataset[number] if self._dataset.ndim == 4 else self._dataset[()] for number in numbers]
+        whole: Any = () if self._dataset.ndim == 3 else None
+        arrays = [self._dataset[number if whole is None else whole] for number in numbers]
         maps = torch.from_numpy(np.stack(arrays).astype(np.complex64))
         if not torch.isfinite(torch.view_as_real(maps)).all():
             raise InputError(f"{self.path}: coil maps contain NaN or infinity; make new ones with: mri-score maps")
@@ -48,13 +52,17 @@ class StoredMaps:
 
 
 def read_maps(path: str | Path, shape: Sequence[int]) -> StoredMaps:
-    """Open coil maps for k-space of `shape` (slices, C, H, W): HDF5 (dataset `maps` or `s_maps`) or .npy.
+    """Open coil maps for k-space of `shape` (slices, C, H, W): HDF5 (dataset `maps` or `s_maps`), .npy or BART's .cfl.
 
     For a single slice the first axis may be missing. All slices are checked at once, one after the other.
     Errors: InputError for an unreadable file, no such data set, NaN, other values than numbers, or another shape.
     """
     path, shape = Path(path), tuple(shape)
-    dataset: StoredDataset = open_npy(path) if path.suffix == ".npy" else _find_maps(path)
+    dataset: StoredDataset | CflMaps
+    if path.suffix in (".cfl", ".hdr"):
+        dataset = CflMaps(path)
+    else:
+        dataset = open_npy(path) if path.suffix == ".npy" else _find_maps(path)
     found = (1, *dataset.shape) if dataset.ndim == 3 and shape[0] == 1 else dataset.shape
     if found != shape or dataset.dtype.kind not in "fiuc":
         raise InputError(
