@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,9 +93,15 @@ class ReconstructOptions(MaskOptions):
         return sorted((name, str(value)) for name, value in given.items())
 
 
-def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
+def reconstruct_all(
+    scan: Path | Sequence[Path] | None,
+    given: ReconstructOptions,
+    also: Callable[[Path], Sequence[Derived]] | None = None,
+) -> None:
     """Reconstruct every file; print scores and where the results are.
 
+    scan: a file, a folder, files of several folders, or None for a simulated head. given: the options. also: the
+    further files, NIfTI among them, that are made from the result of a scan.
     Errors: InputError at the end if a file failed.
     """
     if given.threads:
@@ -137,7 +143,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         say("No SCAN given: reconstructing a simulated head (mri-score simulate makes more of them).")
         files = simulate(out / "scan", volumes=1, slices=1)
     else:
-        files = scan_files(scan, axes=given.axes)
+        files = scan_files(scan, axes=given.axes) if isinstance(scan, Path) else list(scan)
         one_name_each(files)
     settings = [*given.identity(), ("intervals", str(intervals))]
 
@@ -147,6 +153,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
         name = result_name(path)
         result = out / "reconstructions" / name
         derived = _derived(out, out / "report" if len(files) == 1 else out / "report" / path.stem) + exported
+        derived += [] if also is None else also(path)
         if not given.again and finished(out, name, identity):
             made = [] if given.dry_run else restore(result, derived)
             again = f"; made from its result: {', '.join(made)}" if made else ""
@@ -154,7 +161,7 @@ def reconstruct_all(scan: Path | None, given: ReconstructOptions) -> None:
             return None
         file = open_scan(path, axes=given.axes)
         slices = read_slices(given.slices, file.slices)
-        check_placement(file, slices, formats)
+        check_placement(file, slices, formats if also is None else [*formats, "nifti"])
         view = _scan(file, sampling, given)
         fitted = options
         if given.batch_size == "auto":
@@ -208,7 +215,7 @@ def _write(
     say("\n".join(f"  {name:<16}{place}" for name, place in places.items()), file=volume.name, **places)
 
 
-def _check_combinations(scan: Path | None, given: ReconstructOptions) -> None:
+def _check_combinations(scan: Path | Sequence[Path] | None, given: ReconstructOptions) -> None:
     """Refuse options that contradict each other."""
     if given.warm_start is not None and given.intervals is not None:
         raise InputError(

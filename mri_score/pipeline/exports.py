@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -43,9 +43,13 @@ def read_result(path: Path) -> OutputVolume:
 
 @dataclass(frozen=True)
 class Export(Derived):
-    """The files of one format, made from a result file. folder: where the files of all volumes go."""
+    """The files of one format, made from a result file.
+
+    folder: where the files of all volumes go. records: where a note of each volume goes, by default there too.
+    """
 
     folder: Path
+    records: Path | None = field(default=None, kw_only=True)
 
     @property
     def key(self) -> str:
@@ -82,7 +86,7 @@ class Export(Derived):
 
     def _record(self, result: Path) -> Path:
         """The path of a note that states what was written from which result."""
-        return self.folder / f".{result.stem}.json"
+        return (self.records or self.folder) / f".{result.stem}.json"
 
     def _of(self, result: Path) -> str:
         with reading(result), h5py.File(result) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,19 @@ SCANNER, ALIGNED = 1, 2
 """NIfTI's codes for coordinates of the scanner, and for coordinates that only align files with each other."""
 
 
-def write_nifti(folder: Path, volume: OutputVolume, pattern: str = "{name}_{kind}") -> list[Path]:
+def write_nifti(
+    folder: Path,
+    volume: OutputVolume,
+    name_of: Callable[[str], str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Write `<name>_part-mag.nii.gz`, `<name>_part-phase.nii.gz` and `<name>_desc-<map>.nii.gz`, with JSON sidecars.
 
     The names are those of BIDS. The axes are (row, column, slice), and the affine maps them to RAS in millimetres. If
     the file states no orientation, the code of the coordinates is 2 (aligned) instead of 1 (scanner), and the sidecar
     says that the orientation is assumed.
-    folder: where the files go. volume: what to write. pattern: file name without suffix, with {name} and {kind}.
+    folder: where the files go. volume: what to write. name_of: makes the file name, without suffix, of a kind such as
+    part-mag or desc-std; by default as above. more: further entries of the sidecars.
     Returns the paths of the images. Errors: InputError without nibabel, for slices that are not evenly spaced, and
     where a file cannot be written.
     """
@@ -34,11 +41,11 @@ def write_nifti(folder: Path, volume: OutputVolume, pattern: str = "{name}_{kind
     affine = LPS_TO_RAS @ volume.affine()
     written = []
     for kind, array in arrays.items():
-        stem = pattern.format(name=volume.name, kind=kind)
+        stem = f"{volume.name}_{kind}" if name_of is None else name_of(kind)
         path = folder / f"{stem}.nii.gz"
         with whole_file(path) as part:
             part.write_bytes(_encoded(array, affine, SCANNER if volume.oriented else ALIGNED))
-        sidecar = {**_sidecar(volume), **({"Units": "rad"} if kind == "part-phase" else {})}
+        sidecar = {**_sidecar(volume), "Units": "rad" if kind == "part-phase" else "arbitrary", **(more or {})}
         write_text(folder / f"{stem}.json", json.dumps(sidecar, indent=2) + "\n")
         written.append(path)
     return written
