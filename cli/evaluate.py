@@ -41,8 +41,12 @@ def command(
     Example:
       mri-score evaluate --target multicoil_val --predictions out/reconstructions
     """
+    import csv
+    import io
+
     from mri_score.files import write_text
     from mri_score.pipeline.folder_scores import score_folders
+    from mri_score.untrusted.names import table_cell
 
     dataset = "reconstruction_rss" if challenge == "multicoil" else "reconstruction_esc"
     scores = score_folders(target, predictions, target=dataset, acceleration=acceleration, acquisition=acquisition)
@@ -52,7 +56,10 @@ def command(
     click.secho(" ".join(f"{key.upper()} = {value}" for key, value in summary.items()), bold=True)
     if table is not None:
         keys = list(next(iter(scores.volumes.values())))
-        lines = [",".join(["file", *keys])]
-        lines += [",".join([name, *(f"{values[key]:.8g}" for key in keys)]) for name, values in scores.volumes.items()]
-        write_text(table, "\n".join(lines) + "\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", *keys])
+        for name, values in scores.volumes.items():
+            writer.writerow([table_cell(name), *(f"{values[key]:.8g}" for key in keys)])
+        write_text(table, text.getvalue())
         click.echo(table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -55,6 +54,8 @@ def command(
     from mri_score.files import write_text
     from mri_score.priors.card import fits_float16, model_card, storage_error
     from mri_score.priors.store import find_prior, join_experts, load_prior, read_record, save_prior
+    from mri_score.training.log import read_log
+    from mri_score.untrusted.text import read_text
 
     if (high is None) != (border is None):
         raise InputError("--high RUN and --border SIGMA must be given together")
@@ -63,8 +64,8 @@ def command(
     parts = []
     for data_card in data_cards:
         try:
-            parts.append(data_card.read_text(encoding="utf-8").strip())
-        except (OSError, UnicodeDecodeError) as error:
+            parts.append(read_text(data_card, 1 << 20).strip())
+        except InputError as error:
             raise InputError(f"--data-card {data_card} cannot be read: {error}") from error
     data = "\n".join(parts) if parts else None
     source = find_prior(run)
@@ -74,17 +75,17 @@ def command(
     settings = read_config(config or source.parent / "config.yaml")
     record, prior = read_record(source), load_prior(source)
     network = record["network"]
-    known = {key: value for key, value in record["about"].items() if key != "base"}
+    known = {key: value for key, value in (record.get("about") or {}).items() if key != "base"}
     about = {**known, "summary": summary, "config": Path(config).name if config else "config.yaml"}
-    logs = {"": _log(source.parent)}
+    logs = {"": read_log(source.parent / "log.jsonl")}
     if high is not None and border is not None:
         prior, network = join_experts(source, high, border)
         about = {key: value for key, value in about.items() if not key.startswith("ood_")}
-        above = read_record(find_prior(high))["about"]
+        above = read_record(find_prior(high)).get("about") or {}
         about["high"] = {**above, "border": border, "config": above.get("config", "config.yaml")}
         logs = {
             f", sigma up to {border:g}": logs[""],
-            f", sigma from {border:g}": _log(find_prior(high).parent),
+            f", sigma from {border:g}": read_log(find_prior(high).parent / "log.jsonl"),
         }
 
     change = math.inf
@@ -95,15 +96,8 @@ def command(
     if not change <= FLOAT16_TOLERANCE:  # `not <=` also rejects NaN, from an overflow on the way
         save_prior(path, prior, network, about)
         stored = "float32"
-    write_text(path.with_suffix(".md"), model_card(path, logs, settings["loss"]["name"], data, stored))
+    loss = (settings.get("loss") or {}).get("name", "denoising")
+    write_text(path.with_suffix(".md"), model_card(path, logs, loss, data, stored))
     say(f"{path}  {path.stat().st_size / 2**20:.1f} MB, {stored}")
     if data is None:
         note("the model card has no description of the data; add one with --data-card")
-
-
-def _log(run: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log.jsonl; an empty list if there is no log."""
-    import json
-
-    log = run / "log.jsonl"
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []

@@ -156,6 +156,15 @@ def _has_ended(part: Path, host: str, process: int) -> bool:
     return False
 
 
+def no_link(path: str, flags: int) -> int:
+    """For open(..., opener=no_link): open a file that is changed in place, or make it, but follow no symbolic link.
+
+    path, flags: as open gives them. Whoever may write into a folder could otherwise have any file changed through it.
+    Errors: OSError where there is a link.
+    """
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 @contextmanager
 def alone(path: str | Path) -> Iterator[None]:
     """Hold an exclusive lock for a file that is read, changed and written again; waits for other processes.
@@ -166,7 +175,7 @@ def alone(path: str | Path) -> Iterator[None]:
     path = Path(path)
     make_folder(path.parent)
     try:
-        with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        with open(path.with_name(f".{path.name}.lock"), "a+", opener=no_link) as lock:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -188,7 +197,7 @@ def claimed(folder: str | Path) -> Iterator[None]:
         return
     make_folder(folder)
     try:
-        lock = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - it is closed below
+        lock = open(folder / ".lock", "a+", encoding="utf-8", opener=no_link)  # noqa: SIM115 - it is closed below
     except OSError as error:
         raise cannot_write(folder, error) from error
     with lock:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_score.errors import InputError
-from mri_score.files import make_folder
+from mri_score.files import make_folder, no_link
 from mri_score.numerics.noise import key
 from mri_score.untrusted.text import read_text
 
@@ -41,7 +41,7 @@ class Ledger:
         make_folder(folder)
         self.path = folder / "cells.jsonl"
         try:
-            self._locks = os.open(folder / "cells.lock", os.O_RDWR | os.O_CREAT, 0o666)
+            self._locks = no_link(str(folder / "cells.lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise InputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
 
@@ -52,7 +52,7 @@ class Ledger:
         """
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         try:
-            with open(self.path, "ab+", buffering=0) as file:
+            with open(self.path, "ab+", buffering=0, opener=no_link) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 file.write((b"" if _ends_a_line(file.fileno()) else b"\n") + lines.encode())
                 os.fsync(file.fileno())

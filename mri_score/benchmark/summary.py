@@ -16,6 +16,7 @@ from mri_score.benchmark.statistics import Estimate, Row, Unit, cell_key, mean_i
 from mri_score.benchmark.yardstick import BEST, CANDIDATES, HEADLINE, TITLE, best_classical
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import write_text
+from mri_score.untrusted.names import table_cell
 
 Form = Callable[[float], str]
 
@@ -340,7 +341,8 @@ def write_summary(folder: Path, reference: str | None = None) -> list[Section]:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
-    writer.writerows(summary_rows(sections))
+    for row in summary_rows(sections):
+        writer.writerow({key: table_cell(value) if isinstance(value, str) else value for key, value in row.items()})
     write_text(folder / "summary.csv", text.getvalue())
     write_text(folder / "summary.md", markdown(sections, rows))
     write_plot(folder / "quality.png", sections)

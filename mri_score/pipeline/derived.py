@@ -15,11 +15,16 @@ from math import isnan
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from mri_score.errors import InputError
 from mri_score.files import alone, whole_file, write_text
 from mri_score.pipeline.output import SCORES, read_pictures, read_scores
+from mri_score.untrusted.names import table_cell
+from mri_score.untrusted.text import read_text
 
 COLUMNS = ("file", *SCORES)
 """The columns of metrics.csv."""
+LARGEST_TABLE = 64 << 20
+"""Largest metrics.csv, in bytes."""
 
 
 class Derived(Protocol):
@@ -56,13 +61,13 @@ class Metrics(Derived):
     title = "scores"
 
     def current(self, result: Path) -> bool:
-        return self._rows(result) == [row for row in read_metrics(self.path) if row["file"] == result.name]
+        return self._rows(result) == [row for row in read_metrics(self.path) if row["file"] == table_cell(result.name)]
 
     def write(self, result: Path) -> list[Path]:
         if self.current(result):  # so that scans without ground truth make no empty table
             return [self.path]
         with alone(self.path):
-            kept = [row for row in read_metrics(self.path) if row["file"] != result.name]
+            kept = [row for row in read_metrics(self.path) if row["file"] != table_cell(result.name)]
             rows = sorted([*kept, *self._rows(result)], key=lambda row: row["file"])
             text = io.StringIO()
             writer = csv.DictWriter(text, COLUMNS)
@@ -72,20 +77,27 @@ class Metrics(Derived):
         return [self.path]
 
     def _rows(self, result: Path) -> list[dict[str, str]]:
-        return [{"file": result.name, **_as_text(row)} for row in read_scores(result)]
+        return [{"file": table_cell(result.name), **_as_text(row)} for row in read_scores(result)]
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, str]:
     numbers = {key: f"{row[key]:.6g}" for key in ("psnr", "ssim", "nmse")}
-    return {**row, **numbers, "seconds": "" if isnan(row["seconds"]) else f"{row['seconds']:.2f}"}
+    texts = {key: table_cell(value) for key, value in row.items() if isinstance(value, str)}
+    return {**row, **texts, **numbers, "seconds": "" if isnan(row["seconds"]) else f"{row['seconds']:.2f}"}
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv with the columns COLUMNS; empty if the file does not exist."""
+    """The rows of a metrics.csv with the columns COLUMNS; empty if the file does not exist.
+
+    path: of the file. Errors: InputError for a file that is no table, or is larger than LARGEST_TABLE.
+    """
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{key: row.get(key) or "" for key in COLUMNS} for row in csv.DictReader(file)]
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, LARGEST_TABLE), newline="")))
+    except csv.Error as error:
+        raise InputError(f"cannot read {path}: it is no table ({error}); remove it, it is made again") from error
+    return [{key: str(row.get(key) or "") for key in COLUMNS} for row in rows]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 
 from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
-from mri_score.files import cannot_write, claimed, write_text
+from mri_score.files import cannot_write, claimed, no_link, write_text
 from mri_score.losses.base import Loss
 from mri_score.models.network import NetworkPrior, find_precision
 from mri_score.numerics.noise import generators
@@ -25,6 +25,7 @@ from mri_score.progress import LOG, progress
 from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, Source
 from mri_score.training.ema import Ema, decays_of
+from mri_score.training.log import read_log
 from mri_score.training.processes import joined
 from mri_score.training.validation import validate
 
@@ -271,7 +272,7 @@ def _restore(
 
 def _append(log: Path, entry: dict[str, Any]) -> None:
     try:
-        with open(log, "a", encoding="utf-8") as file:
+        with open(log, "a+", encoding="utf-8", opener=no_link) as file:
             file.write(json.dumps(entry) + "\n")
     except OSError as error:
         raise cannot_write(log, error) from error
@@ -281,15 +282,8 @@ def _forget_after(log: Path, step: int) -> None:
     """Remove log entries after the checkpoint that the run resumes from, its validation, and incomplete lines."""
     if not log.exists():
         return
-    kept = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if entry.get("step", math.inf) < step or entry.get("step") == step and "images" not in entry:
-            kept.append(line + "\n")
-    write_text(log, "".join(kept))
+    kept = [one for one in read_log(log) if one["step"] < step or (one["step"] == step and "images" not in one)]
+    write_text(log, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 @contextmanager

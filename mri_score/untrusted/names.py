@@ -20,9 +20,9 @@ def require_plain_name(path: Path) -> None:
 
 
 def table_cell(text: str) -> str:
-    """Text for a cell of a CSV file: visible, and never taken for a formula by a spreadsheet."""
+    """The `text` for a cell of a CSV file: visible, and never taken for a formula by a spreadsheet."""
     text = visible(text)
-    return f"'{text}" if re.match(r"\s*[=+\-@|%]", text) and not _number(text) else text
+    return f"'{text}" if re.match(r"\s*[=+\-@]", text) and not _number(text) else text
 
 
 def _number(text: str) -> bool:
