@@ -22,7 +22,7 @@ from mri_score.numerics.noise import Random, generators, noise_like
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
 from mri_score.priors.store import find_prior, join_experts, load_prior, read_record
-from mri_score.reconstruction import Progress, accepted, check_options, class_of, find_device, sampler_of
+from mri_score.reconstruction import Progress, accepted, check_options, class_of, find_device, reports, sampler_of
 from mri_score.samplers import DDIM, Ancestral, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
 
@@ -234,17 +234,10 @@ def _images(
     prior, images = on_device(prior, place), torch.empty_like(start)
     for first in range(0, len(start), batch_size):
         batch = slice(first, first + batch_size)
-        counted, told = CountedPrior(prior), 0
-
-        def tell(level: int, sigma: float, x: Tensor, counted: CountedPrior = counted) -> None:
-            nonlocal told
-            if progress is not None:
-                progress(counted.calls - told)
-            told = counted.calls
-
-        about = start[batch].to(place)
+        counted, about = CountedPrior(prior), start[batch].to(place)
         try:
-            images[batch] = walk(make(counted, len(about)), about, random[batch], tell, about).cpu()
+            model, watch = make(counted, len(about)), reports(counted, progress)
+            images[batch] = walk(model, about, random[batch], watch, about).cpu()
         except Diverged as error:
             raise InputError(
                 f"sample {first + error.item}: not finite any more at {error.where} of {type(walk).__name__};"

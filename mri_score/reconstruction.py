@@ -48,7 +48,7 @@ OperatorFactory = Callable[[Tensor, Tensor], "LinearOperator | Linop"]
 """What makes a forward operator of coil maps (B, C, H, W) and a mask that broadcasts against them."""
 
 Progress = Callable[[int], None]
-"""Called with the number of network evaluations (items times calls) that a level took."""
+"""Called after each level with its number of network evaluations, as `Work.evaluations` counts them."""
 
 
 @dataclass(frozen=True)
@@ -368,12 +368,13 @@ class _Run:
         items, draws = torch.tensor(batch).T
         kspace, noise_std = self.kspace[items].to(place), self.noise_stds[items].to(place)
         operator = self._operator(items)
-        posterior = _make_posterior(options, CountedPrior(self.prior), operator, kspace, noise_std)
+        counted = CountedPrior(self.prior)
+        posterior = _make_posterior(options, counted, operator, kspace, noise_std)
         name, numbers = self.scan.name, self.slices
         random = _random(options, name, [(numbers[index], draw) for index, draw in batch])
         like = torch.zeros(len(batch), *self.shape, dtype=kspace.dtype, device=place)
         guess = like if options.warm_start is None else operator.cg_sense(kspace)
-        watch = self._watch(options.parts.calls * len(batch))
+        watch = reports(counted, self.progress)
         found = sampler.walk(posterior, posterior.expand(like), random, watch, posterior.expand(guess))
         self.images[draws, items] = posterior.combine(found.x).cpu()
         self.means[draws, items] = self.images[draws, items] if found.mean is None else found.mean.cpu()
@@ -395,11 +396,6 @@ class _Run:
         self.operator_of = unique.tolist()
         return self.operator
 
-    def _watch(self, calls: int) -> Watch | None:
-        """Tells the progress of each level."""
-        progress = self.progress
-        return None if progress is None else (lambda level, sigma, x: progress(calls))
-
     def result(self) -> Reconstruction:
         """Everything, in the units of the k-space that came in."""
         scale = self.scan.scale.reshape(-1, *[1] * len(self.shape))
@@ -408,6 +404,11 @@ class _Run:
         ratios = None if bool(self.misfit_ratios.isnan().all()) else self.misfit_ratios
         images, means, group = self.images * scale, self.means * scale, self.options.parts.group
         return Reconstruction(images, weight, self.maps, self.scan, self.work, means, ratios, group)
+
+
+def reports(counted: CountedPrior, progress: Progress | None) -> Watch | None:
+    """A watch that calls `progress` after each level with the network evaluations that it took."""
+    return None if progress is None else (lambda level, sigma, x: progress(counted.new_evaluations()))
 
 
 def _random(options: WalkOptions, name: str, walks: Walks) -> list[Random]:

@@ -237,9 +237,9 @@ FAULTS = (
     ),
     Fault(
         FACTS,
-        "{steps * method.calls} network calls",
-        "{steps} network calls",
-        "calls of a level forgotten",
+        "(round(number / draws) for number in (work.calls, work.products))",
+        "(round(number) for number in (work.calls, work.products))",
+        "calls of one draw and of all mixed up",
         ("volume_units",),
     ),
     # reconstruction and methods

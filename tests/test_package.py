@@ -22,6 +22,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["experiment", "benchmark", "sample_quality"],
+    ["work"],
     ["training", "pipeline", "generation", "memory", "streaming"],
     ["reconstruction"],
     ["losses", "samplers", "posteriors", "baselines", "likelihood", "priors", "sources", "simulation"],

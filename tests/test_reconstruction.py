@@ -114,7 +114,8 @@ def test_a_slice_alone_is_the_slice_of_a_volume(scan, method):
 def test_slices_with_one_walk_share_batches(scan):
     prepared = from_arrays(scan.kspace[[1, 1, 1]], scan.mask, scan.maps[1:2], 0.05)
     calls: list[int] = []
-    sample_posterior(prepared, White(), samples=2, batch_size=4, steps=2, slices=[0, 1, 2], progress=calls.append)
+    given = {"samples": 2, "batch_size": 4, "steps": 2, "slices": [0, 1, 2], "progress": calls.append}
+    sample_posterior(prepared, White(), "exact-draw", **given)
     assert calls == [4, 4, 2, 2]
 
 

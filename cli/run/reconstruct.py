@@ -22,6 +22,7 @@ from mri_score.evaluation.report import MethodScores, Report, Table, write_repor
 from mri_score.files import alone, make_folder, sha256
 from mri_score.memory import footprint
 from mri_score.methods import METHODS
+from mri_score.models.base import Work
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import key
 from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
@@ -38,6 +39,7 @@ from mri_score.readers import open_scan, scan_files
 from mri_score.readers.base import Reader, one_name_each, result_name
 from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
+from mri_score.work import draw_work
 
 from ..log import note, say
 from ..options import MaskOptions, Rest, chosen, each_file, make_sampling, read_names, read_slices, take_shard
@@ -248,7 +250,7 @@ def _baselines(given: ReconstructOptions) -> list[str]:
 
 
 def _one(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Volume:
-    total = _walks(slices, options) * _calls(options) if options.warm_start is None else None
+    total = _walks(slices, options) * _work(scan, prior, options).evaluations
     name = scan.file.path.stem
     with progress(total, "call", name) as bar:
         return reconstruct_volume(scan, prior, options, slices, bar.update)
@@ -259,10 +261,9 @@ def _walks(slices: list[int], options: Options) -> int:
     return len(slices) * options.samples * (1 if options.check_lines is None else 2)
 
 
-def _calls(options: Options) -> int:
-    """Network calls per draw, without a warm start."""
-    method = METHODS[options.method]
-    return (options.steps or method.steps) * method.calls
+def _work(scan: Scan, prior: NetworkPrior, options: Options) -> Work:
+    """The expected work of one draw."""
+    return draw_work(options, prior, scan.coils or scan.file.coils)
 
 
 def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Callable[[int], int] | None:
@@ -304,7 +305,7 @@ def _describe(scan: Scan, slices: list[int], prior: NetworkPrior, options: Optio
     groups = -(-len(slices) // slices_together(options))
     batches = walks // (len(slices) * options.samples) * groups * -(-options.samples // options.batch_size)
     together = min(options.batch_size, options.samples * min(slices_together(options), len(slices)))
-    calls = f"{walks * _calls(options):,}" + ("" if options.warm_start is None else " at most (warm start)")
+    work = _work(scan, prior, options)
     coils = str(file.coils) if scan.coils is None else f"{file.coils}, compressed to {scan.coils}"
     lines = {
         "slices": f"{len(slices)} of {file.slices}",
@@ -312,7 +313,8 @@ def _describe(scan: Scan, slices: list[int], prior: NetworkPrior, options: Optio
         "coils": coils,
         "acceleration": f"{scan.acceleration_of(slices):.2f}",
         "draws": f"{walks:,} by {options.method}",
-        "network calls": calls,
+        "network calls": f"{walks * work.calls:,}",
+        **({"products": f"{walks * work.products:,} with the Jacobian of the network"} if work.products else {}),
         "batches": f"{batches:,} of {counted(together, 'draw')}" + (" at most" if batches * together > walks else ""),
         "memory": _memory(_needed(scan, slices, prior, options), together, find_device(options.device)),
         "results": str(out / "reconstructions" / result_name(file.path)),

@@ -29,6 +29,7 @@ from mri_score.readers.arrays import open_npy, read_picture
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.readers.image_stack import read_stack
 from mri_score.reconstruction import GIVEN, classes_of, find_device, option_names
+from mri_score.work import sample_work
 
 from ..log import say
 from ..options import base_line, chosen
@@ -103,9 +104,9 @@ def sample(given: SampleOptions) -> None:
     if told:
         say(base_line(told, given.prior))
     count = given.interpolate or given.number
-    total = count * steps * walk.calls or None
+    shared = GenerationOptions(name, steps, options, given.seed, mean, given.batch_size, given.device)
+    total = count * sample_work(shared, prior, given.image is not None) if walk.calls else None
     with progress(total, "call", name) as bar:
-        shared = GenerationOptions(name, steps, options, given.seed, mean, given.batch_size, given.device)
         if given.image is not None:
             draw = partial(generation.inpaint, prior, n=count, settings=shared, progress=bar.update)
             written = _inpaint(given, draw, dtype, attributes)

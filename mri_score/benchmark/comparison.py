@@ -26,7 +26,8 @@ from mri_score.memory.peak import PeakMemory
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
 from mri_score.models.network import PRECISIONS, NetworkPrior
 from mri_score.readers.base import Reader
-from mri_score.reconstruction import Progress, Reconstruction, Work, find_device, sample_posterior
+from mri_score.reconstruction import Progress, Reconstruction, WalkOptions, Work, find_device, sample_posterior
+from mri_score.work import draw_work
 
 TUNED = {f"{name}-tuned": name for name, baseline in BASELINES.items() if baseline.tunable}
 """Name of a tuned baseline -> the baseline whose weight is tuned on the ground truth."""
@@ -153,6 +154,7 @@ class Comparison:
         network = prior.network.in_precision(PRECISIONS[plan.precision])
         self.prior, self.supervised = replace(prior, network=network), supervised
         self._warm: set[str] = set()
+        self._evaluations: dict[tuple[str, int], int] = {}
 
     def cells(self, file: Reader, slices: Sequence[int]) -> list[Cell]:
         """All cells of a file, slice by slice and mask by mask, baselines first. slices: slice numbers."""
@@ -188,7 +190,12 @@ class Comparison:
         """Network evaluations of a cell; for baselines, an equivalent number."""
         if cell.steps is None:
             return BASELINE_WORK
-        return self.plan.samples * cell.steps * SAMPLERS[cell.method].calls
+        if cell.method in RIVALS:
+            return self.plan.samples * cell.steps * RIVALS[cell.method].calls
+        if (cell.method, cell.steps) not in self._evaluations:
+            options = WalkOptions(cell.method, cell.steps)
+            self._evaluations[cell.method, cell.steps] = draw_work(options, self.prior.network).evaluations
+        return self.plan.samples * self._evaluations[cell.method, cell.steps]
 
     def run(self, file: Reader, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
         """Yield the outcome of each cell of a file, in order; a cell that fails does not stop the others.

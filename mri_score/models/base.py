@@ -31,6 +31,11 @@ class Work:
     iterations: int = 0
     """Of conjugate gradient, one application of A^H A each."""
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations that take the same time: those made, and two for each product."""
+        return self.calls + 2 * self.products
+
     def __add__(self, other: Work) -> Work:
         return Work(self.calls + other.calls, self.products + other.products, self.iterations + other.iterations)
 

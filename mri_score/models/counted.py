@@ -1,4 +1,4 @@
-"""A prior that counts what is asked of it."""
+"""A prior that counts its evaluations."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mri_score.numerics.noise import Random
 
 
 class CountedPrior(ScoreModel):
-    """A prior that counts what is asked of it, item by item: denoised images and vector-Jacobian products."""
+    """A prior that counts, for each item, denoised images and vector-Jacobian products."""
 
     def __init__(self, prior: ScoreModel) -> None:
         super().__init__()
         self.prior, self.sd, self.about = prior, prior.sd, prior.about
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
         self.calls = self.products = 0
-        self._before = Work()
+        self._before = self._reported = Work()
 
     def begin_walk(self) -> None:
         self.prior.begin_walk()
@@ -28,6 +28,13 @@ class CountedPrior(ScoreModel):
     def end_walk(self) -> Gathered:
         work = Work(self.calls - self._before.calls, self.products - self._before.products)
         return replace(self.prior.end_walk(), work=work)
+
+    def new_evaluations(self) -> int:
+        """The network evaluations since this was called last, as `Work.evaluations` counts them."""
+        done = Work(self.calls, self.products)
+        new = done.evaluations - self._reported.evaluations
+        self._reported = done
+        return new
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         self.calls += len(x)

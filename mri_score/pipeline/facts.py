@@ -10,6 +10,7 @@ import numpy as np
 from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan
 from mri_score.methods import METHODS
+from mri_score.models.base import Work
 from mri_score.pipeline.options import Options
 
 
@@ -18,16 +19,27 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def volume_facts(scan: Scan, options: Options, levels: list[float], slices: Sequence[int]) -> dict[str, str]:
-    """Name -> text about the reconstruction of slices of a scan. levels: noise_std of each slice, in scaled units."""
+def work_text(work: Work, draws: int) -> str:
+    """The work of one of `draws` draws in words, such as "37 network calls and 15 Jacobian products"."""
+    calls, products = (round(number / draws) for number in (work.calls, work.products))
+    return counted(calls, "network call") + (f" and {counted(products, 'Jacobian product')}" if products else "")
+
+
+def volume_facts(
+    scan: Scan, options: Options, levels: list[float], slices: Sequence[int], work: Work
+) -> dict[str, str]:
+    """Name -> text about the reconstruction of slices of a scan.
+
+    levels: noise_std of each slice, in scaled units. work: of all draws of these slices.
+    """
     file = scan.file
     method = METHODS[options.method]
     steps = method.steps if options.steps is None else options.steps
-    cost = f"{steps} levels, {steps * method.calls} network calls a draw"
-    warm = {}
+    warm, walked = {}, f"{steps} levels"
     if options.warm_start is not None:
-        cost = f"{steps} levels, only those of the warm start"
+        walked += ", only those of the warm start"
         warm["Warm start"] = f"at sigma {options.warm_start:g}, about CG-SENSE"
+    cost = f"{walked}, {work_text(work, len(slices) * options.samples)} per draw"
     along = isinstance(scan, NonCartesianScan)
     return {
         "File": file.path.name,

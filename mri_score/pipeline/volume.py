@@ -18,7 +18,7 @@ from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan, coil_weight
 from mri_score.evaluation.metrics import complex_nrmse
 from mri_score.evaluation.out_of_distribution import threshold_at
-from mri_score.models.base import ScoreModel, on_device
+from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.numerics.fourier import resize_image
 from mri_score.operators.noncartesian import find_gain
 from mri_score.pipeline.baselines import Classical, classical_methods
@@ -44,7 +44,7 @@ def reconstruct_volume(
     """Reconstruct slices of a scan with a prior, with baselines and, for a fully sampled file, the ground truth.
 
     scan: the prepared file. prior: a score model. options: settings. slices: their numbers; default all. progress:
-    called with the number of new network calls.
+    called with the number of network evaluations of each level.
     On a GPU, a batch has draws of several slices, and the next slices are read and prepared meanwhile. On a CPU this
     would need more memory without being faster.
     Errors: InputError for options that do not fit the scan, and for slices without signal.
@@ -79,12 +79,13 @@ def reconstruct_volume(
     together = slices_together(options)
     groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]
     levels: list[float] = []
+    work = Work()
     for group in ahead(prepare, groups) if on_gpu(options) else map(prepare, groups):
         levels += [one.level for one in group]
-        _add(volume, scan, group, prior, options, progress)
+        work += _add(volume, scan, group, prior, options, progress)
         if held is not None:
             _check(volume, group, prior, options, progress)
-    volume.facts = volume_facts(scan, options, levels, chosen)
+    volume.facts = volume_facts(scan, options, levels, chosen, work)
     if held is not None:
         volume.facts["Held out"] = _counted_held_out(held)
     if options.intervals is not None:
@@ -193,8 +194,8 @@ def _prepare_one(
 
 def _add(
     volume: Volume, scan: Scan, group: list[_Slice], prior: ScoreModel, options: Options, progress: Progress | None
-) -> None:
-    """Sample some slices and add the results to the volume."""
+) -> Work:
+    """Sample some slices and add the results to the volume; return the work of their draws."""
     started = time.perf_counter()
     found = _sample([one.acquisition for one in group], group, prior, options, progress)
     volume.seconds[options.estimate] += time.perf_counter() - started
@@ -214,6 +215,7 @@ def _add(
             volume.misfit_ratios.append(float(ratio))
         if one.truth is not None:
             _add_truth(volume, scan, one.acquisition, *one.truth, image)
+    return found.work
 
 
 def _sample(

@@ -1,0 +1,55 @@
+"""The work of a walk before it starts is what the walk then takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mri_score import load_prior, phantom, reconstruct, undersample
+from mri_score.generation import GenerationOptions, inpaint, sample_prior
+from mri_score.reconstruction import WalkOptions
+from mri_score.work import draw_work, sample_work
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("brain-fast")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "matched-draw"},
+        {"method": "matched-draw", "steps": 12, "options": {"lanczos": 3, "mean_below": 0.0}},
+        {"method": "matched-draw", "warm_start": 0.2},
+        {"method": "mmps-draw", "steps": 3},
+        {"method": "daps", "steps": 3, "options": {"inner_steps": 2, "heun": True}},
+        {"method": "score-mri-coils", "steps": 3},
+        {"method": "langevin", "steps": 3},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_a_draw_takes_the_calls_and_products_that_are_expected(prior, options):
+    scan, told = undersample(phantom(32, coils=3), acceleration=2), []
+    given = {"prior": prior, "noise_std": 0.01, "samples": 2, "progress": told.append}
+    work = reconstruct(scan.kspace, mask=scan.mask, **given, **options).work
+    expected = draw_work(WalkOptions(**options), prior, coils=3)
+    assert (work.calls, work.products) == (2 * expected.calls, 2 * expected.products)
+    assert sum(told) == work.evaluations == work.calls + 2 * work.products
+
+
+def test_the_default_takes_37_calls_and_15_products(prior):
+    """As the README says."""
+    work = draw_work(WalkOptions(), prior)
+    assert (work.calls, work.products) == (37, 15)
+
+
+@pytest.mark.parametrize("settings", [GenerationOptions("heun-churn", 4), GenerationOptions("pigdm", 3)])
+def test_samples_and_inpainted_images_take_the_evaluations_that_are_expected(prior, settings):
+    told: list[int] = []
+    image = torch.ones(24, 24, dtype=torch.complex64)
+    if inpainting := settings.method == "pigdm":
+        inpaint(prior, image, torch.eye(24) == 0, 2, settings, progress=told.append)
+    else:
+        sample_prior(prior, 2, image.shape, settings, progress=told.append)
+    assert sum(told) == 2 * sample_work(settings, prior, inpainting)
