@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 
+import asymmetric
 import h5py
+import mrd
 import numpy as np
 import pytest
 from command import mri_score, refused
@@ -62,6 +64,37 @@ def test_formats_are_made_from_the_result_and_repaired(scan, tmp_path):
     assert mag.stat().st_ino == inode, "what is there is not written again"
     reconstruct(scan, tmp_path, "--write", "dicom", "--slices", "1")
     assert [path.name for path in (tmp_path / "dicom" / scan.stem / "std").iterdir()] == ["0001.dcm"]
+
+
+@pytest.mark.parametrize("orientation", ["sagittal", "coronal"])
+def test_from_raw_data_to_its_place_in_the_patient(orientation, tmp_path):
+    """An object without symmetry, from ISMRMRD readouts by the signal equation to NIfTI and DICOM."""
+    nibabel = pytest.importorskip("nibabel", reason="needs the extra nifti")
+    pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
+    centre, random = np.array(max(asymmetric.BLOBS, key=asymmetric.BLOBS.get)), np.random.default_rng(0)
+    stack = asymmetric.places(asymmetric.ORIENTATIONS[orientation])
+    middle = min(
+        range(1, len(stack) - 1), key=lambda n: abs(np.dot(centre - stack[n].centre, stack[n].slice_direction))
+    )
+    readouts = []
+    for number, place in enumerate(stack[middle - 1 : middle + 2]):
+        noise = 0.01 * random.standard_normal((2, 1, *place.matrix))
+        fields = {"position": place.centre, "read_dir": place.row_direction, "phase_dir": place.column_direction,
+                  "slice_dir": place.slice_direction}  # fmt: skip
+        y = asymmetric.kspace(place)[None] + noise[0] + 1j * noise[1]
+        readouts += mrd.lines_of(y, counters={"slice": number}, fields=fields)
+    rows, cols = stack[0].matrix
+    xml = mrd.header((rows, cols, 1), fov=stack[0].field_of_view, coils=1)
+    mrd.write_mrd(tmp_path / "ball.h5", xml, readouts)
+    reconstruct(tmp_path / "ball.h5", tmp_path, "--write", "nifti,dicom", "--steps", "5")
+    mag = nibabel.load(tmp_path / "nifti" / "ball_part-mag.nii.gz")
+    brightest = np.unravel_index(mag.get_fdata().argmax(), mag.shape)
+    np.testing.assert_allclose(mag.affine @ [*brightest, 1], [-centre[0], -centre[1], centre[2], 1], atol=1e-3)
+    one = pydicom.dcmread(tmp_path / "dicom" / "ball" / "magnitude" / "0002.dcm")
+    row, col = np.unravel_index(one.pixel_array.argmax(), one.pixel_array.shape)
+    across, down = np.split(np.array(one.ImageOrientationPatient, float), 2)
+    at = np.array(one.ImagePositionPatient, float) + 3.0 * (across * col + down * row)
+    np.testing.assert_allclose(at, centre, atol=1e-3)
 
 
 def test_a_header_without_who_was_scanned(scan):

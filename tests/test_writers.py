@@ -16,6 +16,7 @@ from asymmetric import BLOBS, ORIENTATIONS, images
 from mri_score.errors import InputError
 from mri_score.readers.geometry import Geometry
 from mri_score.writers.base import OutputVolume
+from mri_score.writers.cfl import write_cfl_volume
 from mri_score.writers.dicom import read_template, write_dicom
 from mri_score.writers.nifti import write_nifti
 
@@ -67,6 +68,32 @@ def test_uneven_slices_are_refused_and_equal_positions_stacked():
     assert OutputVolume("scan", image, {}, places[:1] * 3).affine()[2, 2] == pytest.approx(5)
     with pytest.raises(InputError, match="geometr"):
         OutputVolume("scan", image, {}, places[:2])
+
+
+def test_frames_are_an_axis_of_their_own(tmp_path):
+    """Two repetitions of three slices, which come slice by slice, are no six slices."""
+    nibabel = pytest.importorskip("nibabel", reason="needs the extra nifti")
+    random = np.random.default_rng(0)
+    image = random.random((6, 4, 5)).astype(np.complex64)
+    places = [
+        Geometry.centred((4, 5), (1.0, 1.0, 2.0), (0.0, 0.0, 3.0 * (n // 2)), ORIENTATIONS["axial"]) for n in range(6)
+    ]
+    made = OutputVolume("scan", image, {"std": np.abs(image)}, places, frames=[0, 1] * 3)
+    mag = nibabel.load(write_nifti(tmp_path, made)[0])
+    assert mag.affine[2, 2] == pytest.approx(3)
+    np.testing.assert_allclose(mag.get_fdata()[..., 1].transpose(2, 0, 1), image.real[1::2])
+    write_cfl_volume(tmp_path, made)
+    cfl = np.fromfile(tmp_path / "scan.cfl", np.complex64).reshape(4, 5, 2, 3, order="F")
+    np.testing.assert_array_equal(cfl[:, :, 1, 2], image[5])
+    assert (tmp_path / "scan.hdr").read_text().split("\n")[1] == "4 5 1 1 1 1 1 1 1 1 2 1 1 3 1 1"
+    with pytest.raises(InputError, match="same place"):
+        OutputVolume("scan", image, {}, places, frames=[0] * 3 + [1] * 3).affine()
+    with pytest.raises(InputError, match="4, 2 slices"):
+        OutputVolume("scan", image, {}, places, frames=[0] * 4 + [1] * 2).affine()
+    pytest.importorskip("highdicom", reason="needs the extra dicom")
+    found = series(write_dicom(tmp_path, made))
+    assert [one.TemporalPositionIdentifier for one in found["magnitude"]] == [1, 2] * 3
+    assert len(found["std_map"]) == 2 and found["std_map"][1].NumberOfFrames == 3
 
 
 def series(paths):

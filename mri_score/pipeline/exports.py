@@ -13,7 +13,7 @@ import numpy as np
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256, write_text
 from mri_score.pipeline.derived import Derived
-from mri_score.pipeline.placement import geometries_of, read_placement
+from mri_score.pipeline.placement import frames_of, geometries_of, read_placement
 from mri_score.readers.base import Reader
 from mri_score.readers.hdf5 import reading
 from mri_score.writers.base import OutputVolume
@@ -38,7 +38,8 @@ def read_result(path: Path) -> OutputVolume:
         maps = {name: file[name][()] for name in ("std", "interval") if name in file}
         maps = {name: values for name, values in maps.items() if values.any()}  # a single draw has no spread
         facts = {name: kind(file.attrs[name]) for name, kind in FACTS.items() if name in file.attrs}
-        return OutputVolume(path.stem, image, maps, read_placement(file), facts, file["slices"][()].tolist())
+        numbers, frames = (file[name][()].tolist() if name in file else [] for name in ("slices", "frame"))
+        return OutputVolume(path.stem, image, maps, read_placement(file), facts, numbers, frames)
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,16 @@ def exports(out: Path, formats: Sequence[str], like: Path | None = None) -> list
 def check_placement(file: Reader, slices: Sequence[int], formats: Sequence[str]) -> None:
     """Refuse, before anything is computed, a scan whose result could not be written in these formats.
 
-    file: the scan. slices: those that will be reconstructed. Errors: InputError without pixel sizes, and for NIfTI for
-    slices that are not evenly spaced.
+    file: the scan. slices: those that will be reconstructed. Errors: InputError without pixel sizes, for
+    frames of unequal slices, and for NIfTI for slices that are not evenly spaced.
     """
-    if not {"nifti", "dicom"} & set(formats):
+    if not {"nifti", "dicom", "cfl"} & set(formats):
         return
     places = geometries_of(file, slices)
-    volume = OutputVolume(str(file.path), np.zeros((len(slices), *file.crop), np.complex64), {}, places)
+    frames = frames_of(file, slices)
+    volume = OutputVolume(str(file.path), np.zeros((len(slices), *file.crop), np.complex64), {}, places, frames=frames)
+    volume.by_frame()
     if "nifti" in formats:
         volume.affine()
-    assert volume.places
+    if "dicom" in formats:
+        assert volume.places

@@ -32,6 +32,14 @@ def geometries_of(file: Reader, slices: Sequence[int]) -> list[Geometry]:
     return [place for place in places if place is not None] if None not in places else []
 
 
+def frames_of(file: Reader, slices: Sequence[int]) -> list[int]:
+    """Number of the frame of each image: images of one contrast, set, phase and repetition are one frame."""
+    items = [file.item(number) for number in slices]
+    keys = [(one.contrast, one.set, one.phase, one.repetition) for one in items]
+    order = sorted(set(keys))
+    return [order.index(key) for key in keys]
+
+
 def header_of(file: Reader) -> bytes | None:
     """The ISMRMRD header of a file without what may state who was scanned; None for a file without a header."""
     xml = getattr(file, "header_xml", None)
@@ -50,11 +58,14 @@ def header_of(file: Reader) -> bytes | None:
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def write_placement(file: h5py.File, geometries: Sequence[Geometry], header: bytes | None) -> None:
-    """Write the group geometry, the dataset ismrmrd_header, and attributes that name axes and units.
+def write_placement(
+    file: h5py.File, geometries: Sequence[Geometry], frames: Sequence[int], header: bytes | None
+) -> None:
+    """Write the group geometry, the datasets frame and ismrmrd_header, and attributes that name axes and units.
 
-    geometries: of each slice, or none. header: from `header_of`.
+    file: the result file. geometries: of each slice, or none. frames: from `frames_of`. header: from `header_of`.
     """
+    file["frame"] = np.array(frames)
     file.attrs["axes"] = "slice, row (readout), column (phase encoding)"
     file.attrs["units"] = "those of the scan's k-space, orthonormal Fourier transform"
     if header is not None:

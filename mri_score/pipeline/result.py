@@ -46,6 +46,8 @@ class Volume:
     """As `Scan.unit`."""
     geometries: Sequence[Geometry] = ()
     """The place of each slice in the patient; empty if the file does not state pixel sizes."""
+    frames: Sequence[int] = ()
+    """Number of the frame of each slice, see `frames_of`."""
     header: bytes | None = None
     """The ISMRMRD header of the scan, see `header_of`."""
     images: list[Tensor] = field(default_factory=list)

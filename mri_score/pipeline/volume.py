@@ -25,7 +25,7 @@ from mri_score.pipeline.baselines import Classical, classical_methods
 from mri_score.pipeline.facts import counted, out_of_distribution_note, volume_facts
 from mri_score.pipeline.held_out import held_out_of, misfit
 from mri_score.pipeline.options import OPERATORS, Options
-from mri_score.pipeline.placement import geometries_of, header_of
+from mri_score.pipeline.placement import frames_of, geometries_of, header_of
 from mri_score.pipeline.result import Volume
 from mri_score.readers.base import result_name
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
@@ -61,7 +61,8 @@ def reconstruct_volume(
         intervals=options.intervals,
         unit=scan.unit,
     )
-    volume.geometries, volume.header = geometries_of(scan.file, chosen), header_of(scan.file)
+    volume.geometries, volume.frames = geometries_of(scan.file, chosen), frames_of(scan.file, chosen)
+    volume.header = header_of(scan.file)
     if trajectory is None:
         volume.mask = scan.mask[chosen] if len(scan.mask) > 1 else scan.mask
     else:

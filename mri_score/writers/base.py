@@ -32,7 +32,9 @@ class OutputVolume:
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
     """How the volume was made, such as method, prior_sha256, acceleration and draws."""
     slices: Sequence[int] = ()
-    """Number of each slice in the scan; by default 0, 1, ..."""
+    """Number of each image in the scan; by default 0, 1, ..."""
+    frames: Sequence[int] = ()
+    """Number of the frame that each image belongs to, from 0: of its contrast, repetition and so on; by default 0."""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or len(self.geometries) not in (0, len(self.image)):
@@ -44,6 +46,22 @@ class OutputVolume:
         shapes |= {(len(self.image), *place.matrix) for place in self.geometries}
         if shapes - {self.image.shape}:
             raise InputError(f"{self.name}: images have shape {self.image.shape}, maps and geometries {sorted(shapes)}")
+
+    def by_frame(self) -> np.ndarray:
+        """Numbers of the images, (frames, slices of a frame).
+
+        Errors: InputError where frames have unequal numbers of slices, or the same slice lies in two places.
+        """
+        frames = np.array(self.frames or [0] * len(self.image))
+        numbers = [np.flatnonzero(frames == frame) for frame in np.unique(frames)]
+        if len({len(one) for one in numbers}) > 1:
+            counts = ", ".join(str(len(one)) for one in numbers)
+            raise InputError(f"{self.name}: its frames have {counts} slices; choose slices with --slices")
+        for name in ("position", "row_direction", "column_direction") if self.geometries else ():
+            values = np.array([getattr(place, name) for place in self.geometries])[np.array(numbers)]
+            if float(np.ptp(values, axis=0).max()) > 1e-3:
+                raise InputError(f"{self.name}: its frames do not lie in the same place; choose slices with --slices")
+        return np.array(numbers)
 
     @property
     def magnitude(self) -> np.ndarray:
@@ -71,18 +89,19 @@ class OutputVolume:
         return all(one.oriented for one in self.places)
 
     def affine(self) -> np.ndarray:
-        """Matrix (4, 4) from (row, column, slice, 1) of these images to millimetres in LPS.
+        """Matrix (4, 4) from (row, column, slice, 1) of a frame to millimetres in LPS.
 
         Slices that all have the same position, as in files without positions, are stacked at their thickness.
-        Errors: InputError for slices that are not parallel and evenly spaced.
+        Errors: InputError for slices that are not parallel and evenly spaced, and as in `by_frame`.
         """
-        first, affine = self.places[0], self.places[0].affine
-        positions = np.array([one.position for one in self.places])
+        places = [self.places[number] for number in self.by_frame()[0]]
+        first, affine = places[0], places[0].affine
+        positions = np.array([one.position for one in places])
         steps = np.diff(positions, axis=0)
         if np.abs(steps).max(initial=0) < 1e-6:
             return affine
         spacing = float(np.linalg.norm(steps.mean(0)))
-        turned = max(float(np.abs(one.affine[:3, :2] - first.affine[:3, :2]).max()) for one in self.geometries)
+        turned = max(float(np.abs(one.affine[:3, :2] - first.affine[:3, :2]).max()) for one in places)
         if float(np.abs(steps - steps.mean(0)).max()) > UNEVEN * spacing or turned > 1e-3:
             raise InputError(
                 f"{self.name}: its slices are not parallel and evenly spaced, which one NIfTI file needs; write DICOM,"

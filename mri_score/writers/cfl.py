@@ -10,8 +10,8 @@ from mri_score.files import whole_file, write_text
 from mri_score.writers.base import OutputVolume
 
 DIMENSIONS = 16
-SLICES = 13
-"""BART's dimension of slices; 0 and 1 are readout and phase encoding."""
+FRAMES, SLICES = 10, 13
+"""BART's dimensions of frames and slices; 0 and 1 are readout and phase encoding."""
 
 
 def write_cfl(stem: Path, array: np.ndarray) -> list[Path]:
@@ -28,14 +28,18 @@ def write_cfl(stem: Path, array: np.ndarray) -> list[Path]:
 
 
 def write_cfl_volume(folder: Path, volume: OutputVolume) -> list[Path]:
-    """Write `<name>`, the complex images, and `<name>_<map>` of each map as pairs of files; slices are dimension 13.
+    """Write `<name>`, the complex images, and `<name>_<map>` of each map as pairs of files.
 
+    Slices are dimension 13, frames dimension 10.
     folder: where the files go. volume: what to write. Returns the paths. Errors: as in `write_cfl`.
     """
+    frames = volume.by_frame()
     stems = {volume.name: volume.image} | {f"{volume.name}_{name}": array for name, array in volume.maps.items()}
-    return [path for stem, array in stems.items() for path in write_cfl(folder / stem, in_bart_order(array))]
+    return [path for stem, array in stems.items() for path in write_cfl(folder / stem, in_bart_order(array[frames]))]
 
 
 def in_bart_order(array: np.ndarray) -> np.ndarray:
-    """Images (S, h, w) as BART's (h, w, 1, ..., S)."""
-    return np.moveaxis(array, 0, 2).reshape(*array.shape[1:], *[1] * (SLICES - 2), len(array))
+    """Images (F, S, h, w) as BART's (h, w, 1, ..., F, 1, 1, S)."""
+    frames, slices, *image = array.shape
+    between = [1] * (SLICES - FRAMES - 1)
+    return array.transpose(2, 3, 0, 1).reshape(*image, *[1] * (FRAMES - 2), frames, *between, slices)

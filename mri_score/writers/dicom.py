@@ -74,7 +74,10 @@ def write_dicom(folder: Path, volume: OutputVolume, like: Dataset | None = None)
     for place, (name, array) in enumerate(volume.maps.items()):
         number, kind = 9002 + 2 * place, ["DERIVED", "SECONDARY", "OTHER", name.upper()]
         written += [_save(folder / name, one) for one in study.images(array, number, name, kind)]
-        written.append(_save(folder / f"{name}_map", study.parametric_map(series, array, number + 1, name)))
+        for frame, numbers in enumerate(volume.by_frame()):
+            source = [series[one] for one in numbers]
+            made = study.parametric_map(source, array[numbers], number + 1, name, frame)
+            written.append(_save(folder / f"{name}_map", made))
     return written
 
 
@@ -141,6 +144,9 @@ class _Study:
             one.copy_patient_and_study_information(self.like)
         for keyword, value in {**self._plane(place), **_pixels(stored, slope), **_mr(kind)}.items():
             setattr(one, keyword, value)
+        if len(frames := sorted(set(self.volume.frames))) > 1:
+            one.TemporalPositionIdentifier = frames.index(self.volume.frames[index]) + 1
+            one.NumberOfTemporalPositions = len(frames)
         one.DerivationDescription = self.derivation
         one.PixelData = stored.tobytes()
         return one
@@ -160,8 +166,8 @@ class _Study:
             "ImagePositionPatient": _decimals(*place.position),
         }
 
-    def parametric_map(self, series: list[Dataset], array: np.ndarray, number: int, name: str) -> Dataset:
-        """All slices of a map as one parametric map of float pixels, which refers to the series of magnitudes."""
+    def parametric_map(self, series: list[Dataset], array: np.ndarray, number: int, name: str, frame: int) -> Dataset:
+        """All slices of a frame as one parametric map of float pixels, which refers to their magnitudes."""
         from highdicom import VOILUTTransformation
         from highdicom.pm import ParametricMap, RealWorldValueMapping
         from pydicom.sr.codedict import codes
@@ -180,8 +186,8 @@ class _Study:
             pixel_array=array.astype(np.float32),
             series_instance_uid=self.uid("series", name, "map"),
             series_number=number,
-            sop_instance_uid=self.uid("map", name),
-            instance_number=1,
+            sop_instance_uid=self.uid("map", name, frame),
+            instance_number=frame + 1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MANUFACTURER,
             software_versions=__version__,

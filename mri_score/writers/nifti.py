@@ -28,7 +28,8 @@ def write_nifti(
 ) -> list[Path]:
     """Write `<name>_part-mag.nii.gz`, `<name>_part-phase.nii.gz` and `<name>_desc-<map>.nii.gz`, with JSON sidecars.
 
-    The names are those of BIDS. The axes are (row, column, slice), and the affine maps them to RAS in millimetres. If
+    The names are those of BIDS. The axes are (row, column, slice), for several frames (row, column, slice, frame), and
+    the affine maps the first three to RAS in millimetres. If
     the file states no orientation, the code of the coordinates is 2 (aligned) instead of 1 (scanner), and the sidecar
     says that the orientation is assumed.
     folder: where the files go. volume: what to write. name_of: makes the file name, without suffix, of a kind such as
@@ -38,13 +39,13 @@ def write_nifti(
     """
     arrays = {"part-mag": volume.magnitude, "part-phase": volume.phase}
     arrays |= {f"desc-{name}": array.astype(np.float32) for name, array in volume.maps.items()}
-    affine = LPS_TO_RAS @ volume.affine()
+    affine, frames = LPS_TO_RAS @ volume.affine(), volume.by_frame()
     written = []
     for kind, array in arrays.items():
         stem = f"{volume.name}_{kind}" if name_of is None else name_of(kind)
         path = folder / f"{stem}.nii.gz"
         with whole_file(path) as part:
-            part.write_bytes(_encoded(array, affine, SCANNER if volume.oriented else ALIGNED))
+            part.write_bytes(_encoded(array[frames], affine, SCANNER if volume.oriented else ALIGNED))
         sidecar = {**_sidecar(volume), "Units": "rad" if kind == "part-phase" else "arbitrary", **(more or {})}
         write_text(folder / f"{stem}.json", json.dumps(sidecar, indent=2) + "\n")
         written.append(path)
@@ -60,11 +61,11 @@ def check_nifti() -> None:
 
 
 def _encoded(array: np.ndarray, affine: np.ndarray, code: int) -> bytes:
-    """A gzipped NIfTI-1 file of (S, h, w); equal arrays give equal bytes."""
+    """A gzipped NIfTI-1 file of (F, S, h, w); equal arrays give equal bytes."""
     check_nifti()
     import nibabel
 
-    image = nibabel.Nifti1Image(np.moveaxis(array, 0, 2), affine)  # type: ignore[attr-defined]
+    image = nibabel.Nifti1Image(array.transpose(2, 3, 1, 0)[..., slice(None) if len(array) > 1 else 0], affine)  # type: ignore[attr-defined]
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = f"mri_score {__version__}".encode()
     image.set_sform(affine, code)
