@@ -16,6 +16,7 @@ from .trust import with_trust_option
 COMMANDS = {
     "simulate": "Write simulated scans in the fastMRI format.",
     "info": "Show what a scan file contains, with warnings.",
+    "convert": "Convert scans between fastMRI, ISMRMRD and BART files.",
     "maps": "Estimate coil sensitivity maps with ESPIRiT.",
     "calibrate": "Measure the noise levels and statistics of a dataset.",
     "train": "Train a prior from clean, noisy or undersampled scans.",

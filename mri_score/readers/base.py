@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from mri_score.errors import InputError
 from mri_score.readers.geometry import Geometry
 
@@ -68,6 +70,11 @@ class PlainReader:
         @property
         def padding(self) -> Shape: ...
 
+        @property
+        def sampled(self) -> Tensor: ...
+
+        def kspace(self, slice: int) -> Tensor: ...
+
     @property
     def acquired(self) -> Tensor:
         """Bool (1, 1, 1, W): the columns of `padding`."""
@@ -78,6 +85,11 @@ class PlainReader:
 
     def item(self, slice: int) -> Item:
         return Item(slice)
+
+    def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:
+        samples, sampled = self.kspace(slice).numpy(), self.sampled
+        mask = sampled[slice if len(sampled) > 1 else 0, 0].numpy()
+        return samples, np.broadcast_to(mask, samples.shape[1:])
 
     def calibration(self, slice: int) -> tuple[Tensor, Tensor] | None:
         return None
@@ -209,6 +221,12 @@ class Reader(Protocol):
         """One slice of k-space: (coils, H, W) complex64, DC at N // 2, unsampled points zero, file's units.
 
         Readout oversampling is removed. Errors: InputError for samples that are not finite, and for coils of zeros.
+        """
+        ...
+
+    def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:
+        """A slice as it is stored, for conversion: samples (coils, rows, cols) complex64, readout oversampling
+        included, and bool (rows, cols), which of them were measured; the others are zero.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mri_score.errors import InputError
-from mri_score.readers.base import PlainReader, Shape
+from mri_score.readers.base import Item, PlainReader, Shape
 from mri_score.readers.encodings import Encoding, parse_encodings
 from mri_score.readers.geometry import Geometry
 from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
@@ -57,6 +57,7 @@ class FastMRI(PlainReader):
             self.attributes: dict[str, Any] = {key: _plain(value) for key, value in file.attrs.items()}
             self._layout_notes = check_header(str(path), self._shape, self.header, _images(file, self.path))
             self._target = self._find_target(file)
+            self._items, self._places = self._read_items(file), self._read_geometry(file)
             shape = (self.slices, self.coils, self.rows, self.cols)
             self._stored_masks = [] if ignore_mask else _stored_masks(file, self.path, shape)
 
@@ -204,10 +205,13 @@ class FastMRI(PlainReader):
         }
 
     def geometry(self, slice: int) -> Geometry | None:
-        """Where the written image of a slice lies: pixel sizes from the header, directions and position assumed.
+        """Where the written image of a slice lies: as the group `geometry` of converted files says, or else pixel sizes
+        from the header, directions and position assumed.
 
         Slices are assumed to follow each other without a gap, slice 0 at the origin. None without a field of view.
         """
+        if self._places:
+            return self._places[slice]
         encoding = self._encoding
         if encoding is None:
             return None
@@ -244,6 +248,45 @@ class FastMRI(PlainReader):
             if (sampled := self.sampled).shape[-2] > 1:  # the crop has mixed rows that were not sampled with others
                 y = y * sampled[slice if len(sampled) > 1 else 0]
         return y
+
+    def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples (coils, rows, cols), oversampling included, and bool (rows, cols), which were measured."""
+        sampling = self._sampling
+        mask = sampling.acquired if sampling.mask is None else sampling.mask
+        points = np.broadcast_to(mask[slice if len(mask) > 1 else 0], (self.rows, self.cols))
+        samples = self._read("kspace", slice).reshape(self.coils, self.rows, self.cols)
+        return (samples * points).astype(np.complex64), points
+
+    def item(self, slice: int) -> Item:
+        """Which image a slice is: from the dataset `items` of converted files, else the slice alone."""
+        return self._items[slice] if self._items else Item(slice)
+
+    def _read_items(self, file: StoredFile) -> list[Item]:
+        dataset = plain_dataset(file, self.path, "items")
+        fields = Item.__dataclass_fields__
+        if dataset is None:
+            return []
+        if dataset.shape != (self.slices, len(fields)) or dataset.dtype.kind not in "iu":
+            raise InputError(f"{self.path}: items is {dataset.dtype} {dataset.shape}; it needs whole numbers"
+                             f" ({self.slices}, {len(fields)}): {', '.join(fields)}; delete or repair it")  # fmt: skip
+        return [Item(*row) for row in dataset[()].tolist()]
+
+    def _read_geometry(self, file: StoredFile) -> list[Geometry]:
+        """The places of the slices from the group `geometry` of results and converted files; empty without it."""
+        if "geometry" not in file.members:
+            return []
+        names = ("matrix", "voxel_size", "position", "row_direction", "column_direction", "slice_direction", "oriented")
+        parts = {name: plain_dataset(file, self.path, f"geometry/{name}") for name in names}
+        sizes = {"matrix": (2,), "oriented": ()}
+        if any(one is None or one.shape != (self.slices, *sizes.get(name, (3,))) for name, one in parts.items()):
+            raise InputError(f"{self.path}: the group geometry does not have one entry a slice; delete or repair it")
+        values = {name: one[()].tolist() for name, one in parts.items() if one is not None}
+        places: list[Geometry] = []
+        for row in zip(*values.values(), strict=True):
+            one: dict[str, Any] = dict(zip(values, row, strict=True))
+            oriented = bool(one.pop("oriented"))
+            places.append(Geometry(**{name: tuple(value) for name, value in one.items()}, oriented=oriented))
+        return places
 
     def target(self, slice: int) -> Tensor | None:
         """The file's own reconstruction of a slice, float32 (rows, cols): RSS, or ESC of single-coil files; or None.

@@ -207,7 +207,7 @@ class ISMRMRD:
         """The slice, contrast, phase, repetition and set of an image; for 3-D scans the slice is the readout position.
         """
         key = dict(zip(COUNTERS, self._items[self._locate(slice)[0]], strict=True))
-        if self.three_dimensional:
+        if self.three_dimensional and self._read_size > 1:
             return Item(**(key | {"slice": self._locate(slice)[1], "slab": key["slice"]}))
         return Item(**key)
 
@@ -270,6 +270,17 @@ class ISMRMRD:
             if not samples.any():
                 raise InputError(f"{self.path}: coil {coil} of {self.item(slice)} is all zeros; leave it out")
         return y
+
+    def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples (coils, rows, cols), oversampling included, and bool (rows, cols); of 3-D scans as `kspace`."""
+        if self.three_dimensional:
+            mask = self._masks[self._locate(slice)[0]]
+            return self._image(self._lines_of(slice), slice), np.broadcast_to(mask, self.image_shape)
+        numbers = self._readouts(self._imaging, self._items[self._locate(slice)[0]])
+        place, total, measured = self._full_lines(numbers)
+        samples, points = np.zeros((self.coils, *self._grid), np.complex64), np.zeros(self._grid, bool)
+        samples[:, :, place[:, 0]], points[:, place[:, 0]] = total.transpose(1, 2, 0), measured.T
+        return samples, points
 
     def calibration(self, slice: int) -> tuple[Tensor, Tensor] | None:
         """The centre of k-space for coil maps: samples (coils, h, w) and bool (h, w), whether each was measured.
@@ -549,6 +560,11 @@ class ISMRMRD:
         return self._cached[1]
 
     def _lines(self, numbers: np.ndarray) -> Lines:
+        place, total, measured = self._full_lines(numbers)
+        return Lines(self._without_oversampling(total, measured), place)
+
+    def _full_lines(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places (L, 2), samples (L, C, Nx) with oversampling, and bool (L, Nx), whether each was measured."""
         place, which = np.unique(self._place[numbers], axis=0, return_inverse=True)
         total = np.zeros((len(place), self.coils, self._read_full), np.complex64)
         count = np.zeros((len(place), self._read_full), np.int32)
@@ -560,7 +576,7 @@ class ISMRMRD:
             total[line, :, start : start + kept.shape[1]] += kept
             count[line, start : start + kept.shape[1]] += 1
         total /= np.maximum(count, 1)[:, None]
-        return Lines(self._without_oversampling(total, count > 0), place)
+        return place, total, count > 0
 
     def _without_oversampling(self, lines: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """(L, C, Nx) -> (L, C, nx): samples of the smaller field of view; of 3-D scans, the image along the readout."""
