@@ -361,7 +361,7 @@ class Scan:
         return scaled(kspace, self.mask_of(slice), maps, self.noise_std, self.file.name, self.mixing)
 
     def truth(self, slice: int) -> tuple[Tensor, Tensor]:
-        """Ground truth of a fully sampled scan: image (H, W) and coil images (C, H, W), in units of `unit`."""
+        """Ground truth of one `slice` of a fully sampled scan: image (H, W) and coil images (C, H, W), file's units."""
         kspace = self._in_unit(self.file.kspace(slice))[None]
         return truth_image(kspace)[0], ifft(kspace)[0]
 

@@ -1,4 +1,4 @@
-"""Losses: (model, batch, random, step) -> one number an item. They know no sampler and no posterior."""
+"""Losses: (model, batch, random, step) -> one number per item. They depend on no sampler and no posterior."""
 
 from __future__ import annotations
 

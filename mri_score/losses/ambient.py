@@ -1,4 +1,4 @@
-"""Ambient diffusion: learn from undersampled scans by hiding more of them from the network."""
+"""Ambient diffusion: learning from undersampled scans, of which the network sees only a further undersampled part."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from mri_score.numerics.noise import noise_like
 class Ambient(Loss):
     """weight(sigma) * mean |A (D(K^H K (x0 + sigma n), sigma, K) - x0)|^2 with A x0 = y, the scan without noise.
 
-    K is A with fewer lines (or points): each stays with probability `keep`, the central `centre` ones always. The
-    network sees what K leaves and its mask, and answers for all of A, so that E[x0 | K (x0 + sigma n), K] is the
-    minimum where every point is sampled now and then. This is the paper's loss; the released training code asks for
-    K only, which lets the network leave out what it does not see. Noise of the scan is learned as if it were image:
-    see `Splitting` for noisy scans.
+    K is A with fewer lines (or points): each is kept with probability `keep`, the central `centre` ones always. The
+    network gets the image of K and its mask; its output is compared with all samples of A. If every point is sampled in
+    some scans, the minimum is E[x0 | K (x0 + sigma n), K]. This is the loss of the paper; the published training code
+    compares with the samples of K only, so that the network may leave out what it does not see. Noise of the scan is
+    learned as if it were part of the image: use `Splitting` for noisy scans.
+    schedule: of the noise levels. anneal_power: as in `Denoising`.
+    Errors: InputError for a `keep` outside 0 to 1, and for a negative `centre`.
     Reference: Daras et al., Ambient diffusion, NeurIPS 2023; Aali et al., Ambient diffusion posterior sampling,
     ICLR 2025.
     """

@@ -1,4 +1,4 @@
-"""What every loss is."""
+"""The base class of losses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mri_score.numerics.channels import real_size, squared_norm
 
 
 class Loss:
-    """One number for each item of a batch; `random` holds one generator an item, `step` is the training step."""
+    """One number (B,) for each item of a batch, to be minimised.
+
+    model: the prior in training. batch: images or scans, as the source makes them. random: one generator per item.
+    step: number of the training step.
+    """
 
     def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Denoising score matching: add noise of a random level, ask for the clean image."""
+"""Denoising score matching: add noise of a random level, and compare the denoised with the clean image."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mri_score.numerics.noise import noise_like
 
 
 def edm(sigma: Tensor, sd: float, schedule: Schedule) -> Tensor:
-    """Each level's loss near 1 at the start of training. Karras et al., NeurIPS 2022."""
+    """The loss of each level is near 1 at the start of training. Reference: Karras et al., NeurIPS 2022."""
     return (sigma**2 + sd**2) / (sigma * sd) ** 2
 
 
 def noise(sigma: Tensor, sd: float, schedule: Schedule) -> Tensor:
-    """The error of the noise that the model sees in x: the loss of NCSN and of the VE, VP and sub-VP processes."""
+    """The error of the predicted noise: the loss of NCSN and of the VE, VP and sub-VP processes."""
     return 1 / (2 * sigma**2)
 
 
 def likelihood(sigma: Tensor, sd: float, schedule: Schedule) -> Tensor:
-    """g(t)^2 / 2 for the error of the score: a bound of -log p(x0), whatever the schedule.
+    """g(t)^2 / 2 times the error of the score: a bound of -log p(x0) for every schedule.
 
     Reference: Song et al., Maximum likelihood training of score-based diffusion models, NeurIPS 2021.
     """
@@ -41,10 +41,13 @@ WEIGHTINGS: dict[str, Callable[[Tensor, float, Schedule], Tensor]] = {
 
 
 class AtLevels(Loss):
-    """A loss of images with noise of a level that the schedule draws: a subclass says which, in `at`.
+    """A loss of images with noise of a level that the schedule draws. A subclass defines it in `at`.
 
-    weighting: a row of WEIGHTINGS, which weighs the square error of the denoised image.
-    anneal_power = p in its place weighs the score's error by sigma^p as NCSN does: sigma^(p - 4) / 2, with p = 2 there.
+    schedule: of the noise levels. weighting: a name of WEIGHTINGS, the weight of the square error of the denoised
+    image.
+    anneal_power: p in its place weights the error of the score by sigma^p, which is sigma^(p - 4) / 2 for the image;
+    NCSN uses p = 2.
+    Errors: InputError for an unknown weighting.
     """
 
     def __init__(self, schedule: Schedule, anneal_power: float | None = None, weighting: str = "edm") -> None:
@@ -73,8 +76,9 @@ class AtLevels(Loss):
 class Denoising(AtLevels):
     """weight(sigma) * mean |D(x0 + sigma n, sigma) - x0|^2 over the real components.
 
-    With LogNormal levels and the default weighting it is EDM's loss; with Geometric, VP or SubVP levels and the
-    weighting `noise` or `likelihood` it is the loss of the VE, VP or sub-VP process, over the number of components.
+    With LogNormal levels and the default weighting this is EDM's loss. With Geometric, VP or SubVP levels and the
+    weighting `noise` or `likelihood` it is the loss of the VE, VP or sub-VP process, divided by the number of
+    components.
     Reference: Vincent, A connection between score matching and denoising autoencoders, 2011.
     """
 

@@ -1,4 +1,4 @@
-"""Generalised SURE: the error of what was sampled, from noisy undersampled scans alone."""
+"""Generalised SURE: the error in the samples, estimated from noisy undersampled scans."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from mri_score.numerics.noise import noise_like
 
 
 class Gsure(Loss):
-    """weight(sigma) * the error of D(A^H y, sigma, M) in the samples, in expectation; A = M F S, y = A x0 + s n:
+    """weight(sigma) * an estimate of the error of D(A^H y, sigma, M) in the samples, A = M F S, y = A x0 + s n:
 
         mean_w |A D - y|^2 + 2 sigma^2 div_y(w A D) / n - sigma^2 w-mean  ->  |A (D - x0)|^2_w / n.
 
-    Projected onto what was sampled, in k-space: there the projection is the mask and needs no inverse of A^H A,
-    which many coils make too ill-conditioned for the image-space form of the reference. The weights w are 1 / p with
-    p the density of `law`, so that over masks all of k-space counts alike; 1 without a law. Scans that are full give
-    SURE. What no sample tells is learned only through the other scans' masks, which the network must generalise from.
-    The level is each scan's own noise_std (but sigma_min at least), and score matching on the detached image, counted
-    `score_weight`, trains the other levels with full masks: denoise, then train. every_level=True takes instead
-    levels of the schedule from noise_std on, the samples' noise raised to them: Kawar et al., whose estimate has more
-    noise the higher the level.
+    The error is projected onto the samples in k-space, where the projection is the mask. The image-space form of the
+    reference needs the inverse of A^H A, which is too ill-conditioned with many coils. The weights w are 1 / p with p
+    the density of the mask law, so that on average over masks all of k-space has equal weight; without a law they are
+    1. For full scans the loss is SURE. Points that a scan does not sample are learned only from the masks of other
+    scans. The level is each scan's noise_std (at least sigma_min). The other levels are trained by score matching on
+    the denoised, detached image with full masks, weighted by `score_weight`. every_level=True uses levels of the
+    schedule
+    from noise_std on instead, with noise added to the samples: Kawar et al.; the noise of the estimate increases with
+    the level.
+    schedule: of the noise levels. anneal_power: as in `Denoising`. law, acceleration, calibration_lines, axis: of the
+    masks of the data, as in `make_mask`. step, probes: as in `SureRisk`.
     Reference: Eldar, Generalized SURE for exponential families, IEEE Trans. Signal Process. 2009; Kawar et al.,
     GSURE-based diffusion model training with corrupted data, TMLR 2024; Aali et al., Robust multi-coil MRI
     reconstruction via self-supervised denoising, MRM 2025; weights: Aggarwal et al., ENSURE, IEEE TMI 2023.
@@ -42,13 +45,13 @@ class Gsure(Loss):
         anneal_power: float | None = None,
         score_weight: float = 1.0,
         every_level: bool = False,
-        law: str | None = None,               # the masks of the data, by a name of data/masks.py; None: not weighted
-        acceleration: float = 4.0,            # these three as the law takes them
+        law: str | None = None,
+        acceleration: float = 4.0,
         calibration_lines: int | None = None,
         axis: int = -1,
-        step: float | None = STEP,            # of finite differences, in units of sigma; None: exact products
+        step: float | None = STEP,
         probes: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.denoising = Denoising(schedule, anneal_power)
         self.score_weight, self.every_level = score_weight, every_level
         self.law = MaskLaw(law, acceleration, calibration_lines, axis)
@@ -68,7 +71,7 @@ class Gsure(Loss):
         return loss + self.score_weight * self.denoising(model, TrainingItem(batch.name, image=image), random, step)
 
     def risk(self, model: ScoreModel, data: Scans, sigma: Tensor, random: Sequence[Generator]) -> tuple[Tensor, Tensor]:
-        """The estimated mean square error in the samples for each item (B,), and the samples with noise of sigma."""
+        """The estimated mean square error in the samples (B,), and the samples with noise of sigma."""
         operator, weight = data.operator(), 1 / self.law.density(data)
         added = torch.sqrt((sigma**2 - data.noise_std**2).clamp_min(0))
         noisier = data.kspace + per_item(added, data.kspace) * (data.mask * noise_like(data.kspace, random))

@@ -1,4 +1,4 @@
-"""The score of clean images from noisy ones: exact regression above their noise level, SURE at it."""
+"""The score of clean images, learned from noisy ones: regression above their noise level, SURE at it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ from mri_score.numerics.channels import inner, per_item, real_size
 from mri_score.numerics.noise import noise_like, uniform
 
 HAND_OVER = 1.1
-"""Levels below this many noise_std belong to SURE: the target of the regression has endless noise at 1."""
+"""Levels below this multiple of noise_std use SURE: at 1 the noise of the regression target is infinite."""
 BELOW = 0.8
-"""The ratio of two levels between which consistency is asked."""
+"""The ratio of the two levels in the consistency term."""
 
 
 class NoisyScore(Loss):
-    """weight(sigma) * share * mean |D(x, sigma) - x0|^2 in expectation, from images y = x0 + s n alone.
+    """weight(sigma) * share * mean |D(x, sigma) - x0|^2 in expectation, estimated from noisy images y = x0 + s n.
 
-    Above the noise s = noise_std an image x = y + sqrt(sigma^2 - s^2) n' of level sigma has the target
+    For sigma above the noise s = noise_std, the image x = y + sqrt(sigma^2 - s^2) n' has the target
 
-        t = (sigma^2 y - s^2 x) / (sigma^2 - s^2),    E[t | x] = E[x0 | x]:
+        t = (sigma^2 y - s^2 x) / (sigma^2 - s^2),    E[t | x] = E[x0 | x].
 
-    its noise is independent of that in x, and its variance s^2 sigma^2 / (sigma^2 - s^2) is taken away.
-    share = (1 - s^2 / sigma^2) sd^2 / (sd^2 + s^2), 1 without noise, lets a level count less the wider its target is
-    spread. Items whose level is drawn below HAND_OVER s, and `sure_share` of the others, learn by SURE at s:
+    The noise of the target is independent of that in x; its variance s^2 sigma^2 / (sigma^2 - s^2) is subtracted.
+    share = (1 - s^2 / sigma^2) sd^2 / (sd^2 + s^2), which is 1 without noise, reduces the weight of levels with noisy
+    targets. Items whose level is below HAND_OVER s, and a share `sure_share` of the others, use SURE at s:
     weight(s) * SURE.
-    Below s nothing is identified but by `consistency` > 0, which asks of the items drawn there that D along the
-    model's own way down keep its mean, E[D(x', sigma') | x] = D(x, sigma): four to five more evaluations.
+    Levels below s are not identified by the data. `consistency` > 0 adds a condition for items drawn there: along the
+    model's own reverse diffusion D keeps its mean, E[D(x', sigma') | x] = D(x, sigma). It takes four to five further
+    evaluations.
+    schedule: of the noise levels. anneal_power: as in `Denoising`. step, probes: of SURE, as in `SureRisk`.
+    Errors: InputError for a sure_share outside 0 to 1.
     Reference: Daras, Dimakis and Daskalakis, Consistent diffusion meets Tweedie, ICML 2024; the independence of noise
     and target is that of Pang et al., Recorrupted-to-recorrupted, CVPR 2021.
     """
@@ -46,7 +49,7 @@ class NoisyScore(Loss):
         anneal_power: float | None = None,
         sure_share: float = 0.1,
         consistency: float = 0.0,
-        step: float | None = STEP,  # of SURE's finite differences, in units of noise_std; None: exact products
+        step: float | None = STEP,
         probes: int = 1,
     ) -> None:
         if not 0 <= sure_share <= 1:
@@ -82,7 +85,7 @@ class NoisyScore(Loss):
     def at_noise(
         self, model: ScoreModel, noisy: Tensor, noise_std: Tensor, sigma: Tensor, random: Sequence[Generator]
     ) -> Tensor:
-        """SURE at noise_std; sigma does not count."""
+        """SURE at noise_std; sigma is not used."""
         return self.denoising.weight(noise_std, model.sd) * self.risk(model, noisy, noise_std, random)[0]
 
     def below(
@@ -90,7 +93,7 @@ class NoisyScore(Loss):
     ) -> Tensor:
         """consistency * weight(sigma) * mean |E[D(x', BELOW sigma) | x] - D(x, sigma)|^2, x drawn given y.
 
-        Two independent x' make the square of the mean unbiased; the draws are no part of the gradient.
+        Two independent x' make the square of the mean unbiased; no gradient flows through the draws.
         """
         lower = BELOW * sigma
         with torch.no_grad():
@@ -103,23 +106,23 @@ class NoisyScore(Loss):
 
 
 def recorrupt(y: Tensor, noise_std: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """From y with noise_std: x with noise of sigma, and an unbiased target whose noise is independent of that in x."""
+    """x with noise of sigma, and an unbiased target whose noise is independent of that in x, from y with noise_std."""
     added = torch.sqrt(sigma**2 - noise_std**2)
     return y + per_item(added, y) * noise, y - per_item(noise_std**2 / added, y) * noise
 
 
 def target_variance(noise_std: Tensor, sigma: Tensor) -> Tensor:
-    """Of each real component of the target's noise: s^2 sigma^2 / (sigma^2 - s^2)."""
+    """Variance of the noise of the target, each real component: s^2 sigma^2 / (sigma^2 - s^2)."""
     return (noise_std * sigma) ** 2 / (sigma**2 - noise_std**2)
 
 
 def share(noise_std: Tensor, sigma: Tensor, sd: float) -> Tensor:
-    """The variance of x0 given x over that of the target given x, of white images with the prior's sd."""
+    """The variance of x0 given x, divided by that of the target given x, for white images with the prior's sd."""
     return (1 - (noise_std / sigma) ** 2) * sd**2 / (sd**2 + noise_std**2)
 
 
 def _draw_below(x: Tensor, denoised: Tensor, sigma: Tensor, lower: Tensor, random: Sequence[Generator]) -> Tensor:
-    """x' of the level `lower` given x: normal, with the exact mean; the exact law too in small steps."""
+    """x' at the level `lower` given x: Gaussian with the exact mean; for small steps the distribution is exact too."""
     kept = (lower / sigma) ** 2
     mean = denoised + per_item(kept, x) * (x - denoised)
     return mean + per_item(lower * torch.sqrt(1 - kept), x) * noise_like(x, random)

@@ -1,4 +1,4 @@
-"""Supervised learning: the image itself from the image that CG-SENSE makes of the samples."""
+"""Supervised learning: the true image from the CG-SENSE image of the samples."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mri_score.losses.base import Loss, mean_square
 from mri_score.models.base import ScoreModel
 
 TYPICAL_ERROR = 0.01
-"""Of a good image, for each fold of acceleration, in scaled units: brings the losses near 1."""
+"""Error of a good image per unit of acceleration, in scaled units; it makes the losses about 1."""
 
 
 class Regression(Loss):
     """mean |f(estimate, noise_std) - image|^2 / (0.01 R)^2, R the item's acceleration.
 
-    The minimum is the posterior mean E[image | estimate, noise_std]: a weight that follows from the mask alone leaves
-    it where it is, and keeps high accelerations from outshouting low ones.
+    The minimum is the posterior mean E[image | estimate, noise_std]. The weight depends on the mask only, so that it
+    does not change the minimum; without it, items of high acceleration would dominate the loss.
     """
 
     def __call__(self, model: ScoreModel, batch: TrainingItem, random: Sequence[Generator], step: int) -> Tensor:
         if batch.image is None or batch.estimate is None or batch.acceleration is None or batch.noise_std is None:
             raise InputError(
-                f"{batch.name}: regression needs images with simulated scans of them; set data.name to undersampled"
+                f"{batch.name}: regression needs images with simulated scans of them; set data.name to simulated_scans"
             )
         error = mean_square(model.denoise(batch.estimate, batch.noise_std) - batch.image)
         return error / (TYPICAL_ERROR * batch.acceleration) ** 2

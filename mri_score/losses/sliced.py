@@ -1,4 +1,4 @@
-"""Sliced score matching: the score of noisy images without their clean ones, by its slope along random directions."""
+"""Sliced score matching: the score of noisy images from its derivatives along random directions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ PROBES = {"gaussian": noise_like, "rademacher": signs_like}
 class Sliced(AtLevels):
     """weight(sigma) / n * E_v [ |s|^2 / 2 + v . ds/dx v ] at x = x0 + sigma n, over the n real components.
 
-    In expectation denoising score matching with the same weighting, less a constant of each level. v has unit
-    variance in each real component, `projections` of them an item; without `variance_reduced` (v . s)^2 stands for
-    |s|^2. The default weighting `noise` is NCSN's sigma^2; it takes a derivative through the network, so that a step
-    costs about three of denoising score matching.
-    For networks whose slope does not jump: SiLU, ELU and mean pooling (U-Net, NCSN, NCSN++). With ReLU or maximum
-    pooling (NCSNv2) the value is right still, but its gradient misses what a parameter does by moving the jumps.
+    In expectation it equals denoising score matching with the same weighting, minus a constant for each level. It takes
+    a derivative through the network, so that a step costs about three steps of denoising score matching.
+    schedule, anneal_power, weighting: as in `AtLevels`; the default weighting `noise` is the sigma^2 of NCSN.
+    projections: number of random vectors v per item, of unit variance in each real component. probes: a name of PROBES,
+    the distribution of v. variance_reduced: False replaces |s|^2 by (v . s)^2.
+    For networks without kinks: SiLU, ELU and mean pooling (U-Net, NCSN, NCSN++). With ReLU or maximum pooling (NCSNv2)
+    the value of the loss is right, but its gradient lacks the part that comes from moving the kinks.
+    Errors: InputError for unknown probes, and for less than one projection.
     Reference: Song et al., Sliced score matching, UAI 2019; annealed in Song and Ermon, NeurIPS 2019.
     """
 
@@ -53,7 +55,7 @@ class Sliced(AtLevels):
             score = model.score(noisy, sigma)
             slices = [self._slice(score, noisy, random, learning) for _ in range(self.projections)]
         total = torch.stack(slices).mean(0) / real_size(image)
-        of_score = 2 * sigma**4 * self.weight(sigma, model.sd)  # the weight is that of the denoised image's error
+        of_score = 2 * sigma**4 * self.weight(sigma, model.sd)  # `weight` is for the error of the denoised image
         return of_score * (total if learning else total.detach())
 
     def _slice(self, score: Tensor, noisy: Tensor, random: Sequence[Generator], learning: bool) -> Tensor:

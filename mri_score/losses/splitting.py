@@ -1,4 +1,4 @@
-"""Learning from undersampled scans, noisy or not, by splitting their samples: some go in, all are asked for."""
+"""Learning from undersampled scans by splitting their samples: some are the input, all are the target."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from mri_score.numerics.channels import per_item, real_size
 from mri_score.numerics.noise import noise_like
 
 LEAST = 2**0.5
-"""The least level in units of noise_std: there the noise of the target on the points that go in is twice the data's."""
+"""Lowest level in units of noise_std: there the target on the input points has twice the noise of the data."""
 
 
 class Splitting(Loss):
-    """weight(sigma) * mean |D(u, sigma, K) - x0|^2 in expectation, from samples y = M (F S x0 + s n) alone.
+    """weight(sigma) * mean |D(u, sigma, K) - x0|^2 in expectation, from samples y = M (F S x0 + s n), noisy or not.
 
-    Lines (or points) of M are kept in K with probability q = `keep`, the central `centre` ones always. The network
-    sees u = (K F S)^H (y + sqrt(sigma^2 - s^2) n') and K; its samples F S D are compared
+    Lines (or points) of M are kept in K with probability q = `keep`, the central `centre` ones always. The network gets
+    u = (K F S)^H (y + sqrt(sigma^2 - s^2) n') and K. Its samples F S D are compared
 
         on K with the target of `noisy_score`, whose noise is independent of that in u;
-        on M outside K with y, times the inverse of the probability (1 - q) p / (1 - p q) to be there,
+        on M outside K with y, divided by the probability (1 - q) p / (1 - p q) of a point to be there,
 
-    and the noise of both is taken away: as F S keeps lengths, this is the error of the image. p is the density of
-    `law`; without a law the points outside K count 1. That probability is exact for laws whose lines are drawn
-    independently (fastmri-random) and near for others; where E[x0 | u, K] has its minimum does not depend on it.
-    Points that no mask has are never learned; `centre` must not exceed what every mask has. Levels below LEAST s are
-    raised to it. With `score_weight`, score matching on D(., M) at the least level, detached, trains D for full masks
-    too: an image that has lost what the samples do not tell.
+    and the variance of the noise of both is subtracted. Because F S preserves norms, this is the error of the image. p
+    is the density of the mask law; without a law, points outside K have weight 1. The probability is exact for laws
+    with independent lines (fastmri-random), and approximate for others; the minimum E[x0 | u, K] does not depend on it.
+    Points that no mask samples are never learned; `centre` must not exceed the common centre of all masks. Levels below
+    LEAST s are raised to it. With `score_weight` > 0, score matching on the detached image D(., M) at the lowest level
+    also trains D for full masks; that image lacks what the samples do not determine.
+    schedule, anneal_power: as in `Denoising`. law, acceleration, calibration_lines, axis: of the masks of the data, as
+    in `make_mask`; law None: unknown.
+    Errors: InputError for a `keep` outside 0 to 1, and for a negative `centre`.
     Reference: Yaman et al., MRM 2020 (SSDU); Millard and Chiew, IEEE Trans. Comput. Imaging 2023, and Clean
     self-supervised MRI reconstruction from noisy, sub-sampled training data with Robust SSDU, 2024.
     """
@@ -47,12 +50,12 @@ class Splitting(Loss):
         anneal_power: float | None = None,
         keep: float = 0.5,
         centre: int = 8,
-        law: str | None = None,               # the masks of the data, by a name of data/masks.py; None: not weighted
-        acceleration: float = 4.0,            # these three as the law takes them
+        law: str | None = None,
+        acceleration: float = 4.0,
         calibration_lines: int | None = None,
         axis: int = -1,
         score_weight: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check_kept(keep, centre)
         self.denoising = Denoising(schedule, anneal_power)
         self.keep, self.centre, self.score_weight = keep, centre, score_weight
@@ -91,6 +94,7 @@ class Splitting(Loss):
 
 
 def check_kept(keep: float, centre: int) -> None:
+    """Errors: InputError for a share `keep` outside 0 to 1, and for a negative number `centre` of lines."""
     if not 0 < keep < 1:
         raise InputError(f"loss.keep is {keep}; it is the share of lines that a further mask keeps, between 0 and 1")
     if centre < 0:

@@ -1,4 +1,4 @@
-"""Learning from noisy images alone: Stein's unbiased risk estimate, then score matching on what was denoised."""
+"""Learning from noisy images: Stein's unbiased risk estimate, and score matching on the denoised images."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from mri_score.numerics.channels import real_size
 from mri_score.numerics.divergence import value_and_divergence
 
 STEP = 0.1
-"""Of finite differences, in units of the noise; with NCSNv2, whose slope jumps, 0.01 triples a gradient's noise."""
+"""Step of finite differences, in units of the noise. With 0.01, gradients of NCSNv2, which has kinks, are three times
+noisier.
+"""
 
 
 class SureRisk:
     """SURE(y) = mean |D(y) - y|^2 + 2 s^2 div D(y) / n - s^2, the mean square error of D(y, s) in expectation.
 
-    The error is that against the clean image, which nobody has seen; y has noise of s = noise_std in each of its n
-    real components, every item its own. The divergence takes `probes` random directions, and finite differences of
-    `step` noise_std; step=None takes exact products, for networks without kinks (the U-Net, not NCSNv2). Always in
-    fp32, as a difference does not survive bfloat16.
+    The error is relative to the clean image, which is not needed. y has noise of s = noise_std in each of its n real
+    components; noise_std may differ between items. Computed in float32, because bfloat16 is too coarse for differences.
+    step: of finite differences, in units of noise_std; None: exact products with the Jacobian, for networks without
+    kinks (the U-Net, not NCSNv2). probes: number of random directions for the divergence.
+    Errors: InputError for a step that is not positive, and for less than one probe.
     Reference: Stein, Ann. Stat. 1981; Ramani, Blu and Unser, IEEE Trans. Image Process. 2008.
     """
 
@@ -57,8 +60,9 @@ class SureRisk:
 class Sure(Loss):
     """SURE of the denoiser at each item's own noise_std, plus denoising score matching on its detached result.
 
-    `SureRisk` is divided by noise_std^2, so that the noise level does not set the learning rate; the score matching
-    counts `score_weight` and does not push on what was denoised.
+    `SureRisk` is divided by noise_std^2, so that the size of the loss does not depend on the noise level.
+    schedule: of the noise levels. anneal_power: as in `Denoising`. score_weight: of the score matching, whose gradient
+    does not flow into the denoised image. step, probes: as in `SureRisk`.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Sure(Loss):
         schedule: Schedule,
         anneal_power: float | None = None,
         score_weight: float = 1.0,
-        step: float | None = STEP,  # of finite differences, in units of noise_std; None: exact products
+        step: float | None = STEP,
         probes: int = 1,
     ) -> None:
         self.denoising = Denoising(schedule, anneal_power)
@@ -81,7 +85,7 @@ class Sure(Loss):
 
 
 def noisy_images(batch: TrainingItem, loss: str) -> tuple[Tensor, Tensor]:
-    """The images of a batch, and their noise_std as (B,)."""
+    """The images of a batch, and their noise_std as (B,). loss: its name, for messages."""
     if batch.image is None or batch.noise_std is None:
         raise InputError(f"{batch.name}: {loss} needs noisy images and their noise_std; set data.noise to true")
     return batch.image, batch.noise_std.expand(len(batch.image))
@@ -89,7 +93,7 @@ def noisy_images(batch: TrainingItem, loss: str) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def full_precision(device: str) -> Iterator[None]:
-    """Within, neither autocast nor TensorFloat-32, whose rounding is as large as a finite difference."""
+    """A context without autocast and TensorFloat-32, whose rounding errors are as large as a finite difference."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

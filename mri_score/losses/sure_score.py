@@ -1,4 +1,4 @@
-"""SURE-Score: one network learns to denoise noisy images and the score of what it made of them, jointly."""
+"""SURE-Score: one network learns jointly to denoise images and the score of the denoised images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from mri_score.numerics.channels import real_size
 
 
 class SureScore(Sure):
-    """`Sure` whose score matching comes in over the first `rise` steps: the denoiser learns before its images teach.
+    """`Sure` with a weight of the score matching that increases from 0 to `score_weight` over the first `rise` steps.
 
-    published=True is the objective as published: SURE not divided by the noise; score matching with sigma^2 / 2,
-    summed over the image where SURE is a mean; its weight score_weight * (step // rise) is 0 at first and grows without
-    end, rise being an epoch; and its gradient runs through the denoised image, which it pulls towards what is easily
-    scored. Two slips of the released code are left out: one noise level for a whole batch, the first item's; and a
-    second pass of the divergence at another noise level, which adds noise to the divergence rather than bias.
+    published=True is the objective as published: SURE is not divided by the noise variance; score matching has the
+    weight sigma^2 / 2 and is summed over the image, while SURE is a mean; its factor score_weight * (step // rise),
+    with rise one epoch, starts at 0 and has no limit; and its gradient flows through the denoised image, which changes
+    the denoiser.
+    Two errors of the published code are not reproduced: it uses the noise level of the first item for the whole batch;
+    and it computes the second term of the divergence at another noise level, which adds noise to the divergence.
+    schedule, anneal_power, step, probes: as in `Sure`.
+    Errors: InputError for a rise below 1.
     Reference: Aali et al., Solving inverse problems with score-based generative priors learned from noisy data,
     Asilomar 2023.
     """
@@ -51,7 +54,7 @@ class SureScore(Sure):
         return risk / noise_std**2 + self.weight(step) * score
 
     def weight(self, step: int) -> float:
-        """Of the score matching at a training step."""
+        """Weight of the score matching at a training step."""
         return self.score_weight * (step // self.rise if self.published else min(1.0, step / self.rise))
 
     def _score_part(

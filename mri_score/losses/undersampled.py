@@ -1,4 +1,4 @@
-"""What the losses for undersampled scans share: the scans of a batch, further masks, the law of masks."""
+"""Functions that losses for undersampled scans share: scans of a batch, further masks, density of masks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mri_score.models.base import ScoreModel
 from mri_score.operators.sense import Sense
 
 MASKS = 2000
-"""How many masks of a law its density is counted from."""
+"""Number of masks from which the density of a law is estimated."""
 
 
 @dataclass(frozen=True)
 class Scans:
     """A batch of Cartesian scans: kspace (B, C, H, W), zero where not sampled; maps; mask (B, 1, H or 1, W or 1).
 
-    noise_std (B,) is 0 where nothing is known of noise.
+    noise_std: (B,), 0 if unknown.
     """
 
     kspace: Tensor
@@ -40,7 +40,7 @@ class Scans:
 
 
 def scans(batch: TrainingItem, loss: str) -> Scans:
-    """The k-space of a batch with what belongs to it."""
+    """The scans of a batch. loss: its name, for messages. Errors: InputError for items without k-space."""
     if batch.kspace is None or batch.maps is None or batch.mask is None:
         raise InputError(f"{batch.name}: {loss} learns from k-space with coil maps and a sampling mask; one is missing")
     items = len(batch.kspace)
@@ -52,7 +52,7 @@ def scans(batch: TrainingItem, loss: str) -> Scans:
 
 
 def denoise_scan(model: ScoreModel, x: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
-    """D(x, sigma) of zero-filled images, by a model that is told their mask (B, 1, H or 1, W or 1)."""
+    """D(x, sigma) of zero-filled images; the model also gets their mask (B, 1, H or 1, W or 1)."""
     extra = mask.expand(-1, -1, *x.shape[-2:]).to(x.real.dtype)
     return model.denoise(x, sigma, extra)  # type: ignore[call-arg]  # NetworkPrior takes it, closed forms need not
 
@@ -72,16 +72,16 @@ def kept_share(shape: tuple[int, int], keep: float, centre: int) -> Tensor:
 
 
 def further_mask(mask: Tensor, share: Tensor, random: Sequence[Generator]) -> Tensor:
-    """What is left of each mask (B, 1, h, w) when every line (or point) stays with its probability `share` (h, w)."""
+    """Each mask (B, 1, h, w), with every line (or point) kept with its probability `share` (h, w)."""
     draws = torch.stack([torch.rand(share.shape, generator=one) for one in random])[:, None]
     return mask & (draws < share).to(mask.device)
 
 
 @lru_cache(maxsize=32)
 def density(law: str, shape: tuple[int, int], acceleration: float, calibration_lines: int | None, axis: int) -> Tensor:
-    """How often a law of `data/masks.py` samples each line or point, counted over MASKS masks: (1, W), (H, 1), (H, W).
+    """Share of MASKS masks that sample each line or point: (1, W), (H, 1) or (H, W), and at least 1 / MASKS.
 
-    At least 1 / MASKS, for those that no mask had.
+    law, shape, acceleration, calibration_lines, axis: as in `make_mask`.
     """
     masks = [make_mask(law, shape, acceleration, calibration_lines, seed, axis) for seed in range(MASKS)]
     return torch.stack(masks).double().mean(0).clamp_min(1 / MASKS)
@@ -89,7 +89,7 @@ def density(law: str, shape: tuple[int, int], acceleration: float, calibration_l
 
 @dataclass(frozen=True)
 class MaskLaw:
-    """The law that the scans of a training set were sampled by, or none."""
+    """The sampling law of the scans of a training set; law None if it is unknown."""
 
     law: str | None
     acceleration: float
@@ -97,13 +97,13 @@ class MaskLaw:
     axis: int
 
     def density(self, scans: Scans) -> Tensor:
-        """The probability of each line or point: (h, w), as the masks are; 1 where no law is known."""
+        """The probability of each line or point, (h, w) like the masks; 1 if the law is unknown."""
         if self.law is None:
             return torch.ones(scans.mask.shape[-2:]).to(scans.noise_std)
         found = density(self.law, scans.acquired(), self.acceleration, self.calibration_lines, self.axis)
         if found.shape != scans.mask.shape[-2:]:
             raise InputError(
-                f"masks of {tuple(scans.mask.shape[-2:])} are not of the law {self.law!r} along axis {self.axis},"
-                f" which makes {tuple(found.shape)}; set loss.law and loss.axis to what sampled the data, or law: null"
+                f"masks of {tuple(scans.mask.shape[-2:])} do not fit the law {self.law!r} along axis {self.axis},"
+                f" whose masks are {tuple(found.shape)}; set loss.law and loss.axis to those of the data, or law: null"
             )
         return found.to(scans.noise_std)

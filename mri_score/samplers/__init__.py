@@ -1,4 +1,4 @@
-"""Samplers: walks of any score model from noise to an image. They know neither MRI nor networks."""
+"""Samplers: walks of any score model from noise to an image. They depend on neither MRI nor networks."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ class Ancestral(Sampler):
     """x' = D + sqrt(sigma'^2 - tau^2) / sigma (x - D) + tau n,  tau = eta sigma' sqrt(1 - sigma'^2 / sigma^2).
 
     D = D(x, sigma). With eta = 1 this is q(x' | x, x0 = D), the reverse step of DDPM; eta = 0 is DDIM, which adds no
-    noise. The last step ends in D.
+    noise. The last iterate is D.
+    Errors: InputError for an eta outside 0 to 1.
     Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020; Song et al., Denoising diffusion
     implicit models, ICLR 2021, in variance-exploding coordinates.
     """
@@ -41,10 +42,11 @@ class Ancestral(Sampler):
 
 
 class GuidedAncestral(Ancestral):
-    """The ancestral step with the prior's D, then x' <- x' - correction at x: the walk of DPS.
+    """The ancestral step with the prior's D, then x' <- x' - correction, with the correction at x: the walk of DPS.
 
-    It asks the model for `guide(x, sigma)`, which gives D and the correction, because the correction has a length of
-    its own that no score expresses: it does not shrink with the step.
+    The model must have a method `guide(x, sigma)` that returns D and the correction. The correction cannot be part of a
+    score, because its length does not decrease with the step.
+    Errors: InputError for a model without `guide`.
     Reference: Chung et al., Diffusion posterior sampling for general noisy inverse problems, ICLR 2023, algorithm 1.
     """
 

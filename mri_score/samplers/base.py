@@ -1,4 +1,4 @@
-"""The one loop of all walks."""
+"""The loop that all walks share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import Random, noise_like
 
 Watch = Callable[[int, Any, Tensor], None]
-"""Called after each level with its number, its sigma (a float, or (B,) where items have their own) and the iterate."""
+"""Called after each level with its number, its sigma (a float, or (B,) if items have their own) and the iterate."""
 
 
 class Diverged(InputError):
-    """An iterate with a number that is not finite: which item of the batch, and where on the walk."""
+    """An iterate that is not finite: item of the batch, and level of the walk."""
 
     def __init__(self, item: int, level: int, sigma: float) -> None:
         self.item, self.where = item, f"level {level} (sigma {sigma:.4g})"
@@ -32,31 +32,33 @@ class Diverged(InputError):
 
 @dataclass(frozen=True)
 class WalkResult:
-    """What comes of one walk."""
+    """The results of one walk."""
 
     x: Tensor
     """(B, *shape): the last iterate, a draw or an estimate of x0."""
     mean: Tensor | None = None
-    """(B, *image): the walk's own estimate of the posterior mean, from posteriors that make one."""
+    """(B, *image): the walk's own estimate of the posterior mean, from posteriors that compute one."""
     errors: Sequence[LevelError] = ()
-    """How far the denoised image missed the samples at each level, from posteriors that measure it."""
+    """Misfit of the denoised image to the samples at each level, from posteriors that measure it."""
     work: Work | None = None
-    """What the walk cost; None unless the prior is a `CountedPrior`."""
+    """Network calls and products of the walk; None unless the prior is a `CountedPrior`."""
 
 
 class Sampler:
-    """A walk down the levels `sigmas`; pure configuration, it holds no model. A subclass writes one step.
+    """A walk down the noise levels `sigmas`. It holds settings only, no model. A subclass writes one step.
 
-    Shapes: like (B, *shape) gives shape, type and device alone; one generator an item; the result is (B, *shape).
-    sigmas: (L,), or where `own_levels` allows it (L, B): one column an item, so that unlike walks share a batch.
-    start: a quick image (B, *shape); the walk then begins near it and not anywhere. Cut the levels above the image's
-    own error with `below`: the image has decided what they would. Reference: Chung et al., Come-closer-diffuse-faster,
-    CVPR 2022.
-    Errors: InputError for sigmas that do not fall, or are not positive.
+    sigmas: (L,), strictly decreasing; samplers with `own_levels` also accept (L, B), one column per item, so that items
+    with different levels share a batch.
+    Shapes: `like` (B, *shape) only gives shape, type and device; there is one generator per item; the result is
+    (B, *shape).
+    A warm start begins near a quick image `start` (B, *shape). Leave out the levels above the error of that image with
+    `below`, because the image determines what they would.
+    Errors: InputError for sigmas that do not decrease, or are not positive.
+    Reference: Chung et al., Come-closer-diffuse-faster, CVPR 2022, for the warm start.
     """
 
     own_levels: bool = False
-    """Whether `step` takes sigma and sigma_next as (B,), too."""
+    """Whether `step` also accepts sigma and sigma_next as (B,)."""
 
     def __init__(self, sigmas: Tensor) -> None:
         if sigmas.ndim != 1 or not len(sigmas) or not bool((sigmas[:-1] > sigmas[1:]).all() & (sigmas[-1] > 0)):
@@ -69,7 +71,7 @@ class Sampler:
     def below(self, sigma: float) -> Sampler:
         """The same walk from its first level at or below sigma: for a warm start.
 
-        Errors: InputError where no level is.
+        Errors: InputError if there is no such level.
         """
         if not bool((self.sigmas <= sigma).any()):
             raise InputError(f"no level is at or below {sigma:.4g}: the walk ends at {float(self.sigmas[-1]):.4g}")
@@ -78,7 +80,7 @@ class Sampler:
         return walk
 
     def with_levels(self, sigmas: Tensor) -> Sampler:
-        """The same walk with levels of its own for each item, `sigmas` (L, B).
+        """The same walk with different levels for each item, `sigmas` (L, B).
 
         Errors: InputError for a sampler without `own_levels`.
         """
@@ -110,10 +112,10 @@ class Sampler:
     ) -> WalkResult:
         """Walk a score model from noise, or from `start`, down all levels to an image.
 
-        model: a prior, or a posterior of the same items. like: (B, *shape), gives shape, type and device alone.
-        random: one CPU generator an item. watch: called after each level. start: a quick image (B, *shape) to begin
-        near. Returns: the last iterate, and what the model has gathered on the way.
-        Errors: `Diverged`, an InputError, for an iterate that is not finite any more.
+        model: a prior, or a posterior of the same items. like: (B, *shape), gives shape, type and device only.
+        random: one CPU generator per item. watch: called after each level. start: a quick image (B, *shape) to begin
+        near. Returns: the last iterate, and what the model gathered during the walk.
+        Errors: `Diverged`, an InputError, for an iterate that is not finite.
         """
         levels: list[Any] = [sigma if sigma.ndim else float(sigma) for sigma in self.sigmas] + [0.0]
         model.begin_walk()
@@ -133,7 +135,7 @@ class Sampler:
     def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Random]) -> Tensor:
         """The iterate (B, *shape) at the first level sigma, about a guess of the image: zero without a warm start.
 
-        model: what is walked. random: one generator an item.
+        model: the score model of the walk. random: one generator per item.
         """
         return guess + per_item(sigma, guess) * noise_like(guess, random)
 
@@ -142,6 +144,7 @@ class Sampler:
     ) -> Tensor:
         """From x (B, *shape) at sigma to the iterate at sigma_next, which is 0 at the end of the walk.
 
-        model: what is walked. random: one generator an item. With `own_levels` sigma and sigma_next may be (B,).
+        model: the score model of the walk. random: one generator per item. With `own_levels`, sigma and sigma_next may
+        be (B,).
         """
         raise NotImplementedError

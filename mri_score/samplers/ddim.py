@@ -1,4 +1,4 @@
-"""Denoise, put back some of the noise that was there and some that is new, repeat."""
+"""Denoise, add a mixture of the former and of new noise, repeat."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from mri_score.samplers.base import Sampler
 class DDIM(Sampler):
     """x <- z + sigma_next (sqrt(1 - zeta) e + sqrt(zeta) n),  z = D(x), e = (x - z) / sigma; the last z is the result.
 
-    zeta: the share of new noise, in [0, 1]: 0 is Euler's method for the probability flow. DiffPIR takes 0.3 (release);
-    DDS calls sqrt(zeta) eta and takes 0.85. A fixed share, however fine the levels, unlike that of ancestral sampling.
-    Errors: InputError for another zeta.
+    zeta: the share of new noise, in [0, 1]; 0 is Euler's method for the probability flow. The published code of DiffPIR
+    uses 0.3; DDS denotes sqrt(zeta) by eta and uses 0.85. The share does not depend on the distance of the levels,
+    unlike that of ancestral sampling.
+    Errors: InputError for a zeta outside 0 to 1.
     Reference: Song et al., Denoising diffusion implicit models, ICLR 2021; Zhu et al., CVPRW 2023, algorithm 1.
     """
 

@@ -14,7 +14,7 @@ from mri_score.samplers.base import Sampler
 class Langevin(Sampler):
     """`repeats` times at each level: x <- x + a score(x) + sqrt(2 a) n, a = step_size sigma^2; at the end D(x).
 
-    step_size is the published epsilon / sigma_L^2, a number without unit below 1.
+    step_size: the published epsilon / sigma_L^2, without unit, below 1. denoise: end with D(x); False returns x.
     Reference: Song and Ermon, Generative modeling by estimating gradients of the data distribution, NeurIPS 2019;
     the final denoising after Jolicoeur-Martineau et al., ICLR 2021.
     """

@@ -15,7 +15,7 @@ from mri_score.samplers.base import Sampler
 
 @runtime_checkable
 class Curved(Protocol):
-    """A posterior that knows its own curvature: `unannealed`."""
+    """A posterior with steps that are preconditioned by its own curvature, such as `unannealed`."""
 
     prior: ScoreModel
 
@@ -27,15 +27,15 @@ class Curved(Protocol):
 
 
 class Preconditioned(Sampler):
-    """`repeats` times at each level a Langevin step of size g that the model preconditions by its curvature M:
+    """`repeats` times at each level, a Langevin step of size g that the model preconditions by its curvature M:
 
         M x' = M x + g score(x) + sqrt(2 g) M^(1/2) n.
 
-    Steps and first iterate need the forward operator, so the model makes both; this walk only orders them.
-    denoise: end with the prior's D(x, sigma), which takes the last noise away and with it some of the spread. The
-    release writes both images.
+    Steps and first iterate need the forward operator, so that the model computes both.
+    step_size: g. denoise: end with the prior's D(x, sigma), which removes the noise of the last level, and with it some
+    of the spread of the draws. The published code writes both images.
+    Errors: InputError for a model without such steps.
     Reference: Blumenthal et al., preconditioned unadjusted Langevin, 2025, arXiv 2512.05791 (`sample` of BART).
-    Errors: InputError for a model that has no such steps.
     """
 
     def __init__(self, sigmas: Tensor, repeats: int = 1, step_size: float = 0.5, denoise: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Predictors of the reverse diffusion with Langevin corrections: unconditional samples, and posteriors that project."""
+"""Predictors of the reverse diffusion with Langevin corrections, for samples and posteriors that project."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mri_score.samplers.base import Sampler
 
 
 def reverse_diffusion(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """The noise between two levels: d = v = sigma^2 - sigma_next^2."""
+    """The difference of the variances of two levels: d = v = sigma^2 - sigma_next^2."""
     d = sigma**2 - sigma_next**2
     return d, d
 
 
 def euler_maruyama(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """Euler's step of the equation in log sigma, d = v = 2 sigma^2 log(sigma / sigma_next)."""
+    """Euler's method in log sigma: d = v = 2 sigma^2 log(sigma / sigma_next)."""
     d = 2 * sigma**2 * math.log(sigma / sigma_next)
     return d, d
 
 
 def ancestral(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """The mean and variance of q(x' | x, x0 = D): as reverse diffusion, with v (sigma_next / sigma)^2."""
+    """The mean and variance of q(x' | x, x0 = D): d as in `reverse_diffusion`, v = d (sigma_next / sigma)^2."""
     d = sigma**2 - sigma_next**2
     return d, d * (sigma_next / sigma) ** 2
 
@@ -44,12 +44,14 @@ PREDICTORS: dict[str, Predictor | None] = {
 class PredictorCorrector(Sampler):
     """At each level `repeats` Langevin steps, then a predictor's step to the next level:
 
-        x <- x + a score(x) + sqrt(2 a) n,          a = 2 (snr |n| / |score|)^2, norms of each item by itself,
+        x <- x + a score(x) + sqrt(2 a) n,          a = 2 (snr |n| / |score|)^2, with the norms of each item,
         x <- x + d score(x) + sqrt(v) n,            d and v from `PREDICTORS`; at the end of the walk D(x).
 
-    predictor: by its name; "none" leaves x as it is, and the walk is Langevin's. repeats = 0: no corrector.
-    predict_first: the corrections follow at the new level, as the paper writes it; its code corrects first.
-    The model projects after each. The release takes its norms over the batch, so that a sample depends on its mates.
+    The model projects after each of these steps.
+    repeats: corrections per level; 0 for none. snr: size of the corrections. predictor: a name of `PREDICTORS`; with
+    "none" only the corrections remain, which is a Langevin walk. predict_first: corrections follow the predictor, at
+    the new level, as in the paper; the published code, and False, correct first. The published code takes the norms
+    over the batch, so that a sample depends on the others of its batch; here it does not.
     Errors: InputError for an unknown predictor, a negative `repeats`, and for neither predictor nor corrector.
     Reference: Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021,
     algorithm 2 (variance exploding) and appendices E to G.

@@ -1,4 +1,4 @@
-"""The probability flow, dx / dsigma = (x - D(x, sigma)) / sigma, by Heun's method and by adaptive Runge-Kutta steps."""
+"""The probability flow, dx / dsigma = (x - D(x, sigma)) / sigma, with Heun's method or adaptive Runge-Kutta steps."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from mri_score.samplers.base import Sampler
 
 
 class Heun(Sampler):
-    """One Heun step of the flow a level, two evaluations each; before it the noise may rise a little (churn):
+    """One Heun step of the flow per level, with two evaluations; before it, some noise may be added (churn):
 
         s = (1 + g) sigma,  x <- x + churn_noise sqrt(s^2 - sigma^2) n,    g = min(churn / levels, sqrt(2) - 1),
 
-    where churn_min <= sigma <= churn_max, s at most the model's sigma_max. The last step is Euler's, which ends in D.
-    Churn 0 adds no noise: the result follows from the first iterate alone. Euler's method for the flow is `DDIM` with
-    zeta = 0.
+    if churn_min <= sigma <= churn_max, with s at most the model's sigma_max. The last step is Euler's, and ends in D.
+    Without churn the first iterate determines the result. Euler's method for the flow is `DDIM` with zeta = 0.
+    churn: amount of added noise, summed over the walk. churn_min, churn_max: levels between which it is added.
+    churn_noise: factor for the added noise.
     Errors: InputError for a negative churn or churn_noise.
     Reference: Karras et al., Elucidating the design space of diffusion-based generative models, NeurIPS 2022,
     algorithm 2 (S_churn, S_tmin, S_tmax, S_noise; for CIFAR-10 30, 0.01, 1, 1.007).
@@ -56,12 +57,12 @@ class Heun(Sampler):
 
 
 class RungeKutta45(Sampler):
-    """The flow from level to level by as many Dormand-Prince steps as its tolerances ask for; at the end D(x).
+    """The flow from level to level with as many Dormand-Prince steps as the tolerances require; at the end D(x).
 
-    The error of a step stays below atol + rtol rms(x), for each item by itself: an item has its own steps and sigma,
-    so that the model sees sigma (B,). Items that have reached a level wait there for the others, and are evaluated
-    with them. Levels are where the walk stops, is watched and projected, no measure of its accuracy; each takes seven
-    evaluations or more, so that a few do.
+    rtol, atol: the error of a step stays below atol + rtol rms(x), for each item. Each item has its own steps and
+    sigma, so that the model gets sigma (B,). Items that have reached a level are still evaluated with the others until
+    all have. The levels only determine where the walk is watched and projected, not its accuracy. Each level takes
+    seven evaluations or more: choose few levels.
     Errors: InputError for tolerances that are not positive.
     Reference: Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021,
     section 4.3 (both tolerances 1e-5, one step size for the batch).

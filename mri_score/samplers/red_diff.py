@@ -17,7 +17,7 @@ from mri_score.samplers.base import Sampler, WalkResult, Watch
 
 @runtime_checkable
 class Measured(Protocol):
-    """A posterior that keeps its prior and its data apart: `unannealed`."""
+    """A posterior with separate prior and data residual, such as `unannealed`."""
 
     prior: ScoreModel
 
@@ -26,17 +26,18 @@ class Measured(Protocol):
 
 
 class RedDiff(Sampler):
-    """No walk of an iterate with noise but Adam on an image m, one step a level, down the levels:
+    """Adam on an image m instead of a noisy iterate, one step per level:
 
         gradient = 2 A^H (A m - y) + weight (m - D(m + sigma n, sigma)).
 
-    A point estimate, no posterior: it fits a Gaussian without width to the posterior, so that runs differ by the last
-    steps' noise alone. m - D is sigma times the predicted less the true noise: the weight of that difference is the
-    published one, proportional to sigma. It knows nothing of the scan's noise, and vanishes with sigma: many levels at
-    low sigma fit the noise, so that more levels may be worse.
+    A point estimate: the method fits a Gaussian of zero variance to the posterior, so that results differ only by the
+    noise of the last steps. m - D is sigma times the difference of predicted and true noise, so that the weight of this
+    difference is proportional to sigma, as published. It does not depend on the noise of the scan, and vanishes with
+    sigma: many levels at low sigma fit the noise, and more levels can be worse.
+    weight: of the prior. rate: learning rate of Adam.
+    Errors: InputError for a model whose data and prior are not separate.
     Reference: Mardani et al., A variational perspective on solving inverse problems with diffusion models, ICLR 2024
     (weight 0.25, moments 0.9 and 0.99, 1000 steps); the rate as in Zheng et al., InverseBench, ICLR 2025, for MRI.
-    Errors: InputError for a model that does not tell its data from its prior.
     """
 
     def __init__(self, sigmas: Tensor, weight: float = 0.25, rate: float = 0.04) -> None:
@@ -51,7 +52,7 @@ class RedDiff(Sampler):
         watch: Watch | None = None,
         start: Tensor | None = None,
     ) -> WalkResult:
-        # Adam has a state; it lives in a copy, and this sampler stays pure configuration.
+        # The state of Adam belongs to a copy: this sampler holds settings only.
         return Sampler.walk(copy(self), model, like, random, watch, start)
 
     def begin(self, model: ScoreModel, guess: Tensor, sigma: float, random: Sequence[Random]) -> Tensor:
@@ -63,7 +64,9 @@ class RedDiff(Sampler):
         self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
         if not isinstance(model, Measured):
-            raise InputError(f"{type(model).__name__} mixes data and prior; red-diff walks the posterior 'unannealed'")
+            raise InputError(
+                f"{type(model).__name__} has no separate data and prior; red-diff needs the posterior 'unannealed'"
+            )
         clean = model.prior.denoise(x + sigma * noise_like(x, random), sigma)
         gradient = self.weight * (x - clean) - 2 * model.residual(x)
         self._image.grad = gradient.to(self._image.dtype)

@@ -15,7 +15,7 @@ from mri_score.samplers.base import Sampler
 class Renoise(Sampler):
     """x <- z + sigma_next n, z the model's draw of x0 given x; the last z is the result.
 
-    Items may have levels of their own. One draw a level, so that the network calls of a walk are its levels.
+    Items of a batch may have different levels.
     Reference: Zhang et al., Improving diffusion inverse problem solving with decoupled noise annealing, CVPR 2025.
     """
 
