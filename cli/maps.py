@@ -65,4 +65,4 @@ def command(scan: Path, axes: tuple[str, ...] | None, shard: str | None, out: Pa
         write_maps(target, maps, eigenvalue, attributes)
         say(f"{target}: {source}", file=path.name, maps=target)
 
-    each_file(take_shard(scan_files(scan, axes=axes), shard), make)
+    each_file(take_shard(scan_files(scan, axes=axes), shard, scan.is_dir()), make)

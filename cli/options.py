@@ -17,7 +17,7 @@ from mri_score.files import DiskFull
 from mri_score.methods import DEFAULT_METHOD, METHODS
 
 from .exits import SomeFailed, explained
-from .log import fail, say
+from .log import fail, note, say
 
 if TYPE_CHECKING:
     from mri_score.data.scan import Undersampling
@@ -108,49 +108,97 @@ def base_line(told: Mapping[str, Any], prior: object) -> str:
 
 
 shard_option = click.option(
-    "--shard", metavar="I/N",
+    "--shard", metavar="I/N|auto",
     help="Process only the I-th of N parts of the folder's files, I from 0 to N-1: for several processes in parallel."
-    "  [default: set by torchrun or a Slurm job array, else all files]",
+    " auto reads I and N from torchrun, a Slurm job array or srun.  [default: all files]",
 )  # fmt: skip
 
-RANKS = (
-    ("RANK", "WORLD_SIZE", None),
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-    ("SLURM_PROCID", "SLURM_NTASKS", None),
-)
-"""Environment variables with the process number, the number of processes and the first number: torchrun, Slurm job
-array, srun.
-"""
+TASKS = (("torchrun", "RANK", "WORLD_SIZE"), ("srun", "SLURM_PROCID", "SLURM_NTASKS"))
+"""Environment variables with the number of this process and the number of processes, besides those of job arrays."""
+ARRAY = "SLURM_ARRAY_TASK_"
 
 
-def take_shard(files: Sequence[Path], text: str | None) -> list[Path]:
-    """Every N-th of the files, starting at the I-th; prints a line if these are not all of them.
+def take_shard(files: Sequence[Path], text: str | None, folder: bool = True) -> list[Path]:
+    """Every N-th of the files, starting at the I-th; says which part it is.
 
-    text: the value I/N of --shard; None reads the environment variables of `RANKS`.
-    Errors: InputError for a malformed value, or I outside 0 to N - 1.
+    text: the value of --shard: I/N, or auto, which reads the environment; None takes all files. folder: whether the
+    files are those of a folder: a file that was named by itself is always taken.
+    Errors: InputError for a malformed value, I outside 0 to N - 1, auto in no array or group of processes, and for a
+    part without files.
     """
-    number, count = _shard(text)
+    if not folder:
+        return list(files)
+    if text is None:
+        _suggest(len(files))
+        return list(files)
+    number, count = _found_task() if text == "auto" else _read_shard(text)
     if not 0 <= number < count:
         raise InputError(f"--shard {number}/{count}: allowed parts are 0/N to N-1/N, such as 0/4 to 3/4")
     mine = list(files)[number::count]
+    if not mine:
+        raise InputError(
+            f"--shard {text}: part {number} of {count} is empty, as there are {len(files)} files; take at most"
+            f" {len(files)} parts"
+        )
     if count > 1:
         say(f"Part {number} of {count}: {len(mine)} of {len(files)} files.")
     return mine
 
 
-def _shard(text: str | None) -> tuple[int, int]:
-    if text is not None:
-        try:
-            number, count = map(int, text.split("/"))
-        except ValueError as error:
-            raise InputError(f"--shard {text!r} should read I/N, such as 0/4") from error
-        return number, count
-    for here, all_, first in RANKS:
-        try:
-            return int(os.environ[here]) - int(os.environ.get(first or "", 0)), int(os.environ[all_])
-        except (KeyError, ValueError):
-            continue
-    return 0, 1
+def _read_shard(text: str) -> tuple[int, int]:
+    try:
+        number, count = map(int, text.split("/"))
+    except ValueError as error:
+        raise InputError(f"--shard {text!r} should read I/N, such as 0/4, or auto") from error
+    return number, count
+
+
+def _found_task() -> tuple[int, int]:
+    """The number of this process and the number of processes. Errors: InputError if the environment has none."""
+    if ARRAY + "ID" in os.environ:
+        return _array_task()
+    for _, here, all_ in TASKS:
+        if here in os.environ and all_ in os.environ:
+            return _whole(here), _whole(all_)
+    raise InputError(
+        "--shard auto: this process belongs to no Slurm job array, srun or torchrun; give the part, such as --shard"
+        " 0/4, or leave out --shard for all files"
+    )
+
+
+def _array_task() -> tuple[int, int]:
+    """Place and number of the tasks of a Slurm job array. The tasks of --array=0-20:10 are 0, 10 and 20."""
+    task, count, first, last = (_whole(ARRAY + name) for name in ("ID", "COUNT", "MIN", "MAX"))
+    if count == 1:
+        return 0, 1
+    step = max(_whole(ARRAY + "STEP", (last - first) // (count - 1)), 1)
+    place, rest = divmod(task - first, step)
+    if step * (count - 1) <= last - first < step * count and rest == 0 and 0 <= place < count:
+        return place, count
+    if count <= 3:  # a list such as --array=2,5,7: only the first and the last are stated
+        return (0 if task == first else count - 1 if task == last else 1), count
+    raise InputError(
+        f"--shard auto: the tasks of this array are a list of {count} numbers from {first} to {last}, in which the"
+        f" place of {task} is not stated; take --array=0-{count - 1}, or give the part, such as --shard 0/{count}"
+    )
+
+
+def _whole(name: str, default: int | None = None) -> int:
+    """An environment variable as a number. Errors: InputError if it is missing or no number."""
+    text = os.environ.get(name, "" if default is None else str(default))
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"--shard auto: {name} is {text!r}, not a number; give the part: --shard I/N") from error
+
+
+def _suggest(count: int) -> None:
+    """Say that all files are processed, where a process seems to be one of several."""
+    several = [("a Slurm job array", ARRAY + "COUNT"), *((f"{name}'s processes", all_) for name, _, all_ in TASKS)]
+    for what, name in several:
+        if count > 1 and os.environ.get(name, "1") not in ("", "0", "1"):
+            note(f"one of {what} ({name}={os.environ[name]}): all {count} files are done; --shard auto takes a part")
+            return
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:

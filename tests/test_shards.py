@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from command import mri_score
 
 from mri_score.cli.options import read_slices, take_shard
 from mri_score.errors import InputError
@@ -20,30 +21,90 @@ QUICK = ["--accel", "3", "--steps", "2", "--samples", "1", "--threads", "1", "--
 FILES = [Path(f"{name}.h5") for name in "abcdefg"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 9])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_every_file_has_one_shard(count):
     shards = [take_shard(FILES, f"{number}/{count}") for number in range(count)]
     assert sorted(path for shard in shards for path in shard) == FILES
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
+def array(task: int, count: int, first: int, last: int, step: int = 1) -> dict[str, str]:
+    """What Slurm sets in a task of a job array."""
+    values = {"ID": task, "COUNT": count, "MIN": first, "MAX": last, "STEP": step}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in values.items()}
+
+
+ARRAYS = {
+    "0-2": [array(task, 3, 0, 2) for task in (0, 1, 2)],
+    "1-3": [array(task, 3, 1, 3) for task in (1, 2, 3)],
+    "0-20:10": [array(task, 3, 0, 20, 10) for task in (0, 10, 20)],
+    "0-20:7": [array(task, 3, 0, 14, 7) for task in (0, 7, 14)],
+    "2,7": [array(task, 2, 2, 7) for task in (2, 7)],
+    "2,3,9": [array(task, 3, 2, 9) for task in (2, 3, 9)],
+    "5": [array(5, 1, 5, 5)],
+    "srun -n 2": [{"SLURM_PROCID": str(task), "SLURM_NTASKS": "2"} for task in range(2)],
+    "torchrun": [{"RANK": str(task), "WORLD_SIZE": "4"} for task in range(4)],
+    "srun in an array": [{**array(task, 2, 0, 1), "SLURM_PROCID": "0", "SLURM_NTASKS": "1"} for task in range(2)],
+}
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No variable of Slurm or torchrun is set; returns a function that sets some."""
+
+    def within(environment: dict[str, str]) -> None:
+        for name in [name for name in os.environ if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE")]:
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    within({})
+    return within
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_the_tasks_of_an_array_share_the_files(kind, alone):
+    shards = []
+    for environment in ARRAYS[kind]:
+        alone(environment)
+        shards.append(take_shard(FILES, "auto"))
+        assert take_shard(FILES, None) == FILES  # unasked, nothing is shared out
+        assert take_shard(FILES[:1], "auto", folder=False) == FILES[:1]
+    assert sorted(path for shard in shards for path in shard) == FILES
+    assert shards == [FILES[number :: len(shards)] for number in range(len(shards))]
+
+
 @pytest.mark.parametrize(
-    ("environment", "files"),
+    ("environment", "message"),
     [
-        ({}, FILES),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, FILES[1::2]),
-        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "1"}, FILES[2::3]),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, FILES[0::4]),
-        ({"RANK": "0", "WORLD_SIZE": "2", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, FILES[0::2]),
+        ({}, "belongs to no Slurm job array"),
+        (array(5, 4, 2, 11), "a list of 4 numbers from 2 to 11"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK is 'one'"),
+        ({"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT is ''"),
     ],
 )
-def test_the_environment_says_which_shard(environment, files, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE")]:
-        monkeypatch.delenv(name)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert take_shard(FILES, None) == files
-    assert take_shard(FILES, "0/1") == FILES
+def test_a_part_that_the_environment_does_not_state_is_no_guess(environment, message, alone):
+    alone(environment)
+    with pytest.raises(InputError, match=message):
+        take_shard(FILES, "auto")
+
+
+def test_an_empty_part_is_no_success():
+    with pytest.raises(InputError, match="part 8 of 9 is empty, as there are 7 files"):
+        take_shard(FILES, "8/9")
+    assert take_shard(FILES[:1], "8/9", folder=False) == FILES[:1]
+
+
+def test_a_task_of_an_array_does_the_file_that_it_names(tmp_path, alone):
+    (scan,) = simulate(tmp_path / "scans", volumes=1, slices=1, size=48, coils=3, noise=30.0)
+    alone(array(3, 4, 0, 3))
+    mri_score("maps", scan, "--out", tmp_path / "maps")
+    assert (tmp_path / "maps" / scan.name).exists()
+    alone({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"})
+    simulate(tmp_path / "scans", volumes=2, slices=1, size=48, coils=3, noise=30.0)
+    told = mri_score("maps", tmp_path / "scans", "--out", tmp_path / "all")
+    assert "SLURM_NTASKS=4): all 2 files are done; --shard auto takes a part" in told
+    assert len(list((tmp_path / "all").glob("*.h5"))) == 2
 
 
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "a/b", "1/2/3", "0/0"])

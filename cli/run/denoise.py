@@ -79,7 +79,7 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
             note(text, indent=2, file=file.name)
         say(f"  denoised  {written}\n  pictures  {drawn}", file=file.name, denoised=written, pictures=drawn)
 
-    each_file(take_shard(scan_files(scan, axes=given.axes), given.shard), work)
+    each_file(take_shard(scan_files(scan, axes=given.axes), given.shard, scan.is_dir()), work)
 
 
 def _levels(found: Sequence[Denoised]) -> list[str]:

@@ -192,7 +192,8 @@ def reconstruct_all(
                 page = _summary(out, [result_name(path) for path in files])
             say(f"Report of all volumes: {page}", report=page)
 
-    each_file(take_shard(files, given.shard), redo, None if given.dry_run else summarise)
+    mine = take_shard(files, given.shard, folder=scan is not None and scan.is_dir())
+    each_file(mine, redo, None if given.dry_run else summarise)
 
 
 def _derived(out: Path, report: Path) -> list[Derived]:
