@@ -37,10 +37,10 @@ def stream_one(config: str, options: Mapping[str, Any]) -> None:
     if notes:
         raise InputError(f"--config: {notes[0]}")
     sys.stdout.flush()
-    with open(os.dup(1), "wb") as outgoing:
+    with open(0, "rb", closefd=False) as incoming, open(os.dup(1), "wb") as outgoing:
         os.dup2(2, 1)  # whatever prints must not print into the stream
         signal.signal(signal.SIGTERM, stop)
-        good = converse(sys.stdin.buffer, outgoing, settings)
+        good = converse(incoming, outgoing, settings)
     if not good:
         sys.exit(SOME_FAILED)
 

@@ -6,12 +6,14 @@ import logging
 import socket
 from collections.abc import Callable
 from functools import partial
+from io import BufferedReader
 from typing import BinaryIO
 
 from mri_score.streaming.server import Stopped
 from mri_score.streaming.session import Reconstruct, Session
 from mri_score.streaming.settings import StreamSettings
-from mri_score.streaming.wire import WireClient, read_message
+from mri_score.streaming.version2 import MAGIC, Version2
+from mri_score.streaming.wire import Client, Message, Readout, WireClient, read_message
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +32,20 @@ def prepare(settings: StreamSettings) -> Callable[[socket.socket], bool]:
     return handle
 
 
-def converse(incoming: BinaryIO, outgoing: BinaryIO, settings: StreamSettings) -> bool:
-    """Serve one scan over two streams; returns whether every image was reconstructed.
+def converse(incoming: BufferedReader, outgoing: BinaryIO, settings: StreamSettings) -> bool:
+    """Serve one scan over two streams, of version 1 or 2 by its first bytes.
 
     incoming, outgoing: binary streams, such as standard input and output. settings: how to reconstruct.
-    Errors: InputError for an unknown prior.
+    Returns whether every image was reconstructed.
+    Errors: InputError for an unknown prior, and for version 2 without its package.
     """
     reconstruct, priors = _load(settings)
-    return talk(Session(partial(read_message, incoming), WireClient(outgoing), settings, priors, reconstruct))
+    receive: Callable[[], Message | Readout] = partial(read_message, incoming)
+    client: Client = WireClient(outgoing)
+    if incoming.peek(len(MAGIC)).startswith(MAGIC):
+        client = version2 = Version2(incoming, outgoing)
+        receive = version2.receive
+    return talk(Session(receive, client, settings, priors, reconstruct))
 
 
 def talk(session: Session) -> bool:
