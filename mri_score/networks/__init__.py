@@ -1,4 +1,4 @@
-"""Networks: real channels in, real channels out, and a noise coordinate for those that want one."""
+"""Networks: real channels in, real channels out; most of them take a noise coordinate too."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mri_score.networks.ncsnv2 import NCSNv2
 from mri_score.networks.unet import UNet
 
 NETWORKS = {"ddpm": DDPM, "ncsn": NCSN, "ncsnpp": NCSNpp, "ncsnv2": NCSNv2, "unet": UNet}
-"""Those that a config trains."""
+"""Networks that a config can train."""
 
 
 def build_network(section: dict[str, Any]) -> nn.Module:
-    """A fresh network by its name and arguments, as the file of a prior holds them; experts by those of both.
+    """A new network from its name and arguments, as stored in the file of a prior; for experts, those of both networks.
 
     Errors: InputError for unknown names, TypeError for arguments that do not fit.
     """

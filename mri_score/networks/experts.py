@@ -1,4 +1,4 @@
-"""Two networks in one, each for its noise levels."""
+"""Two networks in one, each for its own range of noise levels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mri_score.errors import InputError
 
 
 class Experts(nn.Module):
-    """Each item goes through the network of its noise level: `high` where c_noise is above `border`, else `low`.
+    """Each item is computed by one of two networks: by `high` if c_noise is above `border`, else by `low`.
 
-    Under strong noise no detail can be seen, so that a network of coarse pixels is enough: it sees the object as a
-    whole, and its calls and its training cost a fraction of those of a network for details.
-    Shapes: as those of its networks, which take the same channels.
-    Reference: Balaji et al., eDiff-I, 2022; its experts are alike, and trained on from one network.
+    Strong noise hides details, so that a network for coarse pixels is sufficient there. It sees the object as a whole,
+    and costs a fraction of a network for details, in training and in use.
+    Shapes: those of its networks, which take the same channels.
+    Reference: Balaji et al., eDiff-I, 2022, where all experts have the same structure, and start from one network.
     """
 
     def __init__(self, low: nn.Module, high: nn.Module, border: float) -> None:
@@ -25,7 +25,7 @@ class Experts(nn.Module):
         self.low, self.high, self.border, self.channels = low, high, border, channels[0]
 
     def forward(self, x: Tensor, c_noise: Tensor, *extra: Tensor) -> Tensor:
-        if c_noise.is_meta:  # shapes alone are asked for, and memory: the peak is that of the larger one
+        if c_noise.is_meta:  # without data, for shapes and memory: the larger network determines the peak
             self.high(x, c_noise, *extra)
             return self.low(x, c_noise, *extra)
         above = c_noise > self.border

@@ -14,7 +14,7 @@ from mri_score.errors import InputError
 
 
 def refuse_extra(network: nn.Module, extra: Tensor | None, remedy: str = "") -> None:
-    """Errors: InputError for a second input beside x, which this network does not have."""
+    """Errors: InputError for an extra input, which this network does not have."""
     if extra is not None:
         raise InputError(f"{type(network).__name__} takes no extra input, such as a sampling mask{remedy}")
 
@@ -22,8 +22,8 @@ def refuse_extra(network: nn.Module, extra: Tensor | None, remedy: str = "") -> 
 class InstanceNormPlus(nn.Module):
     """InstanceNorm++: gamma (h + alpha t) + beta, where h is the instance norm of x and t the norm of its means.
 
-    h removes the mean mu of each channel; t = (mu - mean(mu)) / sqrt(var(mu) + 1e-5), taken over the channels with the
-    unbiased variance, brings back how they compare. One channel alone has t = 0.
+    h removes the mean mu of each channel; t = (mu - mean(mu)) / sqrt(var(mu) + 1e-5), over the channels and with the
+    unbiased variance, restores their differences. A single channel has t = 0.
     Shapes: x (B, channels, H, W).
     Reference: Song and Ermon, Generative modeling by estimating gradients of the data distribution, NeurIPS 2019.
     """
@@ -39,7 +39,7 @@ class InstanceNormPlus(nn.Module):
 
 
 def instance_norm_plus(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """The formula of InstanceNorm++ for gamma, alpha and beta of shape (channels,), or (B, channels) an item."""
+    """InstanceNorm++ with gamma, alpha and beta of shape (channels,), or (B, channels) for values per item."""
     channels = x.shape[1]
     means = x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
     variance, mean = torch.var_mean(means, dim=1, correction=int(channels > 1), keepdim=True)
@@ -50,9 +50,9 @@ def instance_norm_plus(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor) ->
 def _normalized(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """gain (x - mean) / sqrt(var + 1e-5) + shift for each channel of each item; gain and shift (B, channels).
 
-    Each channel of each item is a channel of one item: a single kernel normalizes, scales and shifts, and unlike those
-    of torch.nn.functional it accepts a single pixel. Channels go first for it: with channels last torch's group norm
-    loses the digits of a large mean.
+    The batch is viewed as channels of one item, so that a single kernel normalizes, scales and shifts; unlike those of
+    torch.nn.functional it accepts a single pixel. The memory format is channels first, because with channels last
+    torch's group norm is inaccurate for a large mean.
     """
     batch, channels, *size = x.shape
     rows, gains, shifts = x.contiguous().view(1, batch * channels, *size), gain.flatten(), shift.flatten()
@@ -65,12 +65,14 @@ def _normalized(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """x with channels last in memory, as a CPU convolves and pools fastest; unchanged elsewhere."""
+    """x with channels last in memory on a CPU, which is faster there; unchanged elsewhere."""
     return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)
 
 
 def runner(checkpointing: bool) -> Callable[..., Tensor]:
-    """run(block, *inputs): the block's output; with checkpointing its insides are forgotten until the derivative."""
+    """run(block, *inputs): the block's output; with checkpointing its activations are computed again in the backward
+    pass.
+    """
     if checkpointing and torch.is_grad_enabled():
         return partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     return lambda block, *inputs: block(*inputs)
@@ -84,9 +86,9 @@ def conv(channels_in: int, channels_out: int, *, dilation: int = 1, bias: bool =
 class ResidualBlock(nn.Module):
     """shortcut(x) + conv2(act(norm2(conv1(act(norm1(x))))))
 
-    A block that enters a stage widens in conv2, has a convolution as shortcut, and may halve the resolution by the mean
-    of 2x2 pixels (the shortcut is then 1x1); any other block has the identity.
-    `norm` makes a norm from a number of channels; a conditional one is called with the label too.
+    The first block of a stage changes the number of channels in conv2, has a convolution as shortcut, and may halve the
+    resolution by the mean of 2x2 pixels (with a 1x1 shortcut); in other blocks the shortcut is the identity.
+    `norm` constructs a norm from a number of channels; a conditional norm is also called with the label.
     Shapes: x (B, channels_in, H, W) -> (B, channels_out, H, W), or (B, channels_out, H / 2, W / 2).
     """
 
@@ -116,7 +118,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, *label: Tensor) -> Tensor:
         h = self.conv1(elu(self.normalize1(x, *label), inplace=True))
         h = self.conv2(elu(self.normalize2(h, *label), inplace=True))
-        if self.halve:  # a mean commutes with the 1x1 shortcut, and is cheaper first
+        if self.halve:  # a mean commutes with the 1x1 shortcut; computing it first is cheaper
             h, x = avg_pool2d(h, 2), avg_pool2d(x, 2)
         return h.add_(self.shortcut(x))
 
@@ -150,7 +152,9 @@ class ChainedPooling(nn.Module):
 
 
 def _largest_around(x: Tensor) -> Tensor:
-    """The largest of 5x5 pixels around each; without derivatives, by the maxima of 2 and 4 along each axis."""
+    """The maximum of 5x5 pixels around each pixel; without derivatives, computed from maxima of 2 and 4 along each
+    axis.
+    """
     if torch.is_grad_enabled() and x.requires_grad:
         return max_pool2d(channels_last(x), 5, stride=1, padding=2)
     if x.is_cuda:
@@ -159,7 +163,7 @@ def _largest_around(x: Tensor) -> Tensor:
 
 
 def _largest_along(axis: int, x: Tensor) -> Tensor:
-    """The largest of five neighbours along one axis."""
+    """The maximum of five neighbours along one axis."""
     size, wide = x.shape[axis], pad(x, (0, 0, 2, 2) if axis == 2 else (2, 2), value=-torch.inf)
     two = torch.maximum(wide.narrow(axis, 0, size + 3), wide.narrow(axis, 1, size + 3))
     four = torch.maximum(two.narrow(axis, 0, size), two.narrow(axis, 2, size))
@@ -167,7 +171,7 @@ def _largest_along(axis: int, x: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """MSF: a convolution for each input, brought bilinearly to the size of the first, and their sum."""
+    """MSF: a convolution of each input, bilinear resizing to the size of the first, and their sum."""
 
     def __init__(self, channels_in: Sequence[int], channels_out: int) -> None:
         super().__init__()
@@ -178,7 +182,7 @@ class Fusion(nn.Module):
 
 
 def summed(maps: Iterable[Tensor]) -> Tensor:
-    """The sum of feature maps, each brought bilinearly to the size of the first, which is changed in place."""
+    """The sum of feature maps, each resized bilinearly to the size of the first, which is changed in place."""
     total, *others = maps
     for other in others:
         if other.shape != total.shape:

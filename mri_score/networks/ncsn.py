@@ -1,4 +1,4 @@
-"""NCSN: a RefineNet whose every norm knows the noise level, and the names of published weights."""
+"""NCSN: a RefineNet whose norms depend on the noise level, and the names of published weights."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ChainedPooling(nn.Module):
 
 
 class Fusion(nn.Module):
-    """MSF: a norm and a convolution for each input, brought bilinearly to the size of the first, and their sum."""
+    """MSF: a norm and a convolution of each input, bilinear resizing to the size of the first, and their sum."""
 
     def __init__(self, channels_in: Sequence[int], channels_out: int, levels: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Fusion(nn.Module):
 
 
 class Stage(nn.ModuleList):
-    """Blocks in turn, each told the label."""
+    """Blocks one after the other, each with the label."""
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         for block in self:
@@ -106,11 +106,11 @@ class RefineBlock(nn.Module):
 
 
 class NCSN(nn.Module):
-    """F(x, label): the network of NCSN, whose output is the score itself, the preconditioning row "score".
+    """F(x, label): the network of NCSN, whose output is the score itself (preconditioning "score").
 
-    The label is the index of the level of its ladder that is nearest to sigma in the logarithm, c_noise = log sigma;
-    the ladder is geometric, or that of the weights that are loaded. Odd sides are continued by reflection and cropped
-    back. `published_input` maps x to 2x - 1, as published weights expect.
+    The label is the index of the noise level that is nearest to sigma in the logarithm, c_noise = log sigma. The levels
+    are geometric, or those of the loaded weights. Odd sides are padded by reflection and cropped again.
+    `published_input` maps x to 2x - 1, as published weights expect.
     Shapes: x (B, channels, H, W), c_noise (B,) -> (B, channels, H, W).
     Errors: InputError for sides below 2.
     Reference: Song and Ermon, Generative modeling by estimating gradients of the data distribution, NeurIPS 2019.
@@ -120,9 +120,9 @@ class NCSN(nn.Module):
 
     def __init__(
         self,
-        levels: int = 10,               # noise levels of the ladder
-        sigma_max: float = 1.0,         # its first
-        sigma_min: float = 0.01,        # its last
+        levels: int = 10,               # number of noise levels
+        sigma_max: float = 1.0,         # largest level
+        sigma_min: float = 0.01,        # smallest level
         width: int = 128,               # channels of the first stage, published as ngf
         channels: int = 2,              # 2 for complex images, 1 for real ones
         published_input: bool = False,  # map x to 2x - 1
@@ -175,9 +175,9 @@ class NCSN(nn.Module):
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The arguments of the network that published weights belong to, and the weights under our names.
+    """The arguments of the network for published weights, and the weights under the names of this class.
 
-    Most releases store no ladder (`sigmas`); the network then has its own.
+    Most releases do not store the noise levels (`sigmas`); the network then has its own.
     """
     width, channels = state["begin_conv.weight"].shape[:2]
     levels = len(state["normalizer.embed.weight"])

@@ -1,4 +1,4 @@
-"""NCSN++ and DDPM's U-Net: one class for all published variants, and what published weights say of theirs."""
+"""NCSN++ and DDPM's U-Net: one class for all published variants, and the import of published weights."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ VARIANTS = {
 
 
 class NCSNpp(nn.Module):
-    """F(x, c_noise): the network of NCSN++ before its division by sigma; score = F / sigma, the preconditioning "ncsn".
+    """F(x, c_noise): the network of NCSN++ before its division by sigma; score = F / sigma (preconditioning "ncsn").
 
-    There c_noise is log sigma: a Fourier embedding takes it as it is, a positional one the place of the nearest of its
-    `levels` noise levels. With levels 0 c_noise is the label itself, as networks of variance-preserving diffusions
-    want it. Weights published without scale_by_sigma give the score itself, the preconditioning "score".
-    Sides that 2^(resolutions - 1) does not divide are continued by reflection at both ends and cropped back.
+    c_noise is log sigma. A Fourier embedding uses it directly, a positional one the index of the nearest of its
+    `levels` noise levels. With levels 0, c_noise is the label itself, as for networks of variance-preserving
+    diffusions. Weights published without scale_by_sigma give the score itself (preconditioning "score").
+    Sides that are not divisible by 2^(resolutions - 1) are padded by reflection at both ends and cropped again.
     `published_input` maps x to 2x - 1, for weights that were trained so: it breaks the symmetry of phase.
     Shapes: x (B, channels, H, W), c_noise (B,) -> (B, channels, H, W).
     Errors: InputError for an unknown variant and for sides below the divisor.
@@ -60,10 +60,10 @@ class NCSNpp(nn.Module):
     def __init__(
         self,
         width: int = 128,                           # channels of the finest level, published as nf
-        multipliers: Sequence[int] = (1, 2, 2, 2),  # of the width at each resolution, finest first: ch_mult
-        blocks: int = 4,                            # residual blocks a resolution; one more on the way up
+        multipliers: Sequence[int] = (1, 2, 2, 2),  # multipliers of the width at each resolution, finest first: ch_mult
+        blocks: int = 4,                            # residual blocks per resolution; one more on the way up
         attention: Sequence[int] = (1,),            # resolutions with attention, 0 the finest; the middle always has it
-        block: str = "biggan",                      # biggan (resamples inside) or ddpm
+        block: str = "biggan",                      # biggan (blocks resample) or ddpm
         fir: Sequence[float] = FIR,                 # taps of the resampling filter; none: plain means and copies
         resample_conv: bool = True,                 # ddpm blocks only: a convolution where the size changes
         embedding: str = "fourier",                 # fourier or positional
@@ -71,12 +71,12 @@ class NCSNpp(nn.Module):
         progressive: str = "none",                  # output pyramid: none, output_skip or residual
         progressive_input: str = "residual",        # input pyramid: none, input_skip or residual
         combine: str = "sum",                       # input_skip only: sum or cat
-        skip_rescale: bool = True,                  # divide the sum of two ways by sqrt 2
+        skip_rescale: bool = True,                  # divide the sum of block and shortcut by sqrt 2
         dropout: float = 0.0,                       # in each residual block, while training
         fourier_scale: float = 16.0,                # standard deviation of the Fourier frequencies
-        levels: int = 0,                            # positional only: size of the ladder of noise levels
-        sigma_max: float = 50.0,                    # first level of the ladder
-        sigma_min: float = 0.01,                    # last level of the ladder, in geometric steps
+        levels: int = 0,                            # positional only: number of noise levels
+        sigma_max: float = 50.0,                    # largest noise level
+        sigma_min: float = 0.01,                    # smallest noise level, in geometric steps
         channels: int = 2,                          # 2 for complex images, 1 for real ones
         published_input: bool = False,              # map x to 2x - 1
         checkpointing: bool = False,                # compute blocks again in the backward pass: less memory, more time
@@ -92,7 +92,7 @@ class NCSNpp(nn.Module):
         widths = [multiplier * width for multiplier in multipliers]
         deepest = len(widths) - 1
 
-        # From here on the order of definition is that of the published modules: `from_published` counts them off.
+        # From here on the order of definition is that of the published modules, which `from_published` relies on.
         self.embed: NoiseEmbedding | None = None
         if conditional and embedding == "fourier":
             self.embed = NoiseEmbedding(FourierFeatures(width, fourier_scale), 2 * width, width)
@@ -180,7 +180,7 @@ LEAVES: dict[type[nn.Module], dict[str, str]] = {
     FourierFeatures: {},
     **dict.fromkeys((Upsample, Downsample, nn.Conv2d, nn.Linear, nn.GroupNorm), {}),
 }
-"""What counts as one published module (all_modules.N), and the names of its layers here."""
+"""Classes that correspond to one published module (all_modules.N), and the names of its layers here."""
 
 MARKS = {
     "NIN_3.W": "attention",
@@ -190,7 +190,7 @@ MARKS = {
     "Conv_0.weight": "resample",
     "W": "fourier",
 }
-"""The first of these tensors that a published module has tells what it is."""
+"""The first of these tensors that a published module contains identifies it."""
 
 Unit = dict[str, Tensor]
 
@@ -198,19 +198,19 @@ Unit = dict[str, Tensor]
 def from_published(state: Mapping[str, Tensor], **overrides: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The name and arguments of `NCSNpp` and its weights from a published NCSN++, DDPM++ or DDPM (all_modules.N...).
 
-    Tensors show width, multipliers, blocks, attention, block, embedding, conditional, pyramids, combine, channels and
-    levels, and most often whether the resampling is FIR. What they do not show is taken from the published
-    configurations, and `overrides` sets it: a positional network without pyramids is DDPM or DDPM++, trained
+    The tensors determine width, multipliers, blocks, attention, block, embedding, conditional, pyramids, combine,
+    channels and levels, and in most cases whether the resampling is FIR. All else is taken from the published
+    configurations, unless `overrides` sets it: a positional network without pyramids is DDPM or DDPM++, trained
     variance-preserving on images in [-1, 1] (levels 0, so that c_noise is the label; plain resampling; published_input
-    off); any other is a variance-exploding NCSN++ (its `sigmas` as ladder if positional; taps 1, 3, 3, 1;
-    published_input). skip_rescale is off for ddpm blocks only; dropout and start do not matter.
+    off). Any other is a variance-exploding NCSN++ (its `sigmas` as levels if positional; taps 1, 3, 3, 1;
+    published_input). skip_rescale is off for ddpm blocks only; dropout and initial weights do not matter.
     Errors: InputError for weights of another kind of network.
     """
     published = _published_units(state)
     arguments = _inferred(published, state.get("sigmas")) | overrides
     with torch.device("meta"):
         network = NCSNpp(**{key: value for key, value in arguments.items() if key != "name"})
-    if not arguments["conditional"]:  # frequencies without use
+    if not arguments["conditional"]:  # unused frequencies
         published = [unit for unit in published if "W" not in unit]
     ours = list(_units(network))
     weights: dict[str, Tensor] = {}
@@ -230,7 +230,7 @@ def from_published(state: Mapping[str, Tensor], **overrides: Any) -> tuple[dict[
 
 
 def _units(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a network that are published modules, in their order."""
+    """The parts of a network that correspond to published modules, in order."""
     for name, child in module.named_children():
         if type(child) in LEAVES:
             yield path + name, child
@@ -239,7 +239,7 @@ def _units(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]
 
 
 def _renamed(path: str, module: nn.Module, leaf: str, value: Tensor) -> tuple[str, Tensor]:
-    """The name and shape that a published tensor has here."""
+    """The name and shape of a published tensor in this network."""
     layer, _, kind = leaf.rpartition(".")
     if layer.startswith("NIN"):  # a matrix (in, out) where we have a 1x1 convolution
         kind, value = ("weight", value.mT[:, :, None, None]) if kind == "W" else ("bias", value)
@@ -250,7 +250,7 @@ def _renamed(path: str, module: nn.Module, leaf: str, value: Tensor) -> tuple[st
 
 
 def _published_units(state: Mapping[str, Tensor]) -> list[Unit]:
-    """The tensors of each all_modules.N by their names within; modules without parameters are empty."""
+    """The tensors of each all_modules.N, by their names in it; empty for modules without parameters."""
     units: dict[int, Unit] = {}
     for key, value in state.items():
         if found := re.fullmatch(r"all_modules\.(\d+)\.(.+)", key):
@@ -297,7 +297,7 @@ def _inferred(units: Sequence[Unit], sigmas: Tensor | None) -> dict[str, Any]:
         place = kinds.index("combine")
         combine = "cat" if len(units[place + 1]["GroupNorm_0.bias"]) > len(units[place]["Conv.bias"]) else "sum"
 
-    preserving = embedding == "positional" and not pyramids  # DDPM and DDPM++, for all that can be seen
+    preserving = embedding == "positional" and not pyramids  # DDPM or DDPM++, as far as the tensors show
     plain = "Conv2d_0.weight" not in leaves and (preserving or bool(resampling))
     ladder = [] if embedding == "fourier" or preserving or sigmas is None else sigmas.tolist()
     return {

@@ -16,11 +16,11 @@ from mri_score.networks.resampling import Downsample, DownsampleConv, Upsample, 
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 OUTPUT = 1e-10
-"""The published scale of the convolution that ends a block: nearly zero, so that a new block is nearly its shortcut."""
+"""Published scale of the last convolution of a block: nearly zero, so that a new block is nearly its shortcut."""
 
 
 def started(layer: Layer, scale: float = 1.0) -> Layer:
-    """The layer with DDPM's start: uniform weights of variance scale / mean(fan in, fan out), no bias."""
+    """The layer with the initial weights of DDPM: uniform, of variance scale / mean(fan in, fan out), and no bias."""
     nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(scale))
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
@@ -43,7 +43,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class FourierFeatures(nn.Module):
-    """c_noise (B,) -> (B, 2 size): sine and cosine of 2 pi w c_noise, with fixed random w of deviation `scale`.
+    """c_noise (B,) -> (B, 2 size): sine and cosine of 2 pi w c_noise, with fixed random w of standard deviation
+    `scale`.
 
     Reference: Tancik et al., Fourier features let networks learn high frequency functions, NeurIPS 2020.
     """
@@ -62,8 +63,8 @@ class FourierFeatures(nn.Module):
 class PositionalFeatures(nn.Module):
     """A label (B,) -> (B, size): sine and cosine of label * 10000^(-j / (size / 2 - 1)), j = 0, 1, ...
 
-    With a ladder of `levels` falling noise levels the label is the place of the nearest one, in the logarithm, to
-    sigma = exp(c_noise); without, c_noise is the label.
+    With `levels` decreasing noise levels, the label is the index of the level nearest to sigma = exp(c_noise), in the
+    logarithm; without levels, c_noise is the label.
     Reference: Vaswani et al., Attention is all you need, NeurIPS 2017.
     """
 
@@ -102,7 +103,7 @@ class NoiseEmbedding(nn.Module):
 
 
 class Recomputed(nn.Module):
-    """A block that may keep only its inputs for the backward pass and compute the rest again (`checkpointing`)."""
+    """A block that can store only its inputs for the backward pass, and compute the rest again (`checkpointing`)."""
 
     checkpointing = False
 
@@ -119,7 +120,7 @@ class ResidualBlock(Recomputed):
     """shortcut(x) + conv2(act(norm2(conv1(act(norm1(x))) + modulation(act(embedding)))))
 
     `resample` halves or doubles act(norm1(x)) and x, as BigGAN does. The shortcut is the identity, or a 1x1 convolution
-    where channels or size change. `rescale` divides the sum by sqrt 2; embedding 0: the noise level does not enter.
+    where channels or size change. `rescale` divides the sum by sqrt 2; embedding 0: independent of the noise level.
     Shapes: x (B, channels_in, H, W), embedding (B, embedding) -> (B, channels_out, H, W), or half or twice the sides.
     References: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020; Brock et al., BigGAN, ICLR 2019.
     """
@@ -161,7 +162,7 @@ class ResidualBlock(Recomputed):
 class Attention(Recomputed):
     """x + mix(softmax(q^T k / sqrt C) v) over all pairs of pixels, one head; `rescale` divides the sum by sqrt 2.
 
-    Shapes: x (B, C, H, W), and so the result.
+    Shapes: x and result (B, C, H, W).
     """
 
     def __init__(self, channels: int, rescale: bool = True) -> None:
@@ -174,7 +175,7 @@ class Attention(Recomputed):
     def compute(self, x: Tensor) -> Tensor:  # type: ignore[override]
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).mT for layer in (self.query, self.key, self.value))
-        if torch.is_grad_enabled():  # the fused kernel, which keeps no table of pairs, has no second derivative
+        if torch.is_grad_enabled():  # the fused kernel needs less memory, but has no second derivative
             attended = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
         else:
             attended = scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
@@ -182,7 +183,7 @@ class Attention(Recomputed):
 
 
 class Unmodulated(nn.Module):
-    """A layer that does not see the noise level, where a residual block may stand."""
+    """A layer that ignores the noise level, in the place of a residual block."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -194,7 +195,9 @@ class Unmodulated(nn.Module):
 
 @dataclass(frozen=True)
 class Parts:
-    """How the parts of one network are made; the fields are arguments of `NCSNpp`, embedding its size (0: none)."""
+    """How the parts of one network are constructed. The fields are arguments of `NCSNpp`; embedding: its size (0:
+    none).
+    """
 
     block: str
     fir: Sequence[float]

@@ -1,4 +1,4 @@
-"""The levels of NCSN++ and DDPM: their steps, and the pyramids that run beside the blocks."""
+"""The resolutions of NCSN++ and DDPM: their steps, and the pyramids beside the blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mri_score.networks.ncsnpp_blocks import Attention, ResidualBlock, pointwise
 
 
 class Step(nn.Module):
-    """A residual block, and attention where its level has it."""
+    """A residual block, followed by attention at some resolutions."""
 
     def __init__(self, block: ResidualBlock, attention: Attention | None) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Step(nn.Module):
 
 
 class Combine(nn.Module):
-    """A 1x1 convolution of the image, added to h or put before its channels (`cat`)."""
+    """A 1x1 convolution of the image, added to h, or concatenated before its channels (`cat`)."""
 
     def __init__(self, channels: int, width: int, cat: bool) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Combine(nn.Module):
 
 
 class InputSkip(nn.Module):
-    """The image itself, made smaller, enters each level: (h, image) -> (h, smaller image)."""
+    """The downsampled image is an input of each resolution: (h, image) -> (h, smaller image)."""
 
     def __init__(self, down: nn.Module, combine: Combine) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class InputSkip(nn.Module):
 
 
 class InputResidual(nn.Module):
-    """A short way down beside the blocks: a strided convolution of what entered the level above is added to h."""
+    """A path down beside the blocks: a strided convolution of the input of the level above is added to h."""
 
     def __init__(self, down: nn.Module, scale: float) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class InputResidual(nn.Module):
 
 
 class OutputSkip(nn.Module):
-    """Each level adds an image of its own to the enlarged one of the level below; the deepest has none below."""
+    """Each resolution adds an image to the upsampled image of the next coarser one, if there is one."""
 
     def __init__(self, up: nn.Module | None, head: nn.Module) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class OutputSkip(nn.Module):
 
 
 class OutputStart(nn.Module):
-    """The deepest level's convolution, from which `OutputResidual` goes up."""
+    """The convolution at the coarsest resolution, where `OutputResidual` starts."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class OutputStart(nn.Module):
 
 
 class OutputResidual(nn.Module):
-    """A short way up beside the blocks: an enlarging convolution of what left the level below is added to h."""
+    """A path up beside the blocks: an upsampling convolution of the output of the level below is added to h."""
 
     def __init__(self, up: nn.Module, scale: float) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class OutputResidual(nn.Module):
 
 
 class DownLevel(nn.Module):
-    """One resolution of the way down; all but the deepest end in half the size and the input pyramid."""
+    """One resolution of the way down; all but the coarsest end with downsampling and the input pyramid."""
 
     def __init__(self, steps: list[Step], shrink: nn.Module | None, pyramid: nn.Module | None) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One resolution of the way up: each block takes a skip; then the output pyramid, and twice the size."""
+    """One resolution of the way up: each block takes a skip connection; then output pyramid and upsampling."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from mri_score.networks.resampling import reflected
 
 
 class Stage(NamedTuple):
-    """One resolution or dilation of the way down: its width and its published name."""
+    """One resolution or dilation of the way down, with its width and published name."""
 
     width: int
     name: str
@@ -32,7 +32,7 @@ class Stage(NamedTuple):
 
 
 class Refinement(NamedTuple):
-    """One refine block of the way up: its output width and its published name."""
+    """One refine block of the way up, with its output width and published name."""
 
     width: int
     name: str
@@ -56,7 +56,7 @@ STAGES = {
         Stage(4, "res5", dilation=4),
     ),
 }
-"""From the image down; widths are multiples of the network's."""
+"""Stages from the image down; widths are multiples of the width of the network."""
 
 REFINEMENTS = {
     "low": (Refinement(2, "refine1"), Refinement(2, "refine2"), Refinement(1, "refine3"), Refinement(1, "refine4")),
@@ -76,17 +76,17 @@ REFINEMENTS = {
         Refinement(1, "refine5"),
     ),
 }
-"""From the deepest stage up."""
+"""Refine blocks from the deepest stage up."""
 
 
 class NCSNv2(nn.Module):
-    """F(x): the network of NCSNv2 before its division by sigma; score = F / sigma, the preconditioning row "ncsn".
+    """F(x): the network of NCSNv2 before its division by sigma; score = F / sigma (preconditioning "ncsn").
 
-    No noise level enters: c_noise is not used. Sides that the depth's divisor (low 2, medium 4, large 8) does not
-    divide are continued by reflection at both ends and cropped back; sides that fit are left as they are.
-    `published_input` maps x to 2x - 1, as the published MRI weights expect: only for those, since it breaks the
-    symmetry of phase. `checkpointing` keeps for the derivatives only what goes from stage to stage and computes the
-    rest anew.
+    The network does not depend on the noise level: c_noise is not used. Sides that are not divisible by the divisor of
+    the depth (low 2, medium 4, large 8) are padded by reflection at both ends and cropped again.
+    `published_input` maps x to 2x - 1, as the published MRI weights expect; only use it for those, because it breaks
+    the symmetry of phase. `checkpointing` stores only the outputs of stages for the backward pass, and computes the
+    rest again.
     Shapes: x (B, channels, H, W), c_noise (B,) -> (B, channels, H, W).
     Errors: InputError for an unknown depth and for sides below the divisor.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
@@ -142,7 +142,7 @@ class NCSNv2(nn.Module):
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The arguments of the network that published weights belong to, and the weights under our names."""
+    """The arguments of the network for published weights, and the weights under the names of this class."""
     parts = {key.partition(".")[0] for key in state}
     depth = "large" if "res31" in parts else "medium" if "res5" in parts else "low"
     width, channels = state["begin_conv.weight"].shape[:2]
@@ -153,7 +153,7 @@ def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
 def rename_published(state: Mapping[str, Tensor], depth: str) -> dict[str, Tensor]:
     """The published weights of NCSNv2, NCSNv2Deeper or NCSNv2Deepest under the names of `NCSNv2(depth)`.
 
-    Takes raw and averaged weights, with and without "module."; the noise levels (`sigmas`) are left out.
+    Accepts raw and averaged weights, with and without the prefix "module."; the noise levels (`sigmas`) are ignored.
     Errors: InputError for a name that this depth does not have.
     """
     if depth not in STAGES:

@@ -1,4 +1,4 @@
-"""Halving and doubling images: FIR filters as in StyleGAN2, or plain means and copies; and fitting sizes."""
+"""Down- and upsampling by two: FIR filters as in StyleGAN2, or means and copies; padding to divisible sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mri_score.errors import InputError
 def fir_kernel(taps: Sequence[float]) -> Tensor:
     """The outer product of the taps with themselves, of sum 1: (K,) -> (K, K).
 
-    Errors: InputError unless K is even and the taps have a sum.
+    Errors: InputError unless K is even and the sum of the taps is not zero.
     """
     if len(taps) % 2 or not sum(taps):
         raise InputError(f"FIR taps are {list(taps)}; give an even number of them, not of sum 0, e.g. [1, 3, 3, 1]")
@@ -23,7 +23,7 @@ def fir_kernel(taps: Sequence[float]) -> Tensor:
 
 
 def fir_up(x: Tensor, kernel: Tensor, margin: int = 0) -> Tensor:
-    """Twice the size: a zero after each pixel, then a convolution with 4 * kernel, nothing outside the image.
+    """Upsampling: a zero after each pixel, then a convolution with 4 * kernel and zero padding.
 
     Shapes: x (B, C, H, W), kernel (K, K), K even -> (B, C, 2 H + 2 margin, 2 W + 2 margin).
     Reference: Karras et al., Analyzing and improving the image quality of StyleGAN, CVPR 2020 (upfirdn).
@@ -33,7 +33,7 @@ def fir_up(x: Tensor, kernel: Tensor, margin: int = 0) -> Tensor:
 
 
 def fir_down(x: Tensor, kernel: Tensor, stride: int = 2, margin: int = 0) -> Tensor:
-    """A convolution with the kernel, nothing outside the image, of which every second pixel is kept.
+    """Downsampling: a convolution with the kernel and zero padding, of which every second pixel is kept.
 
     Shapes: x (B, C, H, W), kernel (K, K), K even -> (B, C, H / 2, W / 2) for even sides and no margin.
     """
@@ -42,7 +42,7 @@ def fir_down(x: Tensor, kernel: Tensor, stride: int = 2, margin: int = 0) -> Ten
 
 
 class Resampling(nn.Module):
-    """What the four have in common: a FIR kernel, or none for plain resampling (no taps)."""
+    """The base of the four classes below: a FIR kernel, or none for plain resampling (no taps)."""
 
     kernel: Tensor | None
 
@@ -51,7 +51,8 @@ class Resampling(nn.Module):
         self.register_buffer("kernel", fir_kernel(taps) if len(taps) else None, persistent=False)
 
     def _convolution(self, channels_in: int, channels_out: int, **options: int) -> nn.Conv2d:
-        """3x3, with DDPM's start: uniform by the mean of fan-in and fan-out, no bias."""
+        """A 3x3 convolution with the initial weights of DDPM: uniform, by the mean of fan-in and fan-out, and no bias.
+        """
         layer = nn.Conv2d(channels_in, channels_out, 3, **options)  # type: ignore[arg-type]
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -73,7 +74,7 @@ class Downsample(Resampling):
 
 
 class UpsampleConv(Resampling):
-    """`Upsample`, then a 3x3 convolution that also sees what the filter spread over the border.
+    """`Upsample`, then a 3x3 convolution, which also uses the output of the filter beyond the border.
 
     Shapes: x (B, channels_in, H, W) -> (B, channels_out, 2 H, 2 W).
     """
@@ -87,7 +88,8 @@ class UpsampleConv(Resampling):
 
 
 class DownsampleConv(Resampling):
-    """The FIR filter, then a 3x3 convolution at every second pixel; plain, it is alone and sees zeros below and right.
+    """The FIR filter, then a 3x3 convolution at every second pixel; without taps only the convolution, with zeros below
+    and right of the image.
 
     Shapes: x (B, channels_in, H, W) -> (B, channels_out, H / 2, W / 2).
     """
@@ -103,9 +105,9 @@ class DownsampleConv(Resampling):
 
 
 def reflected(x: Tensor, divisor: int) -> tuple[Tensor, tuple[slice, slice]]:
-    """The image continued by reflection at both ends to sides that `divisor` divides, and where it lies in that.
+    """The image padded by reflection at both ends to sides divisible by `divisor`, and the slices of the image in it.
 
-    Shapes: x (B, C, H, W). Sides that fit are left as they are.
+    Shapes: x (B, C, H, W). Divisible sides are not padded.
     Errors: InputError for sides below the divisor.
     """
     height, width = x.shape[-2:]

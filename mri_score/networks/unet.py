@@ -1,4 +1,4 @@
-"""A compact U-Net for few data and small machines: local, unless attention or the pixel's place is asked for."""
+"""A compact U-Net for small data sets and machines; local, unless attention or position is switched on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class NoiseEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """x + conv(act(conv(gain * act(x) + shift))): the noise level sets gain and shift, nothing is normalized."""
+    """x + conv(act(conv(gain * act(x) + shift))); gain and shift depend on the noise level, and there is no
+    normalization.
+    """
 
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Block(nn.Module):
 
 
 class Blocks(nn.ModuleList):
-    """The blocks of one resolution, in turn."""
+    """The blocks of one resolution, one after the other."""
 
     def __init__(self, count: int, width: int, embedding: int) -> None:
         super().__init__(Block(width, embedding) for _ in range(count))
@@ -62,10 +64,11 @@ class Blocks(nn.ModuleList):
 
 
 class Attention(nn.Module):
-    """x + out(softmax(q k^T / sqrt(width)) v): every pixel looks at every other, with one head.
+    """x + out(softmax(q k^T / sqrt(width)) v): attention over all pairs of pixels, with one head.
 
-    q and k have unit mean square, so that no weight can make the softmax all but constant or all but one pixel.
-    Shapes: x (B, width, H, W), of few pixels: the cost goes with the square of their number.
+    q and k are normalized to unit mean square, so that the softmax is neither nearly constant nor nearly a single
+    pixel.
+    Shapes: x (B, width, H, W), with few pixels, because the cost increases with the square of their number.
     Reference: Vaswani et al., NeurIPS 2017; the norm of q and k: Henry et al., EMNLP Findings 2020.
     """
 
@@ -73,26 +76,27 @@ class Attention(nn.Module):
         super().__init__()
         self.enter = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
-        for parameter in self.out.parameters():  # as a block, it is new as the identity
+        for parameter in self.out.parameters():  # like a block, it starts as the identity
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.flatten(2).transpose(1, 2)
         q, k, v = self.enter(pixels).chunk(3, dim=-1)
         q, k = (functional.rms_norm(part, part.shape[-1:], eps=1e-6) for part in (q, k))
-        looks = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)  # in plain operations, which can be derived twice
+        looks = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)  # these operations have second derivatives
         return x + self.out(looks @ v).transpose(1, 2).reshape(x.shape)
 
 
 FREQUENCIES = (1, 2)
-"""Of `place_of`, in turns over the longer side."""
+"""Frequencies of `place_of`, in periods over the longer side."""
 
 
 def place_of(height: int, width: int, spacing: int) -> Tensor:
-    """Where the pixels of an image lie: y and x, then for each f sin and cos of pi f y and pi f x, (10, rows, columns).
+    """The positions of the pixels of an image: y and x, then for each f sin and cos of pi f y and pi f x, (10, rows,
+    columns).
 
-    One unit for both axes: -1 to 1 along the longer side, 0 at the centre of the image. For coarse pixels, `spacing`
-    of the image's wide, as many as cover it: the last ones may lie partly outside.
+    Both axes have the same unit: -1 to 1 along the longer side, 0 at the centre of the image. With coarse pixels, each
+    `spacing` pixels wide, the last ones may lie partly outside the image.
     """
     half = max(height, width) / 2
     y, x = (((torch.arange(-(-side // spacing)) + 0.5) * spacing - side / 2) / half for side in (height, width))
@@ -102,26 +106,26 @@ def place_of(height: int, width: int, spacing: int) -> Tensor:
 
 
 class UNet(nn.Module):
-    """Residual blocks at several resolutions with added skips, entered by a pixel unshuffle.
+    """Residual blocks at several resolutions with additive skip connections, after a pixel unshuffle.
 
-    Every operation is local, so that what is learned on patches holds on full images; attention and position are for
-    training on whole images. What a larger network has beside a smaller one can start silent: `grow_from`.
-    Shapes: x (B, channels, H, W) of any size, padded inside; c_noise (B,); the same shape comes out.
-    extra (B, extra_channels, H, W) enters beside x; ones where it is not given, as for the mask of a full scan.
-    `checkpointing` keeps for the derivatives only what goes from one resolution to the next and computes the rest anew.
+    All operations are local, so that a network trained on patches works on full images; attention and position are for
+    training on whole images. `grow_from` starts a larger network as the function of a smaller one.
+    Shapes: x (B, channels, H, W) of any size, padded inside; c_noise (B,); the result has the shape of x.
+    extra (B, extra_channels, H, W): a further input; ones by default, which is the mask of a full scan.
+    `checkpointing` stores only the outputs of resolutions for the backward pass, and computes the rest again.
     """
 
     def __init__(
         self,
         widths: Sequence[int] = (48, 96, 192),  # channels of each resolution, finest first
-        blocks: int = 2,                        # residual blocks a resolution, on the way down and again on the way up
+        blocks: int = 2,                        # residual blocks per resolution, on the way down and on the way up
         unshuffle: int = 2,                     # pixels that enter as channels, along each axis
         embedding: int = 128,                   # size of the noise embedding
         channels: int = 2,                      # 2 for complex images, 1 for real ones
         extra_channels: int = 0,                # further channels of the input, e.g. 1 for a sampling mask
         checkpointing: bool = False,            # training in less memory, a third slower
-        position: bool = False,                 # tell the network where in the image it is; for whole images
-        attention: bool = False,                # of all pixels of the coarsest resolution to each other
+        position: bool = False,                 # the position of each pixel as a further input; for whole images
+        attention: bool = False,                # between all pixels of the coarsest resolution
     ) -> None:  # fmt: skip
         super().__init__()
         self.unshuffle = unshuffle
@@ -140,7 +144,7 @@ class UNet(nn.Module):
         self.leave = nn.Conv2d(widths[0], packed, 3, padding=1)
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
-        # By its level: in a deeper network the same weights would mean something else.
+        # Named by its resolution, because in a deeper network another resolution is the coarsest.
         self.attention = nn.ModuleDict({str(len(widths) - 1): Attention(widths[-1])} if attention else {})
         self.place = nn.Conv2d(2 + 4 * len(FREQUENCIES), widths[0], 1, bias=False) if position else None
         if self.place is not None:
@@ -148,11 +152,12 @@ class UNet(nn.Module):
 
     @torch.no_grad()
     def grow_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Start as the network of these weights, of fewer levels, blocks a level, or without attention or position.
+        """Start with the weights of a network with fewer resolutions or blocks, or without attention or position.
 
-        What it adds is silent and learns: new blocks are the identity, and nothing comes up from new levels. For sizes
-        that the larger divisor divides the function is the same; else only near the border that is padded farther.
-        Errors: RuntimeError where the weights are not part of this network.
+        The added parts have no effect at first, but are trained: new blocks are the identity, and the output of new
+        resolutions is zero. For sizes divisible by the larger divisor the function is the same; for others it differs
+        near the borders, which are padded more.
+        Errors: RuntimeError if the weights are not a part of this network.
         """
         loaded = self.load_state_dict(weights, strict=False)
         if loaded.unexpected_keys:

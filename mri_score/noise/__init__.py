@@ -1,1 +1,1 @@
-"""Noise levels: schedules, the automatic levels of NCSNv2, the numbers of a dataset."""
+"""Noise levels: schedules, the automatic levels of NCSNv2, and the measured numbers of a dataset."""

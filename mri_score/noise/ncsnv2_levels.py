@@ -1,4 +1,4 @@
-"""The automatic noise levels of NCSNv2, its techniques 1, 2 and 4; levels above the noise that images hold."""
+"""The automatic noise levels of NCSNv2 (its techniques 1, 2 and 4), and levels for noisy training images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def largest_distance(
 ) -> float:
     """Technique 1: the largest Euclidean distance between two training images, over their real components.
 
-    Where images come with any global phase the supremum over pairs is the sum of the two largest norms; an only image
-    meets itself turned by half a circle. Otherwise the exact maximum over all pairs, `block` images at a time, those
-    far from the mean first, until the triangle inequality rules out the rest: give a tensor or a sequence.
-    Of images with noise of `noise_std` its mean energy is taken from each squared norm or distance.
+    With a random global phase, the supremum over pairs is the sum of the two largest norms; a single image is paired
+    with its negative. Otherwise it is the exact maximum over all pairs. `block` images at a time are compared, those
+    far from the mean first, until the triangle inequality excludes the rest; this needs a tensor or a sequence.
+    For images with noise of noise_std, the mean energy of the noise is subtracted from each squared norm or distance.
     Shapes: images (N, *shape), real or complex.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
     """
@@ -40,7 +40,7 @@ def largest_distance(
 
 
 def sum_of_two_largest(energies: Sequence[float], noise: Sequence[float]) -> float:
-    """Of the norms that images have without the energy of their own noise; an only image counts twice."""
+    """The sum of the two largest norms, without the energy of the noise of each image; a single image counts twice."""
     largest = sorted(zip(energies, noise, strict=True), key=lambda one: one[0] - one[1], reverse=True)[:2] * 2
     return sum(without_noise(*one) ** 0.5 for one in largest[:2])
 
@@ -55,22 +55,22 @@ def without_noise(energy: float, noise: float) -> float:
 
 
 ROUNDING = 1e-5
-"""Error of a squared distance in single precision, relative to the square of the sum of both radii, with room."""
+"""Bound for the error of a squared distance in single precision, relative to the square of the sum of both radii."""
 CANDIDATES = 16
-"""Pairs of two blocks that are measured in double precision."""
+"""Largest number of pairs of two blocks that are measured in double precision."""
 
 
 def _diameter(images: Tensor | Sequence[Tensor], block: int) -> float:
     """The largest distance between two of the images, with two blocks in memory.
 
-    Products in single precision point out the pairs that may be farthest, which double precision measures; among more
-    than CANDIDATES that single precision cannot tell apart, right to its rounding.
+    Products in single precision select the pairs that may be farthest, which are measured in double precision. If more
+    than CANDIDATES pairs are equal in single precision, the result is accurate to that precision.
     """
     mean = torch.zeros_like(_vector(images[0]))
     for image in images:
         mean += _components(image)
     mean /= len(images)
-    centre = mean.to(_components(images[0]).dtype)  # the same for all, so that its rounding moves no distance
+    centre = mean.to(_components(images[0]).dtype)  # the same for all, so that its rounding changes no distance
     radii = torch.stack([torch.linalg.vector_norm(_components(image) - centre, dtype=mean.dtype) for image in images])
     radii, order = radii.sort(descending=True)
 
@@ -113,7 +113,7 @@ def _vector(image: Tensor) -> Tensor:
 
 
 def checked_vectors(images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each image and its vector, refusing what cannot be measured."""
+    """Each image and its vector. Errors: InputError for images that cannot be measured."""
     size = 0
     for number, image in enumerate(images):
         vector = _vector(image)
@@ -133,13 +133,14 @@ def checked_vectors(images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]
 # Technique 2: the number of levels.
 
 PUBLISHED_OVERLAP = 0.5668
-"""The overlap that gives the 232, 500, 788, 1086 and 2311 levels of NCSNv2's released configurations."""
+"""The overlap with which the published configurations of NCSNv2 have 232, 500, 788, 1086 and 2311 levels."""
 
 
 def level_overlap(dimension: int, ratio: float) -> float:
-    """How much of a level's noise lies where its neighbour was trained: Phi(a (g - 1) + 3 g) - Phi(a (g - 1) - 3 g).
+    """The overlap of neighbouring levels: Phi(a (g - 1) + 3 g) - Phi(a (g - 1) - 3 g).
 
-    g is the ratio of neighbouring levels and a = sqrt(2 D), for D real dimensions.
+    It is the probability of the noise of one level in the range of the next. ratio: g, of neighbouring levels.
+    dimension: D, the number of real components, with a = sqrt(2 D).
     """
     a = math.sqrt(2 * dimension)
     return float(ndtr(a * (ratio - 1) + 3 * ratio) - ndtr(a * (ratio - 1) - 3 * ratio))
@@ -148,8 +149,8 @@ def level_overlap(dimension: int, ratio: float) -> float:
 def level_ratio(dimension: int, overlap: float = 0.5) -> float:
     """Technique 2: the ratio > 1 of neighbouring levels at which they overlap by `overlap`.
 
-    The published ladders of NCSNv2 have the overlap PUBLISHED_OVERLAP, not the 0.5 of the paper.
-    Errors: InputError for fewer than 5 dimensions, where no ratio ends the overlap, and for an impossible overlap.
+    The published levels of NCSNv2 have the overlap PUBLISHED_OVERLAP, not the 0.5 of the paper.
+    Errors: InputError for fewer than 5 dimensions, where levels always overlap, and for an impossible overlap.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
     """
     if dimension < 5:
@@ -162,7 +163,8 @@ def level_ratio(dimension: int, overlap: float = 0.5) -> float:
 
 
 def level_count(sigma_max: float, sigma_min: float, ratio: float) -> int:
-    """How many levels, both ends included, lead from sigma_max to sigma_min in steps nearest to `ratio`; at least 2."""
+    """The number of levels from sigma_max to sigma_min, both included, whose ratio is nearest to `ratio`; at least 2.
+    """
     if not (0 < sigma_min < sigma_max and ratio > 1):
         raise InputError(f"levels need 0 < sigma_min < sigma_max and ratio > 1; got {sigma_min}, {sigma_max}, {ratio}")
     return max(2, 1 + round(math.log(sigma_max / sigma_min) / math.log(ratio)))
@@ -172,7 +174,8 @@ def level_count(sigma_max: float, sigma_min: float, ratio: float) -> int:
 
 
 def step_size(ratio: float, sigma_min: float, repeats: int) -> float:
-    """Technique 4: the step at sigma_min with which `repeats` Langevin steps a level best keep the noise at its level.
+    """Technique 4: the step at sigma_min with which `repeats` Langevin steps per level best keep the noise at its
+    level.
 
     It minimizes `excess_variance` over e = step / sigma_min^2 in (0, 2).
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
@@ -190,9 +193,9 @@ def step_size(ratio: float, sigma_min: float, repeats: int) -> float:
 
 
 def excess_variance(e: float, ratio: float, repeats: int) -> float:
-    """(1 - e)^(2 T) (g^2 - b) + b - 1 with b = 2 / (2 - e): the noise after T Langevin steps of e = step / sigma^2.
+    """(1 - e)^(2 T) (g^2 - b) + b - 1 with b = 2 / (2 - e): excess after T Langevin steps of e = step / sigma^2.
 
-    In units of sigma^2, above it, for noise that came from the level above, of variance g^2. Never zero.
+    It is the variance above sigma^2, in units of sigma^2, for noise that had the variance g^2 at first. Never zero.
     """
     b = 2 / (2 - e)
     return (1 - e) ** (2 * repeats) * (ratio**2 - b) + e / (2 - e)
@@ -202,7 +205,7 @@ def excess_variance(e: float, ratio: float, repeats: int) -> float:
 
 
 def ratio_to_noise(sigma_max: float, noise_std: float, count: int) -> float:
-    """(noise_std / sigma_max)^(1 / count) < 1, the ratio whose `count` steps lead from sigma_max to noise_std.
+    """(noise_std / sigma_max)^(1 / count) < 1: the ratio of levels with `count` steps from sigma_max to noise_std.
 
     Reference: `sigma_rate_sure` of SURE-Score, Aali et al., Asilomar 2023.
     """
@@ -215,12 +218,12 @@ def ratio_to_noise(sigma_max: float, noise_std: float, count: int) -> float:
 
 
 def levels_above_noise(sigma_max: float, noise_std: float, count: int) -> Tensor:
-    """sigma_max r^k - noise_std for k = 0 .. count - 1, r from `ratio_to_noise`: (count,), float64, falling.
+    """sigma_max r^k - noise_std for k = 0 .. count - 1, r from `ratio_to_noise`: (count,), float64, decreasing.
 
-    What is to be added to images that hold noise of noise_std. Standard deviations are subtracted, as the origin has
-    it, not variances: the levels are an empirical ladder, whose last ratio is near 2, not r.
-    Reference: `get_sigmas_sure` of SURE-Score. It starts at k = 1 and so makes one level fewer than the `count` that
-    its network and its sampler were told.
+    The noise to add to images that have noise of noise_std already. As in the published code, standard deviations are
+    subtracted, not variances: the levels are empirical, and their last ratio is near 2, not r.
+    Reference: `get_sigmas_sure` of SURE-Score. It starts at k = 1, and thus has one level fewer than the `count` of its
+    network and sampler.
     """
     ratio = ratio_to_noise(sigma_max, noise_std, count)
     return sigma_max * ratio ** torch.arange(count, dtype=torch.float64) - noise_std

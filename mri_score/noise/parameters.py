@@ -1,4 +1,4 @@
-"""The numbers of a dataset: noise levels, step size and statistics, measured once and kept as text."""
+"""The numbers of a dataset: noise levels, step size and statistics, measured once and stored as text."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from mri_score.noise.ncsnv2_levels import (
 from mri_score.untrusted.text import read_text
 
 SIGMA_MIN = 0.004
-"""Default smallest level: 0.4 % of a bright pixel (percentile 99 is 1), below the noise of a scan."""
+"""Default smallest level: 0.4 % of a bright pixel (the 99th percentile is 1), below the noise of a scan."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a prior must know of its dataset, for images as the network sees them; None: not measured.
+    """Numbers of a dataset that a prior needs, for images as the network gets them; None: not measured.
 
     sigma_max, sigma_min, noise_std and sd are those of each real component: sd = sqrt(mean |x|^2 / 2) for complex
     images, sqrt(mean x^2) for real ones. mean: of |x| for complex images, of x for real ones. step_size: of Langevin
-    steps at sigma_min, `repeats` of them a level. dimension: real numbers an image.
+    steps at sigma_min, with `repeats` per level. dimension: number of real components of an image.
     Errors: InputError unless 0 < sigma_min < sigma_max.
     """
 
@@ -59,20 +59,20 @@ class Parameters:
 def measure(
     images: Iterable[Tensor],
     *,
-    noise_std: float | Sequence[float] | None = None,  # of each real component, if images are noisy: of all, or of each
+    noise_std: float | Sequence[float] | None = None,  # of noisy images, each real component
     sigma_min: float | None = None,    # smallest level; default SIGMA_MIN, and never below noise_std
-    overlap: float = 0.5,              # of neighbouring levels
-    repeats: int = 3,                  # Langevin steps a level
-    global_phase: bool | None = None,  # whether training turns the phase; default: for complex images
-    subsample: int = 1000,             # without it, at most so many images are compared in pairs
-    seed: int = 0,                     # of their choice
+    overlap: float = 0.5,              # overlap of neighbouring levels
+    repeats: int = 3,                  # Langevin steps per level
+    global_phase: bool | None = None,  # whether training uses a random global phase; default: for complex images
+    subsample: int = 1000,             # without global phase, largest number of images that are compared in pairs
+    seed: int = 0,                     # of the choice of these images
 ) -> Parameters:  # fmt: skip
-    """All numbers of a dataset, in one pass over its training images (*shape) as the network sees them.
+    """All numbers of a dataset, in one pass over its training images (*shape) as the network gets them.
 
-    With a global phase no two images are in memory together. Of noisy images the energy of the noise is taken from
-    sigma_max and sd, each image's own where levels differ; noise_std is then their root mean square. sigma_min is at
-    least that, the smallest level that the images identify: they do not show what lies below. Rounded to 6 digits.
-    Errors: InputError for no images, unequal sizes, numbers that are not finite, and no energy above the noise.
+    With a global phase, only one image is in memory at a time. For noisy images, the energy of the noise is subtracted
+    from sigma_max and sd, with the level of each image if they differ; noise_std is then their root mean square.
+    sigma_min is at least noise_std, because noisy images do not identify lower levels. Rounded to 6 digits.
+    Errors: InputError without images, for unequal sizes, numbers that are not finite, and no energy above the noise.
     """
     energies: list[float] = []
     means: list[float] = []
@@ -83,7 +83,7 @@ def measure(
         energies.append(float(vector @ vector))
         means.append(float((image.abs() if image.is_complex() else image).double().mean()))
         place = number if number < subsample else chance.randrange(number + 1)
-        if not global_phase and place < subsample:  # a reservoir: every image is kept with the same chance
+        if not global_phase and place < subsample:  # reservoir sampling: every image is kept with the same probability
             kept[place : place + 1] = [image]
 
     levels_of = [noise_std or 0.0] * len(energies) if not isinstance(noise_std, Sequence) else list(noise_std)
@@ -129,7 +129,7 @@ LARGEST_FILE = 1 << 16
 
 
 def write_parameters(path: str | Path, parameters: Parameters) -> None:
-    """Write `parameters` to the file `path` as lines of `key value  # where from`, those that were measured."""
+    """Write the measured `parameters` to the file `path`, as lines of `key value  # where from`."""
     lines = []
     for key, origin in _origins(parameters).items():
         if (value := getattr(parameters, key)) is not None:
@@ -138,7 +138,7 @@ def write_parameters(path: str | Path, parameters: Parameters) -> None:
 
 
 def _origins(p: Parameters) -> dict[str, str]:
-    """Where each number is from."""
+    """The origin of each number."""
     cleaned = ", the energy of the noise subtracted" if p.noise_std else ""
     levels = "technique 2"
     if p.levels and p.dimension:
@@ -162,7 +162,7 @@ def _origins(p: Parameters) -> dict[str, str]:
 def read_parameters(path: str | Path) -> Parameters:
     """Read `key value  # where from` lines; a file of one bare number holds sigma_max.
 
-    Errors: InputError, with file, line and key, for what cannot be read, and where sigma_max is missing.
+    Errors: InputError, with file, line and key, for a file that cannot be read, and without sigma_max.
     """
     text = read_text(path, LARGEST_FILE)
     lines = [(number, line.partition("#")[0].split()) for number, line in enumerate(text.splitlines(), 1)]

@@ -1,4 +1,4 @@
-"""Noise levels: ladders for walks, and draws for training. sigma is the only noise coordinate."""
+"""Noise levels for walks and for training. sigma is the only noise coordinate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mri_score.numerics.noise import uniform
 
 
 class Schedule:
-    """A range of noise levels. A subclass says how a fraction u in [0, 1], from noisy to clean, maps to sigma."""
+    """A range of noise levels. A subclass maps a fraction u in [0, 1], from noisy to clean, to sigma."""
 
     def __init__(self, sigma_min: float, sigma_max: float) -> None:
         if not 0 < sigma_min < sigma_max:
@@ -25,7 +25,7 @@ class Schedule:
         raise NotImplementedError
 
     def growth(self, sigma: Tensor) -> Tensor:
-        """d sigma^2 / dt at each sigma, in the time t that training draws evenly: the g(t)^2 of dx = g(t) dw."""
+        """d sigma^2 / dt at each sigma, where t is uniform in training: the g(t)^2 of dx = g(t) dw."""
         raise NotImplementedError
 
     def levels(self, n: int) -> Tensor:
@@ -33,7 +33,7 @@ class Schedule:
         if n < 2:
             raise InputError(f"a walk needs at least 2 noise levels; got {n}")
         levels = self.sigma(torch.linspace(0, 1, n, dtype=torch.float64))
-        levels[0], levels[-1] = self.sigma_max, self.sigma_min  # powers miss them by a rounding
+        levels[0], levels[-1] = self.sigma_max, self.sigma_min  # powers are not exact at both ends
         return levels
 
     def draw(self, random: Sequence[Generator]) -> Tensor:
@@ -42,7 +42,9 @@ class Schedule:
 
 
 class Ladder(Schedule):
-    """A schedule of which training draws `count` levels equally often; without a count it draws the whole range."""
+    """A schedule of which training draws `count` levels with equal probability, or without a count any level of the
+    range.
+    """
 
     def __init__(self, sigma_min: float, sigma_max: float, count: int | None = None) -> None:
         super().__init__(sigma_min, sigma_max)
@@ -58,7 +60,7 @@ class Ladder(Schedule):
 
 
 class Geometric(Ladder):
-    """Levels in a constant ratio; `count` of them draws from that ladder, without it sigma is continuous (VE-SDE).
+    """Levels with a constant ratio. Training draws one of `count` levels; without a count sigma is continuous (VE-SDE).
 
     Reference: Song and Ermon, NeurIPS 2019; Song et al., ICLR 2021.
     """
@@ -74,10 +76,11 @@ class Geometric(Ladder):
 
 
 class Automatic(Geometric):
-    """The ladder that techniques 1, 2 and 4 of NCSNv2 give to a dataset.
+    """The levels of a dataset by techniques 1, 2 and 4 of NCSNv2.
 
-    sigma_max: the largest distance between two images (technique 1); dimension: real numbers an image. Neighbouring
-    levels overlap by `overlap` (technique 2): 0.5 in the paper, `PUBLISHED_OVERLAP` in its released configurations.
+    sigma_max: the largest distance between two images (technique 1). dimension: number of real components of an image.
+    overlap: of neighbouring levels (technique 2); 0.5 in the paper, `PUBLISHED_OVERLAP` in its published
+    configurations.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
     """
 
@@ -87,7 +90,7 @@ class Automatic(Geometric):
         self.ratio = (sigma_max / sigma_min) ** (1 / (count - 1))
 
     def step_size(self, repeats: int = 3) -> float:
-        """Technique 4: the step at sigma_min of `repeats` Langevin steps a level."""
+        """Technique 4: the step at sigma_min for `repeats` Langevin steps per level."""
         return step_size(self.ratio, self.sigma_min, repeats)
 
 
@@ -102,9 +105,9 @@ class Uniform(Ladder):
 
 
 class AboveNoise(Ladder):
-    """The `count` levels of `ncsnv2_levels.levels_above_noise`, for images that keep noise of noise_std.
+    """The `count` levels of `ncsnv2_levels.levels_above_noise`, for training images with noise of noise_std.
 
-    sigma_max: the largest level, the noise in the images included.
+    sigma_max: the largest level, including the noise of the images.
     """
 
     def __init__(self, noise_std: float, sigma_max: float, count: int) -> None:
@@ -141,10 +144,10 @@ class Karras(Schedule):
 
 
 class TwoParts(Schedule):
-    """A fifth of the levels even in log sigma above `border`, the others Karras' below it.
+    """A fifth of the levels above `border`, evenly spaced in log sigma; the others below it, spaced as in `Karras`.
 
-    Where k-space fixes what an image shows coarsely, levels far above its details change little: in reconstructions at
-    R = 4 the walk could as well be deterministic above sigma 0.1.
+    K-space determines the coarse content of an image, so that high levels change little: in reconstructions at R = 4,
+    walks that are deterministic above sigma 0.1 give equal results.
     """
 
     def __init__(self, sigma_min: float, sigma_max: float, border: float = 0.3, share: float = 0.2) -> None:
@@ -162,10 +165,12 @@ class TwoParts(Schedule):
 
 
 class LogNormal(Schedule):
-    """Training levels whose logarithm is normal about `centre`, cut to the range; a share is log-uniform over it all.
+    """Training levels whose logarithm is normal about log(centre), within the range; a share is log-uniform over the
+    range.
 
-    The normal part spends the budget where images form, the uniform part keeps the whole range learned.
-    Reference: Karras et al., NeurIPS 2022, table 1 (there centre exp(-1.2), spread 1.2, share 0 and no cut).
+    Most training steps are then at levels where the content of images is decided; the log-uniform share covers the
+    whole range.
+    Reference: Karras et al., NeurIPS 2022, table 1 (with centre exp(-1.2), spread 1.2, share 0 and an unlimited range).
     """
 
     def __init__(
@@ -202,10 +207,10 @@ class LogNormal(Schedule):
 
 
 class VP(Schedule):
-    """The variance-preserving process x_t = a x0 + s n, a^2 + s^2 = 1, seen as x_t / a = x0 + sigma n, sigma = s / a.
+    """The variance-preserving process x_t = a x0 + s n, a^2 + s^2 = 1, as x_t / a = x0 + sigma n with sigma = s / a.
 
-    t is even in [t_min, t_max], and -2 log a = B = beta_min t + (beta_max - beta_min) t^2 / 2; sigma^2 = e^B - 1.
-    The range of sigma follows: 0.001 to 152 with the published numbers.
+    t is uniform in [t_min, t_max], and -2 log a = B = beta_min t + (beta_max - beta_min) t^2 / 2; sigma^2 = e^B - 1.
+    The range of sigma is then 0.001 to 152 with the published numbers.
     Reference: Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021.
     """
 
@@ -221,7 +226,7 @@ class VP(Schedule):
 
     @classmethod
     def between(cls, sigma_min: float, sigma_max: float) -> VP:
-        """The part of the published process, or of its continuation, that these levels bound."""
+        """The part of the published process, or of its continuation, between these levels."""
         whole = cls()
         ends = torch.tensor([sigma_min, sigma_max], dtype=torch.float64)
         slope = whole.beta_max - whole.beta_min
@@ -269,4 +274,4 @@ WALK_SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {
     "two-parts": TwoParts,
     "vp": VP.between,
 }
-"""The levels of walks by name, each between the smallest and the largest sigma."""
+"""Schedules of walks by name; each is constructed from the smallest and the largest sigma."""
