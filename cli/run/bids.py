@@ -14,7 +14,7 @@ from .reconstruct import ReconstructOptions, reconstruct_all
 
 FIXED: dict[str, Any] = {
     "trajectory": None, "warm_start": None, "slices": None, "axes": None, "maps": None, "full_maps": False,
-    "operator": "torch", "check_lines": None, "intervals": None, "keep_samples": False, "shard": "0/1",
+    "operator": "torch", "check_lines": None, "intervals": None, "keep_samples": False, "shard": None,
     "write": "hdf5", "dicom_like": None,
 }  # fmt: skip
 """Options of reconstruct that bids does not have."""

@@ -192,7 +192,7 @@ def reconstruct_all(
                 page = _summary(out, [result_name(path) for path in files])
             say(f"Report of all volumes: {page}", report=page)
 
-    mine = take_shard(files, given.shard, folder=scan is not None and scan.is_dir())
+    mine = take_shard(files, given.shard, folder=isinstance(scan, Path) and scan.is_dir())
     each_file(mine, redo, None if given.dry_run else summarise)
 
 

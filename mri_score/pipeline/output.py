@@ -71,7 +71,7 @@ def write_volume(
             file["samples"] = (unit * torch.stack(volume.samples, 1)).numpy().astype(np.complex64)
         if rows := score_rows(volume, options):
             file["scores"] = _table(rows)
-        write_placement(file, volume.geometries, volume.frames, volume.header)
+        write_placement(file, volume.geometries, volume.header, volume.frames)
         stored = file.create_group("pictures")
         stored["page"] = np.frombuffer(pictures.page.encode(), np.uint8)
         for name, png in pictures.panels.items():

@@ -59,13 +59,14 @@ def header_of(file: Reader) -> bytes | None:
 
 
 def write_placement(
-    file: h5py.File, geometries: Sequence[Geometry], frames: Sequence[int], header: bytes | None
+    file: h5py.File, geometries: Sequence[Geometry], header: bytes | None, frames: Sequence[int] = ()
 ) -> None:
-    """Write the group geometry, the datasets frame and ismrmrd_header, and attributes that name axes and units.
+    """Write the group geometry, the datasets ismrmrd_header and frame, and attributes that name axes and units.
 
-    file: the result file. geometries: of each slice, or none. frames: from `frames_of`. header: from `header_of`.
+    file: to write to. geometries: of each slice, or none. header: from `header_of`. frames: from `frames_of`, or none.
     """
-    file["frame"] = np.array(frames)
+    if len(frames):
+        file["frame"] = np.array(frames)
     file.attrs["axes"] = "slice, row (readout), column (phase encoding)"
     file.attrs["units"] = "those of the scan's k-space, orthonormal Fourier transform"
     if header is not None:
