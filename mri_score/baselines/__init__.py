@@ -1,8 +1,8 @@
-"""What posterior samples are compared with: classical methods, a supervised network, and other toolkits.
+"""Methods for comparison: classical methods, a supervised network, and other toolkits.
 
-One slice in, one image out. kspace is (C, H, W) complex with zeros where nothing was sampled, maps (C, H, W) complex,
-mask (bool or real) broadcastable to kspace, each a tensor or an array; the image is a complex64 tensor (H, W).
-Units are the scaled ones: the 99th percentile of the image's magnitude is about 1.
+Each function reconstructs one slice. kspace is (C, H, W) complex with zeros where nothing was sampled, maps (C, H, W)
+complex, mask (bool or real) broadcastable to kspace, each a tensor or an array; the image is a complex64 tensor (H, W).
+Data are scaled: the 99th percentile of the image's magnitude is about 1.
 """
 
 from mri_score.baselines.linear import cg_sense, supervised, zero_filled

@@ -1,4 +1,4 @@
-"""Baselines by `pics` of BART, the Berkeley Advanced Reconstruction Toolbox, run as a program on its own files."""
+"""Baselines computed by `pics` of BART, the Berkeley Advanced Reconstruction Toolbox, which is run as a program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mri_score.baselines.weights import Transform, find_weight
 from mri_score.errors import InputError
 
 TYPICAL_EDGE = 0.05
-"""A jump between neighbours at an edge: weight / this is a penalty that makes BART's total variation converge fast."""
+"""Typical difference of neighbours at an edge. With the penalty weight / TYPICAL_EDGE total variation converges fast."""
 DIMENSIONS = 16
 """Number of dimensions of every BART file."""
 
@@ -35,9 +35,9 @@ def bart_l1_wavelet(
     *,
     spin: bool = True,
 ) -> Tensor:
-    """`bart pics -w 1 -l1 -r weight -i iterations`; spin=False adds -n, which turns random cycle spinning off.
+    """`bart pics -w 1 -l1 -r weight -i iterations`; spin=False adds -n, which switches random cycle spinning off.
 
-    Arguments, result and errors as in `l1_wavelet`; besides InputError where BART is missing or fails.
+    Arguments, result and errors as in `l1_wavelet`; also InputError if BART is missing or fails.
     Reference: Uecker et al., Berkeley Advanced Reconstruction Toolbox, ISMRM 2015, 2486.
     """
     weight = _weight(kspace, maps, mask, weight, coefficients, noise_std)
@@ -55,9 +55,9 @@ def bart_total_variation(
 ) -> Tensor:
     """`bart pics -w 1 -R T:3:0:weight -i iterations -u penalty`, with a penalty under which it converges.
 
-    BART's own penalty, 0.5, is made for images of another scale: after 100 iterations it is 2 to 3 dB short of the
-    optimum. An iteration solves a linear system by up to 10 steps of conjugate gradient. Arguments, result and errors
-    as in `total_variation`; besides InputError where BART is missing or fails.
+    BART's default penalty of 0.5 is for images of another scale: after 100 iterations it is 2 to 3 dB below the
+    optimum. Each iteration solves a linear system with up to 10 steps of conjugate gradient. Arguments, result and
+    errors as in `total_variation`; also InputError if BART is missing or fails.
     """
     weight = _weight(kspace, maps, mask, weight, lambda x: norm(differences(x)), noise_std)
     penalty = weight / TYPICAL_EDGE
@@ -81,7 +81,7 @@ def _pics(kspace: Array, maps: Array, mask: Array, options: Sequence[str]) -> Te
         return torch.zeros(y.shape[-2:], dtype=torch.complex64)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # BART reads the pattern off the samples that are not zero, unless it is given one.
+        # Without a pattern BART takes the samples that are not zero as measured.
         pattern = A.mask.to(torch.complex64).expand(1, 1, *y.shape[-2:])
         for file, array in (("kspace", samples), ("maps", A.maps), ("pattern", pattern)):
             write_cfl(folder / file, array[0].permute(1, 2, 0)[:, :, None].numpy())

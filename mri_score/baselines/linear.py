@@ -1,4 +1,4 @@
-"""Methods that are linear in the samples: zero-filled and CG-SENSE; and a network that restores CG-SENSE images."""
+"""Linear methods, zero-filled and CG-SENSE, and a supervised network for CG-SENSE images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def zero_filled(kspace: Array, maps: Array, mask: Array) -> Tensor:
 
 @torch.no_grad()
 def cg_sense(kspace: Array, maps: Array, mask: Array, iterations: int = CG_SENSE_ITERATIONS) -> Tensor:
-    """argmin_x |A x - y|^2 by conjugate gradient from zero; its only regularisation is to stop early.
+    """argmin_x |A x - y|^2 by conjugate gradient from zero; early stopping is the only regularisation.
 
     Reference: Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 2001.
     """
@@ -39,9 +39,9 @@ class Restorer(Protocol):
 
 @torch.no_grad()
 def supervised(kspace: Array, maps: Array, mask: Array, noise_std: float | Tensor, network: Restorer) -> Tensor:
-    """f(CG-SENSE image, noise_std), the image that a network trained on pairs makes of it: its posterior mean.
+    """f(CG-SENSE image, noise_std): the output of a network trained on pairs, an estimate of the posterior mean.
 
-    `network` comes from `priors.store.load_supervised`; a noise_std outside its range counts as the nearest within.
+    network: from `priors.store.load_supervised`; a noise_std outside its range is replaced by the nearest one inside.
     Reference: Jin et al., Deep convolutional neural network for inverse problems in imaging, IEEE TIP 2017.
     """
     image = cg_sense(kspace, maps, mask)

@@ -13,10 +13,10 @@ from mri_score.errors import InputError
 
 STEPS = 16
 SIGMA_START = 0.1
-"""The first denoiser's noise level, in scaled units."""
+"""Noise level of the first denoising, in scaled units."""
 
 Denoiser = Callable[[Tensor, float], Tensor]
-"""From images (B, H, W) complex with noise of a standard deviation in each real component to the same without it."""
+"""A function of images (B, H, W) complex and the standard deviation of their noise, each real component."""
 
 
 @torch.no_grad()
@@ -30,25 +30,26 @@ def pnp_bm3d(
     *,
     denoiser: Denoiser | None = None,
 ) -> Tensor:
-    """BM3D in the loop: half-quadratic splitting with an exact data step and a falling noise level.
+    """Half-quadratic splitting with BM3D, an exact data step and a decreasing noise level.
 
-    From CG-SENSE, for `iterations` levels sigma that fall evenly in the logarithm from 0.1 to max(noise_std, 0.005):
+    It starts from CG-SENSE. For `iterations` levels sigma, evenly spaced in the logarithm from 0.1 to
+    max(noise_std, 0.005):
 
         z = BM3D(x, sigma),    x = argmin_x |A x - y|^2 + weight (noise_std / sigma)^2 |x - z|^2,
 
-    the real and the imaginary part denoised apart. The last z is the image.
+    with real and imaginary part denoised separately. The last z is the image.
 
     kspace, maps: (C, H, W) complex; mask: bool or real, broadcastable to them; noise_std: that of each real component.
-    weight: a factor of the denoiser's share, "rule" for 1. denoiser: another one in BM3D's place.
+    weight: factor of the penalty, "rule" for 1. denoiser: in place of BM3D.
     Returns the image, (H, W) complex64.
-    Errors: InputError for shapes that do not fit, a weight or noise_std that is not positive, and where the package
-    bm3d is not installed.
+    Errors: InputError for shapes that do not fit, a weight or noise_std that is not positive, and if the package bm3d
+    is not installed.
     Reference: Zhang et al., Plug-and-play image restoration with deep denoiser prior, TPAMI 2021; Dabov et al., Image
     denoising by sparse 3-D transform-domain collaborative filtering, IEEE TIP 2007.
     """
     noise = float(noise_std)
     if not noise > 0:
-        raise InputError(f"noise_std is {noise}, not positive: plug-and-play weighs the data by it; measure it")
+        raise InputError(f"noise_std is {noise}, not positive: plug-and-play weights the data by it; measure it")
     factor = 1.0 if weight == "rule" else weight
     if isinstance(factor, str) or not 0 < factor < float("inf"):
         raise InputError(f'the weight of a baseline is {weight!r}; pass "rule" or a positive number')
@@ -69,9 +70,9 @@ def pnp_bm3d(
 
 
 def bm3d_denoiser() -> Denoiser:
-    """BM3D of complex images, real and imaginary part apart.
+    """BM3D of complex images, real and imaginary part separately.
 
-    Errors: InputError where the package bm3d is not installed.
+    Errors: InputError if the package bm3d is not installed.
     """
     try:
         from bm3d import bm3d

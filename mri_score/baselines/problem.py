@@ -1,4 +1,4 @@
-"""The inverse problem of one slice, for all classical methods."""
+"""The inverse problem of one slice, in the form that all classical methods use."""
 
 from __future__ import annotations
 

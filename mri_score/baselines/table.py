@@ -1,4 +1,4 @@
-"""The baselines by name, all called alike."""
+"""The baselines by name, with one signature for all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mri_score.baselines.variation import total_variation
 from mri_score.baselines.wavelets import l1_wavelet
 
 Key = tuple[int, str, int]
-"""Seed, file name and slice: what random numbers depend on, and nothing else."""
+"""Seed, file name and slice; random numbers depend on nothing else."""
 Solve = Callable[..., Tensor]
-"""From k-space, maps, mask, noise_std and, by name, the key (and a weight, where it is tunable) to an image (H, W)."""
+"""A function of k-space, maps, mask, noise_std and, as keywords, key (and weight, if tunable) that returns (H, W)."""
 
 
 class Baseline(NamedTuple):
-    """What a baseline is called, how it is run, and whether it has a weight."""
+    """The title of a baseline, its function, and whether it has a weight that can be tuned."""
 
     title: str
     solve: Solve
@@ -47,4 +47,4 @@ BASELINES: dict[str, Baseline] = {
     "bart-tv": Baseline("BART, total variation", _fixed(bart_total_variation), tunable=True),
 }
 DEFAULT_BASELINES = ("zero-filled", "cg-sense", "l1-wavelet", "tv")
-"""The others need a package or a program that does not come with this one, or minutes."""
+"""The other baselines need another package or program, or take minutes."""

@@ -1,4 +1,4 @@
-"""Total variation by FISTA, its proximal step by the dual."""
+"""Total variation by FISTA, with the proximal step solved in the dual."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mri_score.baselines.problem import Array, largest_eigenvalue, pose
 from mri_score.baselines.weights import find_weight
 
 INNER_ITERATIONS = 4
-"""Iterations of the proximal step, which starts from the dual of the last one."""
+"""Iterations of the proximal step, which starts from the dual variable of the previous one."""
 LARGEST = 8.0
 """The largest eigenvalue of D^H D on a plane."""
 
@@ -29,13 +29,13 @@ def total_variation(
 ) -> Tensor:
     """argmin_x |A x - y|^2 / 2 + weight sum_p |(D x)_p| by FISTA from CG-SENSE: isotropic total variation.
 
-    (D x)_p holds the two complex differences of pixel p to its neighbours above and to the left, circular, and |.| is
-    their common Euclidean norm. An iteration applies A^H A once. Its proximal step is solved in the dual, by fast
-    gradient projection from where the last one stopped.
+    (D x)_p are the two complex differences of pixel p to its neighbours above and to the left, circular, and |.| is
+    their common Euclidean norm. Each iteration applies A^H A once. The proximal step is solved in the dual by fast
+    gradient projection, starting from the previous solution.
 
     kspace, maps: (C, H, W) complex; mask: bool or real, broadcastable to them; noise_std: that of each real component,
-    used by the rule alone; weight: as in `l1_wavelet`, BART's `pics -w 1 -R T:3:0:weight`.
-    inner_iterations: of each proximal step; with few the limit is reached to some 1e-3 only.
+    which only the rule uses; weight: as in `l1_wavelet`, BART's `pics -w 1 -R T:3:0:weight`.
+    inner_iterations: of each proximal step; with few, the result differs from the limit by some 1e-3.
     Returns the image, (H, W) complex64.
     Errors: InputError for shapes that do not fit and a weight that is not positive.
     Reference: Block, Uecker and Frahm, Undersampled radial MRI with multiple coils, MRM 2007; Beck and Teboulle, Fast
@@ -62,7 +62,7 @@ def differences(x: Tensor) -> Tensor:
 def norm(pairs: Tensor) -> Tensor:
     """(2, *, H, W) complex -> (*, H, W): the common Euclidean norm of each pixel's two differences."""
     rows, cols = torch.view_as_real(pairs).square()
-    both = rows + cols  # a sum over axes of two numbers takes ten times as long
+    both = rows + cols  # a sum over an axis of length two takes ten times as long
     return (both[..., 0] + both[..., 1]).sqrt()
 
 

@@ -205,7 +205,7 @@ class Comparison:
         subjects = Subjects(file, self.maps)
         for cell in cells:
             with self.ledger.claim(*identity(asdict(cell))) as mine:
-                if not mine or not self.missing([cell]):  # another process has it, or has done it meanwhile
+                if not mine or not self.missing([cell]):  # another process runs it, or has finished it meanwhile
                     yield Outcome(cell)
                     continue
                 try:
@@ -247,13 +247,13 @@ class Comparison:
         return [(image.cpu() * subject.scale, 1.0, {})], cost
 
     def _solver(self, name: str, subject: Subject) -> tuple[Callable[..., Tensor], torch.device]:
-        """What makes an image of k-space, maps, mask and noise_std, and where it runs."""
+        """The function of a baseline, and the device on which it runs."""
         cpu = torch.device("cpu")
         if name == SUPERVISED:
             assert self.supervised is not None
             return partial(supervised, network=self.supervised.network), cpu
         solve = partial(BASELINES[TUNED.get(name, name)].solve, key=subject.key)
-        if name in TUNED:  # the weight is found before the time is taken: the search is not the method's
+        if name in TUNED:  # the search for the weight is not part of the measured time
             solve = partial(solve, weight=subject.tuned_weight(solve))
         return solve, cpu
 
@@ -304,7 +304,7 @@ class Comparison:
 
 
 def _measured(device: torch.device, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """A result and its cost: seconds, peak memory in MiB (None where it cannot be known), and on what."""
+    """A result and its cost: seconds, peak memory in MiB (None if it cannot be measured), and the device."""
     with PeakMemory(device) as peak:
         started = time.perf_counter()
         result = run()

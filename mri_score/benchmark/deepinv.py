@@ -1,6 +1,6 @@
 """deepinv's diffusion solvers, for comparison: their algorithms and defaults with our prior, operator, noise and scale.
 
-deepinv is no dependency: it is imported when one of these methods is asked for.
+deepinv is not a dependency: it is imported when one of these methods is used.
 Reference: Tachella et al., DeepInverse: a Python package for solving imaging inverse problems, JOSS 2025.
 """
 
@@ -21,12 +21,12 @@ from mri_score.operators.sense import Sense
 from mri_score.reconstruction import SIGMA_START, Work
 
 LARGEST = 2.0
-"""DiffPIR clamps images to [0, 1]: our real and imaginary parts from -LARGEST to LARGEST are mapped to that."""
+"""DiffPIR clamps images to [0, 1]: real and imaginary parts from -LARGEST to LARGEST are mapped to that range."""
 
 
 @dataclass(frozen=True)
 class Rival:
-    """One of deepinv's solvers: its steps, network calls a step, and whether it draws from a posterior."""
+    """One of deepinv's solvers: its steps, network calls per step, and whether it draws from a posterior."""
 
     title: str
     steps: int
@@ -38,10 +38,10 @@ class Rival:
 def sample_deepinv(
     rival: Rival, prior: ScoreModel, scan: Acquisition, number: int, *, steps: int, samples: int, seed: int
 ) -> tuple[Tensor, list[Work]]:
-    """Images (samples, H, W) of one slice in the file's units, and what each of them cost.
+    """Images (samples, H, W) of one slice in the file's units, and the work of each.
 
-    scan: one slice, scaled; number: the slice's. Each image depends on (seed, file name, slice, its number) alone.
-    Errors: InputError where deepinv is not installed.
+    scan: one slice, scaled. number: of the slice. Each image depends only on (seed, file name, slice, its own number).
+    Errors: InputError if deepinv is not installed.
     """
     deepinv = _load()
     images, works = [], []
@@ -80,7 +80,7 @@ class _Counted(ScoreModel):
 
 
 class _Products(torch.autograd.Function):
-    """The identity, whose gradient is counted: autograd's and torch.func's alike."""
+    """The identity; its gradients are counted, those of autograd and of torch.func."""
 
     @staticmethod
     def forward(x: Tensor, counter: _Counted) -> Tensor:
@@ -109,7 +109,7 @@ def to_real(x: Tensor) -> Tensor:
 
 
 def _physics(deepinv: Any, scan: Acquisition, noise_std: float) -> Any:
-    """SENSE on real channels: the noise of each real component is then deepinv's sigma."""
+    """SENSE on real channels, for which deepinv's sigma is the noise of each real component."""
     _, maps, mask, _ = scan.cartesian
     A, coils = Sense(maps, mask), maps.shape[1]
 
@@ -133,7 +133,7 @@ def _denoiser(deepinv: Any, function: Callable[[Tensor, Tensor], Tensor]) -> Any
 
 
 def _posterior(fidelity: str) -> Callable[[Any, ScoreModel, Acquisition, int], Tensor]:
-    """The reverse diffusion of deepinv, variance exploding, from sigma 5 as ours do, by its ancestral solver."""
+    """The reverse diffusion of deepinv: variance-exploding, from sigma 5 like our walks, with its ancestral solver."""
 
     def run(deepinv: Any, prior: ScoreModel, scan: Acquisition, steps: int) -> Tensor:
         noise_std = float(scan.noise_std)

@@ -18,7 +18,7 @@ from mri_score.untrusted.text import read_text
 IDENTITY = (
     "scan", "file", "slice", "law", "nominal", "mask_seed", "method", "steps", "prior", "precision", "seed", "draws",
 )  # fmt: skip
-"""Columns that say which row it is: two rows that agree in them are one row."""
+"""Columns that identify a row: two rows that agree in them are the same row."""
 TEXTS = ("scan", "patient", "file", "law", "method", "title", "prior", "precision", "hardware")
 COUNTS = ("slice", "mask_seed", "draws", "steps", "seed")
 NUMBERS = (*COUNTS, "nominal", "true", "noise_std", "mvue_over_rss", "seconds")
@@ -82,9 +82,9 @@ def identity(row: Mapping[str, Any]) -> tuple:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ledger's file, the first of each identity; a line that was cut off is not a row.
+    """The rows of a ledger's file, the first of each identity; lines that were cut off are skipped.
 
-    Errors: InputError for a file that cannot be read, and for values that are of another kind than its columns have.
+    Errors: InputError for a file that cannot be read, and for values of another type than their columns have.
     """
     rows: dict[tuple, dict[str, Any]] = {}
     for number, line in enumerate(read_text(path, LARGEST_LEDGER).splitlines() if path.exists() else [], 1):

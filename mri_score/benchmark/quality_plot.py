@@ -1,4 +1,4 @@
-"""Quality against time: a panel for each acceleration."""
+"""Plot of quality against time, with a panel for each acceleration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mri_score.files import whole_file
 
 GREY = "0.45"
 GAP = 12.0
-"""Points between the middles of two labels."""
+"""Distance between the centres of two labels, in points."""
 LEADER = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.4, "shrinkB": 4, "relpos": (0, 0.5)}
-"""The line from a label to its point."""
+"""Style of the line from a label to its point."""
 
 
 def write_plot(path: Path, sections: Sequence[Section]) -> None:
-    """PSNR of the mean of P draws against the seconds they take, on a log axis; P at the points, baselines in grey."""
+    """PSNR of the mean of P draws against their time in seconds, on a log axis; P at the points, baselines in grey."""
     columns = min(len(sections), 2)
     rows = -(-len(sections) // columns)
     figure = Figure(figsize=(8.0 * columns, 5.2 * rows), layout="constrained")
@@ -63,7 +63,7 @@ def _panel(figure: Figure, axes: Axes, section: Section, colours: dict) -> None:
 
 
 def _label(figure: Figure, axes: Axes, ends: list[tuple[float, float, str, object]]) -> None:
-    """Titles in a column at the right of the panel, in the order of their points and never on one another."""
+    """Titles in a column at the right of the panel, in the order of their points and without overlap."""
     low, high = axes.get_ylim()
     height = axes.get_position().height * figure.get_figheight() * 72
     step = GAP / float(height)

@@ -22,9 +22,9 @@ class Line:
     """The rows of each scan, slice and mask: more than one where draws have several seeds."""
     estimates: Mapping[str, Estimate]
     gains: Mapping[str, Mapping[tuple, float]]
-    """Each headline number less the reference's, of each cell that both have; none without a reference."""
+    """Difference to the reference in each headline number, for each cell that both have; empty without a reference."""
     gain: Mapping[str, Estimate]
-    """Its mean over these cells."""
+    """Mean gain over these cells."""
 
     @property
     def name(self) -> str:

@@ -14,30 +14,30 @@ from scipy.stats import norm, t
 from mri_score.evaluation.metrics import bootstrap_interval
 
 LEAST_VOLUMES = 5
-"""Fewer volumes say little of the next one: the interval then runs over slice blocks or masks, and says so."""
+"""With fewer volumes the resampled unit is a slice block or a mask, which the interval states."""
 LEAST_GROUPS = 3
-"""Fewer groups give no interval."""
+"""Smallest number of groups for an interval."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % interval; nan for an end that is not known."""
+    """A mean and its 95 % interval; nan for unknown ends."""
 
     mean: float
     low: float
     high: float
 
     def text(self, form: Callable[[float], str] = "{:+.2f}".format) -> str:
-        """The mean and, where it is known, its interval: +0.12 [-0.02, +0.24]."""
+        """The mean and, if it is known, its interval: +0.12 [-0.02, +0.24]."""
         ends = "" if np.isnan(self.low) else f" [{form(self.low)}, {form(self.high)}]"
         return form(self.mean) + ends
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is drawn with replacement: its name in words, and the group of each cell."""
+    """The unit that is drawn with replacement: its name, and the group of each cell."""
 
     name: str
     groups: Mapping[tuple, Hashable]
@@ -54,10 +54,11 @@ class Unit:
 
 
 def mean_interval(values: Sequence[float], groups: Sequence[Hashable], level: float = 0.95) -> Estimate:
-    """The mean with its expanded percentile bootstrap interval, whole groups drawn at a time.
+    """The mean with its expanded percentile bootstrap interval; whole groups are resampled.
 
-    Percentiles of n resampled groups are too narrow, by sqrt((n - 1) / n) and by the normal for Student's quantile;
-    the expanded ones make up for both. Fewer than LEAST_GROUPS groups, or values that are not finite, have none.
+    Percentile intervals of n groups are too narrow by sqrt((n - 1) / n), and because the normal quantile is smaller
+    than Student's; the expanded percentiles correct both. There is no interval for fewer than LEAST_GROUPS groups, or
+    for values that are not finite.
     Reference: Hesterberg, What teachers should know about the bootstrap, Am. Stat. 2015, section 3.
     """
     mean, count = float(np.mean(values)), len(set(groups))
@@ -68,14 +69,14 @@ def mean_interval(values: Sequence[float], groups: Sequence[Hashable], level: fl
 
 
 def cell_key(row: Row) -> tuple:
-    """What two methods must share to be compared: the scan, the slice, the mask and the file's content."""
+    """The key under which cells of two methods are compared: scan, slice, mask and content of the file."""
     return row["scan"], row["slice"], row["mask_seed"], row.get("file")
 
 
 def resampling_unit(rows: Sequence[Row]) -> Unit:
-    """The largest unit there are enough of: volumes (patients, where files name them), slice blocks, mask seeds.
+    """The largest unit of which there are enough: volumes (patients, if files name them), slice blocks, mask seeds.
 
-    Neighbouring slices are alike, so that n slices of a volume count as about sqrt(n) blocks.
+    Neighbouring slices are similar, so that n slices of a volume form about sqrt(n) blocks.
     """
     patients = {cell_key(row): row["patient"] for row in rows}
     volumes = Unit(

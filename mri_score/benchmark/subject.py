@@ -24,7 +24,7 @@ from mri_score.readers.base import Reader
 class Subject:
     """A slice of a scan with its truth: an image (H, W) and coil images (C, H, W), in the file's units.
 
-    The slice is scored alone: the range of PSNR and SSIM is its own maximum, the foreground that of its own RSS image.
+    The slice is scored by itself: the range of PSNR and SSIM is its maximum, the foreground that of its RSS image.
     Errors: InputError for a slice that cannot be prepared.
     """
 
@@ -38,7 +38,7 @@ class Subject:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a row says of the slice besides its name."""
+        """Columns of a row that describe the slice."""
         inside = self.inside[0]
         return {
             "patient": str(self.scan.file.attributes.get("patient_id") or self.scan.file.name),
@@ -105,7 +105,8 @@ class Subject:
 
 
 class Subjects:
-    """The subjects of one file, prepared when they are asked for; its scans, the last truth and subject are kept."""
+    """The subjects of one file, prepared on demand; its scans and the last ground truth and subject are kept in memory.
+    """
 
     def __init__(self, file: Reader, maps: Path | None = None) -> None:
         self.file, self.maps = file, maps

@@ -44,23 +44,23 @@ QUANTITIES = (
     *(f"{target}_{region}_{metric}" for target in TARGETS for region in REGIONS for metric in METRICS),
     "complex_nrmse", "spread_skill", *COVERAGES, *COSTS,
 )  # fmt: skip
-"""Columns of a row that have a mean and an interval."""
+"""Columns of a row for which mean and interval are given."""
 SIGNED: dict[str, Form] = {"psnr": "{:+.2f}".format, "ssim": "{:+.3f}".format}
-"""How a difference of a metric is written."""
+"""Format of a difference in a metric."""
 TERMINAL = ("PSNR (dB)", "SSIM", "spread / skill", "network calls", "seconds")
-"""Columns of the main table that a terminal has room for."""
+"""Columns of the main table that fit into a terminal."""
 LEAST_MVUE = 0.9
-"""Median of |MVUE| / RSS in the foreground: less means that the truth's maps failed."""
+"""Lower bound of the median of |MVUE| / RSS in the foreground; below it the coil maps of the ground truth failed."""
 MOST_SCANS = 6
-"""More scans than these get no table of their own."""
+"""Largest number of scans that have a table for each scan."""
 
 
 def summarise(rows: Sequence[Row], reference: str | None = None) -> list[Section]:
     """A section for each law and acceleration; gains are paired, cell by cell, over the method `reference`.
 
-    `BEST` stands for the better of the tuned classical methods, and is the default where a cell has both. A reference
-    with draws compares draws with draws and means of P with means of P; a section without it has no gains.
-    Errors: InputError for no rows, and for a reference that no row has.
+    `BEST` is the better of the tuned classical methods, and the default if a cell has both. With a reference that
+    draws, draws are compared with draws, and means of P with means of P; a section without the reference has no gains.
+    Errors: InputError without rows, and for a reference that no row has.
     """
     if not rows:
         raise InputError("there are no finished cells to summarise; run: mri-score compare SCANS --out FOLDER")
@@ -89,7 +89,7 @@ def _section(law: str, nominal: float, rows: Sequence[Row], reference: str | Non
     titles = list(dict.fromkeys(title for title, _, _ in found))
 
     def place(key: tuple[str, str, int]) -> tuple:
-        """Baselines first, then by appearance and number of draws."""
+        """Baselines first, then in order of appearance and number of draws."""
         return lines[key][0]["steps"] is not None, titles.index(key[0]), key[2]
 
     return Section(
@@ -143,11 +143,11 @@ def _grouped(rows: Sequence[Row], key: Any) -> dict[Any, list[Row]]:
 # ---- As text.
 
 Columns = list[tuple[str, list[str]]]
-"""Titles, each with one text a line of the section."""
+"""Titles of columns, each with one text per line of the section."""
 
 
 def main_table(section: Section) -> Columns:
-    """The four headline numbers, calibration and cost, without columns that stay empty."""
+    """The four headline numbers, calibration and cost, without empty columns."""
     lines = section.lines
     shares = [[line.estimates[one].mean for one in COVERAGES if one in line.estimates] for line in lines]
     columns = [
@@ -163,7 +163,7 @@ def main_table(section: Section) -> Columns:
 
 
 def gain_table(section: Section) -> Columns:
-    """What each method gains over the reference in the four headline numbers: mean with interval, and lowest cell."""
+    """The gain of each method over the reference in the four headline numbers: mean with interval, and lowest cell."""
     lines = [line for line in section.lines if line.gains and line.method != BEST]
     columns = [
         ("method", [line.title for line in lines]),
@@ -203,7 +203,7 @@ def scan_table(section: Section) -> Columns:
 
 
 def _heading(quantity: str) -> str:
-    """A headline number in a table's head; those of |MVUE| in the foreground say so in the page's first words."""
+    """Title of a headline number in a table; the text above the tables explains those of |MVUE| in the foreground."""
     name = METRICS[_metric(quantity)][0]
     return name if quantity.startswith("mvue") else f"RSS, whole: {name}"
 
@@ -236,7 +236,7 @@ def _show(estimate: Estimate | None, form: Form, interval: bool) -> str:
 
 
 def markdown(sections: Sequence[Section], rows: Sequence[Row]) -> str:
-    """The page: what was measured and how, then the tables of each section."""
+    """The page: description of the measurements, then the tables of each section."""
     slices = {(row["scan"], row["slice"]) for row in rows}
     doubtful = {(row["scan"], row["slice"]) for row in rows if row["mvue_over_rss"] < LEAST_MVUE}
     parts = [
@@ -274,7 +274,7 @@ def markdown(sections: Sequence[Section], rows: Sequence[Row]) -> str:
 
 
 def _sentence(section: Section) -> str:
-    """What the brackets and the gains are, and which methods lack cells."""
+    """Explanation of brackets and gains, and the methods that lack cells."""
     full = len(section.unit.groups)
     lacking = [line.name for line in section.lines if len(line.cells) < full]
     note = f" Fewer than all {full} cells, so that only gains compare: {'; '.join(lacking)}." if lacking else ""
@@ -312,7 +312,7 @@ COLUMNS = ("law", "acceleration", "true_acceleration", "method", "draws", "quant
 
 
 def summary_rows(sections: Sequence[Section]) -> Iterable[dict[str, Any]]:
-    """A row a section, method, number of draws and quantity; the gains in the headline numbers are among them."""
+    """One row per section, method, number of draws and quantity, including the gains in the headline numbers."""
     for section in sections:
         for line in section.lines:
             found = dict(line.estimates) | {f"gain_{quantity}": one for quantity, one in line.gain.items()}

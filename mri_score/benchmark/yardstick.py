@@ -11,15 +11,15 @@ BEST = "best-classical"
 TITLE = "best classical, tuned on the truth"
 CANDIDATES = ("l1-wavelet-tuned", "tv-tuned")
 HEADLINE = ("mvue_foreground_psnr", "mvue_foreground_ssim", "rss_whole_psnr", "rss_whole_ssim")
-"""The four numbers of every headline: against |MVUE| in the foreground, and against RSS in the whole image."""
+"""The four headline numbers: against |MVUE| in the foreground, and against RSS in the whole image."""
 LESS_IS_BETTER = ("mvue_foreground_nmse", "mvue_whole_nmse", "rss_foreground_nmse", "rss_whole_nmse", "complex_nrmse")
 
 
 def best_classical(rows: Sequence[Row]) -> list[Row]:
-    """A row for each cell that has both candidates: in each number the better of the two, cell by cell.
+    """A row for each cell with both candidates, with the better of the two in each number.
 
-    It is a yardstick and no method: one cell may take its PSNR from total variation and its SSIM from L1-wavelet, so
-    that no gain over it hides a loss against either. Costs are left out.
+    This is a reference, not a method: a cell may have its PSNR from total variation and its SSIM from L1-wavelet, so
+    that a gain over it is a gain over both. Costs are left out.
     """
     found: dict[tuple, dict[str, Row]] = {}
     for row in rows:
