@@ -250,7 +250,7 @@ class FastMRI(PlainReader):
         return y
 
     def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples (coils, rows, cols), oversampling included, and bool (rows, cols), which were measured."""
+        """Samples (coils, rows, cols) of a slice, oversampling included, and bool (rows, cols), which were measured."""
         sampling = self._sampling
         mask = sampling.acquired if sampling.mask is None else sampling.mask
         points = np.broadcast_to(mask[slice if len(mask) > 1 else 0], (self.rows, self.cols))

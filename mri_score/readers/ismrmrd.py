@@ -272,7 +272,8 @@ class ISMRMRD:
         return y
 
     def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples (coils, rows, cols), oversampling included, and bool (rows, cols); of 3-D scans as `kspace`."""
+        """Samples (coils, rows, cols) of a slice, oversampling included, and bool (rows, cols); of 3-D scans as `kspace`.
+        """
         if self.three_dimensional:
             mask = self._masks[self._locate(slice)[0]]
             return self._image(self._lines_of(slice), slice), np.broadcast_to(mask, self.image_shape)
