@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from mri_score.errors import InputError, unknown_name
-from mri_score.pipeline.placement import geometries_of, header_of, write_placement
+from mri_score.pipeline.placement import frames_of, geometries_of, header_of, write_placement
 from mri_score.readers.base import Item, Reader
 from mri_score.readers.hdf5 import new_hdf5
 from mri_score.readers.ismrmrd_header import NAMESPACE
@@ -60,7 +60,9 @@ def _write_fastmri(file: Reader, out: Path) -> None:
             masks = masks[:1] if (masks == masks[:1]).all() else masks
             masks = masks[:, :1] if (masks == masks[:, :1]).all() else masks
             stored["mask"] = masks[0, 0] if masks.shape[:2] == (1, 1) else masks[0] if len(masks) == 1 else masks
-        write_placement(stored, geometries_of(file, range(file.slices)), scan_header(file, plane=True))
+        numbers = range(file.slices)
+        header = scan_header(file, plane=True)
+        write_placement(stored, geometries_of(file, numbers), frames_of(file, numbers), header)
         items = [list(vars(file.item(number)).values()) for number in range(file.slices)]
         if any(Item(*values) != Item(number) for number, values in enumerate(items)):
             stored["items"] = np.array(items, np.int32)

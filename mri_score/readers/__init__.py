@@ -10,7 +10,8 @@ from mri_score.readers.array_scan import open_array
 from mri_score.readers.base import Reader
 from mri_score.readers.fastmri import FastMRI
 from mri_score.readers.hdf5 import open_hdf5
-from mri_score.readers.ismrmrd import ISMRMRD, find_group
+from mri_score.readers.ismrmrd import ISMRMRD
+from mri_score.readers.ismrmrd_readouts import find_group
 
 READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI, ".mrd": ISMRMRD, ".cfl": open_array}
 """File suffix -> reader. Files with any other suffix are read as fastMRI files, HDF5 files by what they hold."""

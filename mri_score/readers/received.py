@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mri_score.readers.ismrmrd import FIELDS, ISMRMRD
+from mri_score.readers.ismrmrd import ISMRMRD
+from mri_score.readers.ismrmrd_readouts import FIELDS
 
 
 class ReceivedScan(ISMRMRD):
@@ -30,6 +31,6 @@ class ReceivedScan(ISMRMRD):
             headers[name.removeprefix("idx/")] = values
         return header.encode(), headers
 
-    def _read(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
+    def _read(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         for number in numbers.tolist():
             yield self._samples(number, self._received[2][number].view(np.float32))
