@@ -11,6 +11,7 @@ from .options import (
     ANY_PATH,
     FOLDER,
     axes_option,
+    bad_slices_option,
     coils_option,
     device_options,
     precision_option,
@@ -26,6 +27,7 @@ from .options import (
 @prior_option
 @slices_option
 @axes_option
+@bad_slices_option
 @click.option(
     "--noise-std", type=click.FloatRange(0, min_open=True), metavar="X",
     help="Noise level: standard deviation of the real, and of the imaginary, part of a k-space sample, in the file's"

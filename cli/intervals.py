@@ -126,6 +126,7 @@ def command(folder: Path, **options: Any) -> None:
         device=given.device,
         precision=given.precision,
         baselines=(),
+        bad_slices="skip",
     )
     path = find_prior(given.prior)
     prior = load_prior(path)

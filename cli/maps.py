@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .log import say
+from .log import note, say
 from .options import (
     ANY_PATH,
     FOLDER,
@@ -41,6 +41,7 @@ def command(scan: Path, axes: tuple[str, ...] | None, shard: str | None, out: Pa
     import torch
 
     from mri_score.data.scan import Scan
+    from mri_score.pipeline.sound import left_out_notes, sound_slices
     from mri_score.progress import progress
     from mri_score.readers import open_scan, scan_files
     from mri_score.readers.base import result_name
@@ -54,15 +55,21 @@ def command(scan: Path, axes: tuple[str, ...] | None, shard: str | None, out: Pa
         if not again and finished_maps(target, identity):
             say(f"{target}: finished before (--again redoes it)", file=path.name, finished=True)
             return
-        found = []
-        with progress(view.file.slices, "slice", path.stem) as bar:
-            for slice in range(view.file.slices):
-                found.append(view.make_maps(slice))
+        slices, left_out = sound_slices(view, range(view.file.slices), refuse=False)
+        found = {}
+        with progress(len(slices), "slice", path.stem) as bar:
+            for slice in slices:
+                found[slice] = view.make_maps(slice)
                 bar.update()
-        maps, eigenvalue = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
-        source = str(found[0][2])
+        some = found[slices[0]]
+        none = torch.zeros_like(some[0]), torch.zeros_like(some[1]), some[2]
+        parts = [found.get(slice, none) for slice in range(view.file.slices)]
+        maps, eigenvalue = torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
+        source = str(some[2])
         attributes: dict[str, str | float] = {"source": source, "acceleration": view.acceleration, "identity": identity}
         write_maps(target, maps, eigenvalue, attributes)
+        for text in left_out_notes(left_out):
+            note(f"{text}; its maps are zero", file=path.name)
         say(f"{target}: {source}", file=path.name, maps=target)
 
     each_file(take_shard(scan_files(scan, axes=axes), shard, scan.is_dir()), make)

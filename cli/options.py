@@ -58,6 +58,11 @@ axes_option = click.option(
     help="Names of the axes of a NumPy or MATLAB array, such as coils,rows,cols or rows,cols,coils,slices. Known: rows"
     " (the readout), cols, partitions, coils, slices, contrasts, sets, phases, repetitions, averages.",
 )  # fmt: skip
+bad_slices_option = click.option(
+    "--bad-slices", type=click.Choice(["skip", "refuse"]), default="skip", show_default=True,
+    help="Slices that cannot be reconstructed (empty, NaN, a coil of zeros): leave them out with a note, or refuse the"
+    " file before any work.",
+)  # fmt: skip
 coils_option = click.option(
     "--coils", type=click.IntRange(1), metavar="N", help="Compress the coils to N virtual coils."
 )

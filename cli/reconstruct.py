@@ -12,6 +12,7 @@ from .options import (
     FOLDER,
     TRAJECTORIES,
     axes_option,
+    bad_slices_option,
     coils_option,
     device_options,
     method_option,
@@ -69,6 +70,7 @@ class BatchSize(click.IntRange):
     "--dicom-like", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="A DICOM file of the same exam: --write dicom takes patient and study from it.  [default: no identity]",
 )  # fmt: skip
+@bad_slices_option
 @click.option("--keep-samples", is_flag=True, help="Save every draw in the result file.")
 @click.option(
     "--maps", type=ANY_PATH,

@@ -17,6 +17,7 @@ from mri_score.models.network import find_precision
 from mri_score.numerics.fourier import resize_image
 from mri_score.pipeline.denoise import Denoised, check_full, denoise_slice
 from mri_score.pipeline.facts import counted
+from mri_score.pipeline.sound import left_out_notes, sound_slices
 from mri_score.priors.store import find_prior, load_prior, read_record
 from mri_score.progress import progress
 from mri_score.readers import open_scan, scan_files
@@ -40,6 +41,7 @@ class DenoiseOptions:
     probes: int
     slices: str | None
     axes: tuple[str, ...] | None
+    bad_slices: str
     maps: Path | None
     coils: int | None
     precision: str
@@ -65,7 +67,8 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
     def work(file: Path) -> None:
         view = Scan(open_scan(file, axes=given.axes), maps=given.maps, cache=out / "maps", coils=given.coils)
         check_full(view)
-        slices = read_slices(given.slices, view.file.slices)
+        asked_slices = read_slices(given.slices, view.file.slices)
+        slices, left_out = sound_slices(view, asked_slices, given.bad_slices == "refuse")
         total = len(slices) * given.probes
         with progress(total, "probe", file.stem) as bar:
             found = [denoise_slice(view, slice, prior, device=device, progress=bar.update, **asked) for slice in slices]
@@ -75,7 +78,7 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
         drawn = _draw(out / "denoised", view, slices, found)
         level = found[0].noise_std
         say(f"{file.name}: {count}, noise_std {level:.4g} in the file's units", True, file=file.name, noise_std=level)
-        for text in [*view.notes, *_levels(found)]:
+        for text in [*view.notes, *left_out_notes(left_out), *_levels(found)]:
             note(text, indent=2, file=file.name)
         say(f"  denoised  {written}\n  pictures  {drawn}", file=file.name, denoised=written, pictures=drawn)
 

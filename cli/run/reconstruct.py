@@ -76,6 +76,7 @@ class ReconstructOptions(MaskOptions):
     intervals: Path | None
     batch_size: int | Literal["auto"]
     keep_samples: bool
+    bad_slices: str
     device: str
     threads: int | None
     shard: str | None
@@ -121,6 +122,7 @@ def reconstruct_all(
         precision=given.precision,
         operator=given.operator,
         warm_start=given.warm_start,
+        bad_slices=given.bad_slices,
         baselines=_baselines(given),
         keep_samples=given.keep_samples,
         check_lines=_amount(given.check_lines),

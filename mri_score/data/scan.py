@@ -229,6 +229,7 @@ class Scan:
         self.file, self.sampling = file, sampling or Undersampling()
         self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
         self.notes = list(file.notes)
+        self._faults: dict[int, InputError | None] = {}
         self._last_maps: tuple[int, Tensor] | None = None
         if self.sampling.acceleration is not None and file.mask is not None:
             factor = masks.true_acceleration(file.sampled, acquired=file.acquired)
@@ -282,9 +283,35 @@ class Scan:
 
     @cached_property
     def looked_at(self) -> list[int]:
-        """Slices that noise is measured on: evenly spaced, without empty slices."""
-        spaced = [slice for slice in evenly_spaced(self.file.slices) if not self.file.empty(slice)]
-        return spaced or [self.file.slices // 2]
+        """Slices that noise is measured on: evenly spaced, without those that have a fault.
+
+        If all of these have one, the good slice that is nearest to the middle. Errors: InputError without any.
+        """
+        middle = self.file.slices // 2
+        if spaced := [slice for slice in evenly_spaced(self.file.slices) if self.fault(slice) is None]:
+            return spaced
+        for slice in sorted(range(self.file.slices), key=lambda slice: abs(slice - middle)):
+            if self.fault(slice) is None:
+                return [slice]
+        raise self._faults[middle] or InputError(f"{self.file.path} has no slice that can be used")
+
+    def fault(self, slice: int) -> InputError | None:
+        """Why a slice cannot be reconstructed: empty, not finite, a coil of zeros, damaged; None if it can.
+
+        slice: its number. The slice is read once for this.
+        """
+        if slice not in self._faults:
+            self._faults[slice] = None
+            try:
+                if self.file.empty(slice):
+                    raise self._empty(slice)
+                self.file.kspace(slice)
+            except InputError as error:
+                self._faults[slice] = error
+        return self._faults[slice]
+
+    def _empty(self, slice: int) -> InputError:
+        return InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices")
 
     @property
     def middle(self) -> int:
@@ -368,7 +395,7 @@ class Scan:
     def kspace(self, slice: int) -> Tensor:
         """Masked k-space (C, H, W) of one slice, in units of `unit`. Errors: InputError for an empty slice."""
         if self.file.empty(slice):
-            raise InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices")
+            raise self._empty(slice)
         return self._in_unit(self.file.kspace(slice)) * self.mask_of(slice)[0]
 
     def make_maps(self, slice: int) -> tuple[Tensor, Tensor, CalibrationRegion]:
@@ -403,7 +430,7 @@ class Scan:
 
     def _average(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
         """K-space (1, C, H, W), averaged over the frames that sampled a point, and the mask of all of them."""
-        used = [number for number in frames if not self.file.empty(number)]
+        used = [number for number in frames if self.fault(number) is None]
         total, count = torch.zeros((), dtype=torch.complex64), torch.zeros(())
         for number in used:
             total, count = total + self.kspace(number)[None], count + self.mask_of(number).float()

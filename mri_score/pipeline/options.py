@@ -20,6 +20,9 @@ OPERATORS: dict[str, Callable[[Tensor, Tensor], LinearOperator]] = {"torch": Sen
 """Forward operators for masks, by name: functions of maps and mask."""
 
 
+BAD_SLICES = ("skip", "refuse")
+
+
 @dataclass(frozen=True)
 class Options(WalkOptions):
     """Settings for the reconstruction of a volume, the same for all volumes of a run. Errors: as in `WalkOptions`.
@@ -37,11 +40,16 @@ class Options(WalkOptions):
     """Number or share of sampled lines to leave out of a second reconstruction, which is compared with them."""
     intervals: Intervals | None = None
     """Conformal intervals to write."""
+    bad_slices: str = "refuse"
+    """What becomes of a volume with slices that cannot be reconstructed: refuse, or skip: leave them out with a note.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.operator not in OPERATORS:
             raise unknown_name("the operator", self.operator, OPERATORS)
+        if self.bad_slices not in BAD_SLICES:
+            raise unknown_name("bad_slices", self.bad_slices, BAD_SLICES)
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown_name("the baseline", name, BASELINES)

@@ -82,9 +82,11 @@ def write_volume(
     return path
 
 
-def _figures(volume: Volume) -> dict[str, float]:
+def _figures(volume: Volume) -> dict[str, Any]:
     """Numbers for the file's attributes: out-of-distribution score, coverage of intervals, misfit of left-out lines."""
-    figures: dict[str, float] = {"misfit_ratio": max(volume.misfit_ratios)} if volume.misfit_ratios else {}
+    figures: dict[str, Any] = {"misfit_ratio": max(volume.misfit_ratios)} if volume.misfit_ratios else {}
+    if volume.left_out:
+        figures["left_out"] = np.array(volume.left_out)
     if (check := volume.interval_check()) is not None:
         figures["interval_level"] = check.level
         figures |= {f"interval_factor_{target}": value for target, value in check.factors.items()}

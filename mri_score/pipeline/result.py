@@ -77,6 +77,8 @@ class Volume:
     """Title -> misfit of the left-out samples, over all slices."""
     misfit_ratios: list[float] = field(default_factory=list)
     """Out-of-distribution score of each slice, mean over its samples; slices without a score are left out."""
+    left_out: list[int] = field(default_factory=list)
+    """Slices that were asked for and could not be reconstructed."""
     _scores: dict[str, dict[str, list[MethodScores]]] = field(default_factory=dict, repr=False)
 
     @property

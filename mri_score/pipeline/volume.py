@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.noise_rings import whiten
 from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan, coil_weight
+from mri_score.errors import InputError
 from mri_score.evaluation.metrics import complex_nrmse
 from mri_score.evaluation.out_of_distribution import threshold_at
 from mri_score.models.base import ScoreModel, Work, on_device
@@ -27,6 +28,7 @@ from mri_score.pipeline.held_out import held_out_of, misfit
 from mri_score.pipeline.options import OPERATORS, Options
 from mri_score.pipeline.placement import frames_of, geometries_of, header_of
 from mri_score.pipeline.result import Volume
+from mri_score.pipeline.sound import left_out_notes, none_left, sound_slices
 from mri_score.readers.base import result_name
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
 
@@ -47,25 +49,29 @@ def reconstruct_volume(
     called with the number of network evaluations of each level.
     On a GPU, a batch has draws of several slices, and the next slices are read and prepared meanwhile. On a CPU this
     would need more memory without being faster.
-    Errors: InputError for options that do not fit the scan, and for slices without signal.
+    Slices with a fault (`Scan.fault`) are found before the first walk, and refused or left out with a note, as
+    `options.bad_slices` says; so is a slice whose preparation or walk fails.
+    Errors: InputError for options that do not fit the scan, and for slices that cannot be reconstructed.
     """
-    chosen = list(range(scan.file.slices)) if slices is None else list(slices)
+    refuse = options.bad_slices == "refuse"
+    chosen, left_out = sound_slices(scan, range(scan.file.slices) if slices is None else slices, refuse)
+
+    def leave_out(number: int, error: InputError) -> None:
+        if refuse:
+            raise error
+        left_out[number] = error
+
     trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
     volume = Volume(
         result_name(scan.file.path),
-        chosen,
-        scan.acceleration_of(chosen),
-        {},
-        scan.notes,
-        accelerations=[scan.acceleration_of([number]) for number in chosen],
+        facts={},
+        notes=scan.notes,
         intervals=options.intervals,
         unit=scan.unit,
+        **_of(scan, chosen),
     )
-    volume.geometries, volume.frames = geometries_of(scan.file, chosen), frames_of(scan.file, chosen)
     volume.header = header_of(scan.file)
-    if trajectory is None:
-        volume.mask = scan.mask[chosen] if len(scan.mask) > 1 else scan.mask
-    else:
+    if trajectory is not None:
         volume.trajectory = trajectory.coordinates
     gain = 1.0 if trajectory is None else find_gain(trajectory.coordinates, trajectory.shape)
     held = None if options.check_lines is None else held_out_of(scan, options.check_lines, chosen)
@@ -80,21 +86,66 @@ def reconstruct_volume(
     together = slices_together(options)
     groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]
     levels: list[float] = []
-    work = Work()
-    for group in ahead(prepare, groups) if on_gpu(options) else map(prepare, groups):
-        levels += [one.level for one in group]
-        work += _add(volume, scan, group, prior, options, progress)
-        if held is not None:
-            _check(volume, group, prior, options, progress)
-    volume.facts = volume_facts(scan, options, levels, chosen, work)
+    work: list[Work] = []
+
+    def walk(group: list[_Slice]) -> None:
+        """Walk the slices of a group together; if that fails, one by one, so that a bad one costs no other."""
+        try:
+            started = time.perf_counter()
+            found = _sample([one.acquisition for one in group], group, prior, options, progress)
+            seconds = time.perf_counter() - started
+            kept = [one.kept for one in group if one.kept is not None]
+            checked = _sample(kept, group, prior, options, progress) if kept else None
+        except InputError as error:
+            if refuse or len(group) == 1:
+                leave_out(group[0].number, error)
+                return
+            for one in group:
+                walk([one])
+            return
+        volume.seconds[options.estimate] += seconds
+        levels.extend(one.level for one in group)
+        work.append(_add(volume, scan, group, found))
+        if checked is not None:
+            _check(volume, group, checked, options.estimate)
+
+    for prepared in ahead(prepare, groups) if on_gpu(options) else map(prepare, groups):
+        for number, one in prepared:
+            if isinstance(one, InputError):
+                leave_out(number, one)
+        if group := [one for _, one in prepared if isinstance(one, _Slice)]:
+            walk(group)
+    if left_out:
+        chosen = [number for number in chosen if number not in left_out]
+        if not chosen:
+            raise none_left(left_out)
+        for name, value in _of(scan, chosen).items():
+            setattr(volume, name, value)
+        volume.left_out = sorted(left_out)
+        volume.notes = [*volume.notes, *left_out_notes(left_out)]
+    volume.facts = volume_facts(scan, options, levels, chosen, sum(work, Work()))
     if held is not None:
-        volume.facts["Held out"] = _counted_held_out(held)
+        volume.facts["Held out"] = _counted_held_out({number: held[number] for number in chosen})
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
     if (warning := out_of_distribution_note(volume.misfit_ratios, threshold, basis)) is not None:
         volume.notes = [*volume.notes, warning]
     return volume
+
+
+def _of(scan: Scan, chosen: list[int]) -> dict[str, Any]:
+    """The fields of a volume that depend on its slices."""
+    fields: dict[str, Any] = {
+        "slices": chosen,
+        "acceleration": scan.acceleration_of(chosen),
+        "accelerations": [scan.acceleration_of([number]) for number in chosen],
+        "geometries": geometries_of(scan.file, chosen),
+        "frames": frames_of(scan.file, chosen),
+    }
+    if not isinstance(scan, NonCartesianScan):
+        fields["mask"] = scan.mask[chosen] if len(scan.mask) > 1 else scan.mask
+    return fields
 
 
 def _counted_held_out(held: Mapping[int, Tensor]) -> str:
@@ -160,9 +211,18 @@ def _prepare(
     classical: Mapping[str, Classical],
     held: Mapping[int, Tensor] | None,
     gain: float,
-) -> list[_Slice]:
-    """Read slices, estimate coil maps and scale, and run the classical methods. held: slice -> left-out samples."""
-    return [_prepare_one(scan, number, classical, None if held is None else held[number], gain) for number in numbers]
+) -> list[tuple[int, _Slice | InputError]]:
+    """Read slices, estimate coil maps and scale, and run the classical methods. held: slice -> left-out samples.
+
+    Returns number and slice, or the error where that is not possible.
+    """
+    found: list[tuple[int, _Slice | InputError]] = []
+    for number in numbers:
+        try:
+            found.append((number, _prepare_one(scan, number, classical, held[number] if held else None, gain)))
+        except InputError as error:
+            found.append((number, error))
+    return found
 
 
 def _prepare_one(
@@ -193,13 +253,8 @@ def _prepare_one(
     )
 
 
-def _add(
-    volume: Volume, scan: Scan, group: list[_Slice], prior: ScoreModel, options: Options, progress: Progress | None
-) -> Work:
-    """Sample some slices and add the results to the volume; return the work of their draws."""
-    started = time.perf_counter()
-    found = _sample([one.acquisition for one in group], group, prior, options, progress)
-    volume.seconds[options.estimate] += time.perf_counter() - started
+def _add(volume: Volume, scan: Scan, group: list[_Slice], found: Reconstruction) -> Work:
+    """Add the results of some slices to the volume; return the work of their draws."""
     volume.group = found.group
     for place, (one, image, std) in enumerate(zip(group, found.image, found.std, strict=True)):
         scale = float(one.acquisition.scale)
@@ -248,22 +303,15 @@ def _stacked(parts: Sequence[Acquisition]) -> Acquisition:
     return replace(parts[0], kspace=kspace, maps=maps, mask=mask, noise_std=noise_std, scale=scale)
 
 
-def _check(
-    volume: Volume,
-    group: list[_Slice],
-    prior: ScoreModel,
-    options: Options,
-    progress: Progress | None,
-) -> None:
-    """Reconstruct slices without the left-out samples, by every method, and add the misfits to the volume."""
-    found = _sample([one.kept for one in group if one.kept is not None], group, prior, options, progress)
+def _check(volume: Volume, group: list[_Slice], found: Reconstruction, estimate: str) -> None:
+    """Add to the volume how well each method predicts the left-out samples. found: the results without them."""
     for place, one in enumerate(group):
         scan = one.acquisition
         assert one.held is not None
         images: dict[str, tuple[Tensor, Tensor | None]] = {
             title: (image, None) for title, image in one.classical_kept.items()
         }
-        images[options.estimate] = found.image[place] / scan.scale[0], found.samples[:, place] / scan.scale[0]
+        images[estimate] = found.image[place] / scan.scale[0], found.samples[:, place] / scan.scale[0]
         for name, (image, samples) in images.items():
             part = misfit(image, scan.kspace[0], scan.coil_maps[0], one.held, one.level, samples)
             volume.held_out[name] = volume.held_out[name] + part if name in volume.held_out else part
