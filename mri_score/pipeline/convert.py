@@ -62,7 +62,7 @@ def _write_fastmri(file: Reader, out: Path) -> None:
             stored["mask"] = masks[0, 0] if masks.shape[:2] == (1, 1) else masks[0] if len(masks) == 1 else masks
         numbers = range(file.slices)
         header = scan_header(file, plane=True)
-        write_placement(stored, geometries_of(file, numbers), frames_of(file, numbers), header)
+        write_placement(stored, geometries_of(file, numbers), header, frames_of(file, numbers))
         items = [list(vars(file.item(number)).values()) for number in range(file.slices)]
         if any(Item(*values) != Item(number) for number, values in enumerate(items)):
             stored["items"] = np.array(items, np.int32)
