@@ -20,7 +20,7 @@ from mri_score.baselines.weights import Transform, find_weight
 from mri_score.errors import InputError
 
 TYPICAL_EDGE = 0.05
-"""Typical difference of neighbours at an edge. With the penalty weight / TYPICAL_EDGE total variation converges fast."""
+"""Typical difference of neighbours at an edge. With the penalty weight / TYPICAL_EDGE it converges fast."""
 DIMENSIONS = 16
 """Number of dimensions of every BART file."""
 
