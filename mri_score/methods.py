@@ -20,7 +20,7 @@ class Method:
     steps: int
     """Number of noise levels."""
     calls: int
-    """Network calls per level; 0 if a tolerance decides."""
+    """Network calls per level, for information; 0 if a tolerance decides. `mri_score.work` counts them exactly."""
     draws: bool = True
     """Whether the results are draws of a posterior; else point estimates."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -283,7 +283,7 @@ FAULTS = (
         '"langevin": Method("annealed", "langevin", "geometric", 334, 3),\n    "langevin-norm',
         '"langevin": Method("annealed", "langevin", "geometric", 334, 1),\n    "langevin-norm',
         "calls a level",
-        ("samplers", "langevin_family", "parity", "footprint"),
+        ("work",),
     ),
     Fault(
         "methods.py",

@@ -7,6 +7,7 @@ import torch
 
 from mri_score import load_prior, phantom, reconstruct, undersample
 from mri_score.generation import GenerationOptions, inpaint, sample_prior
+from mri_score.methods import METHODS
 from mri_score.reconstruction import WalkOptions
 from mri_score.work import draw_work, sample_work
 
@@ -53,3 +54,10 @@ def test_samples_and_inpainted_images_take_the_evaluations_that_are_expected(pri
     else:
         sample_prior(prior, 2, image.shape, settings, progress=told.append)
     assert sum(told) == 2 * sample_work(settings, prior, inpainting)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "matched-draw"])
+def test_the_table_of_methods_says_the_calls_per_level(prior, name):
+    """A final denoising may come on top; `matched-draw` takes one or two calls, depending on the level."""
+    work = draw_work(WalkOptions(name, steps=4), prior, coils=1)
+    assert work.calls - 4 * METHODS[name].calls in (0, 1)
