@@ -191,5 +191,5 @@ def test_left_out_lines_are_hidden_from_the_second_reconstruction_and_judge_it(t
 
 def test_network_calls_are_counted_over_the_steps_of_a_level(tmp_path):
     (path,) = simulate(tmp_path, volumes=1, slices=1, size=(32, 30), coils=2, noise=30.0)
-    _, volume = reconstructed(path, 2.0, method="langevin", steps=2, samples=1)
+    _, volume = reconstructed(path, 2.0, method="langevin", steps=2, samples=2)
     assert volume.facts["Method"] == "langevin, 2 levels, 7 network calls per draw"
