@@ -49,7 +49,9 @@ def psnr(subject: Subject, image) -> float:
     return subject.scores(image * subject.scale)["mvue_foreground_psnr"]
 
 
-@pytest.mark.parametrize("weight", [0.001, 0.003, 0.01])
+@pytest.mark.parametrize(
+    "weight", [pytest.param(0.001, marks=pytest.mark.slow), 0.003, pytest.param(0.01, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("accel", [4, 8])
 @pytest.mark.parametrize("name", SCANS)
 def test_l1_wavelet_is_barts(subjects, name, accel, weight):

@@ -148,7 +148,8 @@ def test_the_command_line_fits_writes_and_refuses(tmp_path):
 
     scans = simulate(tmp_path / "fit", volumes=2, slices=5, size=48, coils=4, noise=24.0)
     (new,) = simulate(tmp_path / "new", volumes=1, slices=2, size=48, coils=4, noise=24.0, seed=3)
-    file, quick = tmp_path / "intervals.json", ["--samples", 3, "--steps", 4, "--threads", 1]
+    file = tmp_path / "intervals.json"
+    quick = ["--samples", 3, "--steps", 4, "--threads", 1, "--prior", "brain-fast"]
     output = mri_score("intervals", scans[0].parent, "--accel", "3", "--level", 0.8, "--out", file, *quick)
     intervals = read_intervals(file)
     assert (intervals.slices, intervals.volumes, len(intervals.factors)) == (10, 2, 1)

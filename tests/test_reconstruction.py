@@ -119,6 +119,14 @@ def test_slices_with_one_walk_share_batches(scan):
     assert calls == [4, 4, 2, 2]
 
 
+def test_the_first_draws_of_a_reconstruction_are_its_first_draws(scan):
+    """Those of `compare` for fewer draws, with their share of the work."""
+    whole = reconstruct(scan.kspace[1:2], mask=scan.mask, **{**QUICK, "samples": 4})
+    part = whole.first(1)
+    assert torch.equal(part.samples, whole.samples[:1]) and torch.equal(part.image, whole.means[:1].mean(0))
+    assert not torch.equal(whole.samples[0], whole.samples[-1]) and 4 * part.work.calls == whole.work.calls
+
+
 def test_units_are_those_of_the_kspace(scan):
     one = reconstruct(scan.kspace[1:2], mask=scan.mask, **QUICK)
     thousand = reconstruct(1000 * scan.kspace[1:2], mask=scan.mask, **QUICK)
