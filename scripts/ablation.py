@@ -1,10 +1,10 @@
-"""What each augmentation of training images is worth: the same small training without it, tried on scans.
+"""Effect of each augmentation of training images: the same small training without it, tested on scans.
 
 python scripts/ablation.py SCAN [SCAN ...] --images STACK.h5 [--images ...] --out results/ablation
 
-The stacks must name a patient19, whom brain.yml keeps out. Every run trains brain.yml's network at half its
-widths by the same seed and steps, and reconstructs the same scans under the same masks. Resumes: what is finished is
-not run again, so give another --out for other settings. A training of 1500 steps takes some 4 minutes of one core,
+The stacks must name a patient19, whom brain.yml excludes. Every run trains the network of brain.yml at half its widths
+with the same seed and steps, and reconstructs the same scans with the same masks. Finished runs are not repeated, so
+use another --out for other settings. A training of 1500 steps takes some 4 minutes of one core,
 the reconstruction of three scans at two accelerations under one mask one more.
 """
 
@@ -25,7 +25,7 @@ from mri_score.sources.magnitude_images import AUGMENTATIONS
 
 NOTHING = "nothing"
 CASES = (NOTHING, *AUGMENTATIONS, "susceptibility,fat_shift", ",".join(AUGMENTATIONS))
-"""What is left out."""
+"""Augmentations that are left out."""
 Scores = dict[tuple[str, float, int, int], float]
 """PSNR by scan, acceleration, mask seed and seed of the training."""
 
@@ -35,7 +35,7 @@ def mri_score(*arguments: object) -> None:
 
 
 def run(case: str, seed: int, out: Path, scans: Sequence[Path], images: Sequence[Path], steps: int, masks: str) -> None:
-    """Train without what the case names, and reconstruct."""
+    """Train without the augmentations of a case, and reconstruct."""
     name = f"{'all' if case == ','.join(AUGMENTATIONS) else case.replace(',', '+')}-{seed}"
     left_out = [] if case == NOTHING else case.split(",")
     settings = {
@@ -53,7 +53,7 @@ def run(case: str, seed: int, out: Path, scans: Sequence[Path], images: Sequence
 
 
 def scores(out: Path) -> dict[str, Scores]:
-    """Of the means of two draws, by what was left out."""
+    """PSNR of the means of two draws, by omitted augmentation."""
     found: dict[str, Scores] = {}
     for path in sorted((out / "cells").glob("*/cells.jsonl")):
         name, _, seed = path.parent.name.rpartition("-")
@@ -65,7 +65,9 @@ def scores(out: Path) -> dict[str, Scores]:
 
 
 def table(found: dict[str, Scores]) -> Iterator[str]:
-    """The mean of all, and what is lost without each, with its 95 % interval over trainings where there are enough."""
+    """The mean with all augmentations, and the loss without each, with a 95 % interval over trainings if there are
+    enough.
+    """
     whole = found.get(NOTHING)
     if whole is None:
         raise InputError(f"the run that leaves out {NOTHING} is not finished")
@@ -105,7 +107,7 @@ def main(
     for name in (part for case in chosen for part in case.split(",") if case != NOTHING):
         if name not in AUGMENTATIONS:
             raise unknown_name("--only", name, [NOTHING, *AUGMENTATIONS])
-    chosen = list(dict.fromkeys([NOTHING, *chosen]))  # what all others are compared with
+    chosen = list(dict.fromkeys([NOTHING, *chosen]))  # the reference of all others
     for seed in range(seeds):
         for case in chosen:
             run(case, seed, out, scans, images, steps, masks)

@@ -1,6 +1,6 @@
-"""Above which misfit a prior warns that a scan is unlike what it knows, by acceleration; into its record.
+"""Measure the out-of-distribution thresholds of a prior for each acceleration, and write them into its record.
 
-Measured on scans that are like it.
+The scans must be similar to the prior's validation images.
 
 python scripts/calibrate_ood.py SCAN [SCAN ...] --prior brain
 """
@@ -32,7 +32,7 @@ def ratios(path: Path, acceleration: float, prior: NetworkPrior, slices: int, st
         walk = sample_posterior(scan.acquisition(number), prior, steps=steps, samples=1, slices=[number])
         if walk.misfit_ratios is None:
             raise InputError(
-                f"{DEFAULT_METHOD} found nothing to compare: the prior's record needs denoising_errors (train it with"
+                f"{DEFAULT_METHOD} measured no misfit: the prior's record needs denoising_errors (train it with"
                 " validation images), and the walk levels between 0.03 and 1 (take more --steps)"
             )
         found.append(float(walk.misfit_ratios[0, 0]))
@@ -53,7 +53,7 @@ def main(
     scans: tuple[Path, ...], name: str, accel: tuple[float, ...], slices: int, steps: int | None, quantile: float,
     margin: float, precision: str, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Measure SCANS, fully sampled and of the kind that the prior knows, none of them trained on."""
+    """Measure SCANS, which must be fully sampled, similar to the training images, and not part of them."""
     path = find_prior(name)
     prior = load_prior(path)
     prior.precision = find_precision(precision)

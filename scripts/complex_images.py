@@ -1,11 +1,11 @@
-"""How close training images are to real complex images, and how well priors denoise real ones beside BM3D.
+"""Comparison of training images with real complex images, and of priors with BM3D in denoising real ones.
 
 python scripts/complex_images.py spectrum SCAN [SCAN ...] --images STACKS --figure quadrature.png
 python scripts/complex_images.py denoise SCAN [SCAN ...] --prior brain --prior brain-complex
 
 Scans are fully sampled; each gives its middle slice, combined with coil maps from full k-space, its 99th percentile at
 1. The quadrature part of an image x is the imaginary part of x exp(-i p), p the phase of x after a Gaussian window over
-k-space whose full width at half maximum is 1/8 of the matrix: what a smooth phase does not explain.
+k-space whose full width at half maximum is 1/8 of the matrix: the part that a smooth phase does not explain.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def head(image: Tensor) -> np.ndarray:
 
 
 def quadrature(image: Tensor) -> Tensor:
-    """(H, W) real: what a smooth phase does not explain."""
+    """(H, W) real: the part that a smooth phase does not explain."""
     deviation = WIDTH / (2 * math.sqrt(2 * math.log(2)))
     rows, cols = (torch.arange(size) / size - (size // 2) / size for size in image.shape)
     window = torch.exp(-(rows[:, None] ** 2 + cols**2) / (2 * deviation**2))
@@ -78,7 +78,7 @@ def in_head(image: Tensor) -> float:
 
 @click.group()
 def main() -> None:
-    """Real complex images beside training images."""
+    """Compare real complex images with training images."""
     torch.set_num_threads(1)
 
 
@@ -136,7 +136,9 @@ def _draw(path: Path, real: dict[str, np.ndarray], trained: Sequence[np.ndarray]
 @click.option("--prior", "priors", multiple=True, required=True, help="A bundled prior, a run folder or a file.")
 @click.option("--precision", default="float32", show_default=True)
 def denoise(scans: tuple[Path, ...], priors: tuple[str, ...], precision: str) -> None:
-    """Gain over BM3D (dB) inside the head of SCANS, real and imaginary part apart; the truth has its own noise."""
+    """Gain over BM3D (dB) inside the head of SCANS, real and imaginary part separately; the reference images contain
+    noise.
+    """
     try:
         import bm3d
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""How well priors denoise the same held-out images, level by level, with all augmentations.
+"""Denoising errors of priors on the same held-out images, for each level, with all augmentations.
 
 python scripts/denoising_errors.py brain runs/another --images VAL.h5 --patch 256
 """
@@ -20,7 +20,7 @@ from mri_score.training.validation import SIGMAS, denoising_errors
 
 
 def held_out(images: Sequence[Path], patch: int, count: int) -> list[TrainingItem]:
-    """The same images, in fours, for every prior."""
+    """The same images for every prior, in batches of four."""
     batches = Batches(ImageStacks(images, patch=patch), 4, seed=1234)
     return [batches[number] for number in range(max(1, count // 4))]
 
@@ -35,7 +35,9 @@ def held_out(images: Sequence[Path], patch: int, count: int) -> list[TrainingIte
 def main(
     priors: tuple[str, ...], images: tuple[Path, ...], patch: int, count: int, precision: str, threads: int
 ) -> None:
-    """The error of each of PRIORS, in units of sigma^2 sd^2 / (sigma^2 + sd^2): 1 is no prior at all."""
+    """The error of each of PRIORS, in units of sigma^2 sd^2 / (sigma^2 + sd^2): 1 is the error of a white Gaussian
+    prior.
+    """
     torch.set_num_threads(threads)
     batches = held_out(images, patch, count)
     click.echo("| prior | " + " | ".join(f"sigma {sigma:g}" for sigma in SIGMAS) + " |")

@@ -1,4 +1,4 @@
-"""Make the pictures of docs/figures that show what the prior `brain` knows: minutes on a CPU."""
+"""Make the pictures in docs/figures that show samples of the prior `brain`; takes minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mri_score.simulation.phantom import phantom
 
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/figures")
 SIDE = 56
-"""Of the hidden square, pixels of 0.9 mm."""
+"""Side of the hidden square, in pixels of 0.9 mm."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How much the luck of a mask moves the result: CG-SENSE over mask seeds, by law.
+"""Variation of the result with the mask: CG-SENSE for several mask seeds of each law.
 
 python scripts/mask_study.py SCAN --seeds 10
 """
@@ -22,7 +22,7 @@ from mri_score.readers.fastmri import FastMRI
 @click.option("--seeds", default=10)
 @click.option("--laws", default="random,variable-density,equispaced")
 def main(path: Path, seeds: int, laws: str) -> None:
-    """Maps from full k-space, so that the mask alone differs; PSNR of |MVUE| in the foreground."""
+    """PSNR of |MVUE| in the foreground, with maps from full k-space, so that only the mask differs."""
     file = FastMRI(path)
     slice = file.slices // 2
     truth, coils = Scan(file).truth(slice)

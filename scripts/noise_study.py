@@ -1,4 +1,4 @@
-"""The noise level that undersampled data give, against the coil null space of the full data; what noise the truth has.
+"""The noise level measured on undersampled data, against the coil null space of the full data; the noise of the truth.
 
 python scripts/noise_study.py SCAN [SCAN ...]
 """
@@ -21,7 +21,7 @@ from mri_score.readers.fastmri import FastMRI
 
 
 def null_space_noise(file: FastMRI, slice: int) -> float:
-    """From full k-space: what coil images hold outside of the span of the maps is noise, of C - 1 coils."""
+    """From full k-space: the part of coil images outside the span of the maps is noise, of C - 1 coils."""
     kspace = file.kspace(slice)[None]
     maps = coil_maps(kspace)[0]
     images = ifft(kspace)
@@ -32,7 +32,7 @@ def null_space_noise(file: FastMRI, slice: int) -> float:
 def ceiling(file: FastMRI, slice: int, noise_std: float) -> tuple[float, float]:
     """PSNR (dB) and SSIM in the foreground of the truth with its own noise added once more.
 
-    An image without any error scores about as well: it misses the truth by the noise that is in the truth.
+    A perfect image has about this score, because it differs from the ground truth by the noise in the latter.
     """
     truth = Scan(file).truth(slice)[0][None]
     inside = foreground(truth.abs())

@@ -1,4 +1,4 @@
-"""The cases of the experiment on priors from noisy or undersampled scans alone, and its one protocol."""
+"""The cases of the experiment on priors from noisy or undersampled scans, and its protocol."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import click
 
 LAW, CALIBRATION = "fastmri-random", 10
-"""Of training masks: lines drawn independently, for which the losses' weights are exact."""
+"""Law of training masks: independent lines, for which the losses' weights are exact."""
 LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5)
-"""At which priors denoise validation images."""
+"""Levels at which priors denoise validation images."""
 LEAST, LARGEST = 0.01, 5.0
-"""Levels of training; those of priors that know of the noise end at it, and so do their walks, but for `below`."""
+"""Levels of training. For priors that use the noise level, levels and walks end there, except with `below`."""
 ACCELERATIONS = (4, 8)
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a case learns from, and by which loss."""
+    """The training data and the loss of a case."""
 
     images: str | None
     """A row of IMAGES; None: samples."""
@@ -28,9 +28,9 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     undersampled: bool = False
     below: bool = False
-    """Score matching on what was denoised goes on below the noise, down to LEAST."""
+    """Whether score matching on denoised images continues below the noise, down to LEAST."""
     after: str | None = None
-    """The method whose prior draws the images: what it knows of whole scans fills in what each of them lacks."""
+    """The method whose prior draws the training images from the undersampled scans."""
 
     @property
     def knows_noise(self) -> bool:
@@ -59,19 +59,20 @@ METHODS = {
 NOISY = ("sure", "sure-below", "sure_score", "sure_score-published", "noisy_score")
 UNDERSAMPLED = tuple(name for name, method in METHODS.items() if method.undersampled)
 RIVALS = {"noisy": ("naive", "denoise-first"), "undersampled": ("zero-filled", "l1-wavelet")}
-"""What knows nothing of what its data lack; the other methods of the kind are to beat them."""
+"""Methods that ignore noise or undersampling of their data; the others should be better."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a case does otherwise."""
+    """A change of the protocol for a case."""
 
     told: float = 1.0
-    """The noise level that the method is told, over the true one."""
+    """The noise level given to the method, divided by the true one."""
     uneven: bool = False
-    """The noise is three times stronger in the middle of the image than in its corners, and told by its mean power."""
+    """The noise is three times stronger in the middle of the image than in its corners; the method gets its mean power.
+    """
     patients: int | None = None
-    """Training scans of the first so many patients alone, as many scans as ever."""
+    """Only scans of this many patients, with the same number of scans."""
     seed: int = 0
 
 
@@ -116,7 +117,7 @@ class Case:
 
     @property
     def row(self) -> str:
-        """Its name in a table, where seeds are averaged."""
+        """Name in a table, in which seeds are averaged."""
         return str(replace(self, change="")) if self.change.startswith("seed") else str(self)
 
 
@@ -129,11 +130,11 @@ ALL = [
     "clean:patients1",
     "clean:patients3",
 ]
-"""The full run, what matters most first."""
+"""The full run, the most important cases first."""
 
 
 def chosen(patterns: Sequence[str]) -> list[Case]:
-    """The cases that patterns name; one that is not of the full run by its whole name."""
+    """The cases that match patterns; a case outside the full run needs its whole name."""
     names: list[str] = []
     for pattern in patterns or ALL:
         names.extend([name for name in ALL if fnmatchcase(name, pattern)] or [pattern])
@@ -142,11 +143,11 @@ def chosen(patterns: Sequence[str]) -> list[Case]:
 
 @dataclass(frozen=True)
 class Settings:
-    """One protocol; the numbers that a GPU would raise."""
+    """Settings of the protocol; with a GPU these numbers can be larger."""
 
     size: int = 128
     band: int = 64
-    """Rows of a training item, of all its columns."""
+    """Rows of a training item, which has all columns."""
     scans: int = 200
     coils: int = 8
     acceleration: float = 4.0

@@ -1,14 +1,14 @@
-"""How near priors from noisy or undersampled scans come to those from clean images, in one protocol.
+"""Comparison of priors from noisy or undersampled scans with those from clean images, in one protocol.
 
 python scripts/noisy_experiment.py --train TRAIN.h5 --validate VAL.h5 [--scan SCAN.h5 ...] --out results/noisy
 
-A case is METHOD@SNR, such as sure@22, with what is changed behind a colon, such as sure@22:noise+20; --list names all
-of them. Each trains the same network by the same seed, steps and scans, with another loss or other images, and leaves
-cases/<case>/ with its prior, pictures.npz and numbers.json; a case that has its numbers is not run again, one that was
-killed goes on. Several processes share a folder: a case that one of them runs is passed over by the others. `--only
-CASE` (patterns such as 'sure@*', more than once) runs some of them; the folders of other machines are copied into
-cases/. table.md is renewed after each case; at the end, and by `--table` alone, the plot and the pictures too, and
-`--page FILE` writes them all into a page between its marks. --quick shows in minutes that all of it works, no more.
+A case is METHOD@SNR, such as sure@22, with a change after a colon, such as sure@22:noise+20; --list prints all cases.
+Each trains the same network with the same seed, steps and scans, but with another loss or other images, and writes
+cases/<case>/ with its prior, pictures.npz and numbers.json. A case with numbers is not run again; an interrupted one is
+resumed. Several processes can share a folder: a case that one of them runs is skipped by the others. `--only CASE`
+(patterns such as 'sure@*', can be repeated) runs some cases; results of other machines can be copied into cases/.
+table.md is updated after each case. At the end, or with `--table` only, plot and pictures are made, and `--page FILE`
+writes all into a page between its marks. --quick only tests in minutes that everything runs.
 
 The full run is 37 trainings of 1500 steps. A step takes 0.14 s of one core for `denoising`, 0.20 for `noisy_score` and
 0.42 with SURE: trainings of 4, 5 and 11 minutes, about 4 hours in all, and an hour for tests, as measured.
@@ -78,11 +78,11 @@ from mri_score.training import checkpoint
 from mri_score.training.batches import as_training_item
 from mri_score.training.loop import train
 
-# ---- What is learned from.
+# ---- Training data.
 
 
 class TrainingScans:
-    """Simulated multi-coil scans of training images: each has one noise and one mask, for good.
+    """Simulated multi-coil scans of training images, each with one fixed noise and one fixed mask.
 
     The image has its 99th percentile at 1, noise_std is 10^(-SNR / 20) / sqrt 2 in each real component.
     """
@@ -111,7 +111,7 @@ class TrainingScans:
         return self.clean + _bowl(self.settings.size) * (combined - self.clean) if self.change.uneven else combined
 
     def scan(self, number: int, acceleration: float | None) -> Acquisition:
-        """Its samples, full or under its mask."""
+        """Samples of one scan, full or undersampled by its mask."""
         random = generators(0, "scan", draws=[number])[0]
         shape = (self.settings.size, self.settings.size)
         maps = random_maps(shape, self.settings.coils, random)
@@ -148,7 +148,7 @@ class TrainingScans:
         return self.kept("scales", lambda: torch.cat([one(number) for number in range(len(self))]))
 
     def kept(self, kind: str, make: Callable[[], Tensor]) -> Tensor:
-        """What was made, from the cache."""
+        """An array from the cache, computed by `make` if it is missing."""
         s = self.settings
         made_of = (self.noise_std, self.change, s.size, s.scans, s.coils, s.acceleration, self.stacks.groups)
         by = "" if self.earlier is None else f"-{self.earlier.name}"
@@ -167,7 +167,7 @@ class TrainingScans:
 
     @cached_property
     def earlier_prior(self) -> NetworkPrior:
-        """Of the case that comes before this one."""
+        """The prior of the case that this one builds on."""
         assert self.earlier is not None
         if not (self.earlier / "numbers.json").exists():
             raise InputError(f"{self.earlier} is not finished, and draws the images of this case; run it first")
@@ -198,10 +198,10 @@ IMAGES: dict[str, Callable[[TrainingScans, int], Tensor]] = {
 
 
 class Items:
-    """The training items of a method: images with the noise level that it is told, or samples.
+    """The training items of a method: images with the noise level that it gets, or samples.
 
-    All that is known of an item comes from what the method learns from: its scale is the 99th percentile of its own
-    image, and the truth is nowhere.
+    Items are computed from the data of the method only: the scale is the 99th percentile of the item's own image, and
+    the ground truth is not used.
     """
 
     def __init__(self, data: TrainingScans, method: Method) -> None:
@@ -213,7 +213,7 @@ class Items:
         return len(self.data)
 
     def item(self, number: int) -> TrainingItem:
-        """Scaled, neither cut nor augmented."""
+        """One item, scaled, neither cropped nor augmented."""
         scale = self.scales[number]
         noise_std = self.data.told / scale[None]
         if self.images is not None:
@@ -222,7 +222,9 @@ class Items:
         return replace(as_training_item(scan), kspace=scan.kspace / scale, noise_std=noise_std)
 
     def sample(self, random: Generator) -> TrainingItem:
-        """A band of rows, flipped or not, with any phase, at a scale of its own: what samples allow as images do."""
+        """A band of rows with random flip, global phase and scale: augmentations that are possible for samples and
+        images.
+        """
         item = self.item(int(torch.randint(len(self), (), generator=random)))
         assert item.noise_std is not None
         size, band = self.data.settings.size, self.data.settings.band
@@ -237,7 +239,7 @@ class Items:
         return replace(item, kspace=global_phase(gain * kspace, random), maps=item.maps.index_select(-2, rows))
 
     def measured(self, knows_noise: bool) -> Parameters:
-        """What a dataset's parameters file would say: sd, and the smallest level that is identified."""
+        """The parameters of the dataset: sd, and the smallest level that is identified."""
         items = [self.item(number) for number in range(len(self))]
         random = generators(0, "filled", draws=len(self))
         images = [
@@ -268,7 +270,7 @@ def _bowl(size: int) -> Tensor:
 
 
 def _other_patients(paths: Sequence[Path], wanted: int | None) -> dict[str, list[str]] | None:
-    """All patients of the stacks but the first `wanted`."""
+    """All patients of the stacks except the first `wanted`."""
     if wanted is None:
         return None
     patients = sorted({str(one) for path in paths for one in read_stack(path)[1].get("patient", [])})
@@ -278,7 +280,7 @@ def _other_patients(paths: Sequence[Path], wanted: int | None) -> dict[str, list
 
 
 def train_case(data: TrainingScans, case: Case, folder: Path, device: str) -> None:
-    """Train, or go on, until folder/prior.safetensors is that of the last step."""
+    """Train or resume, until folder/prior.safetensors is that of the last step."""
     settings, method = data.settings, METHODS[case.method]
     items = Items(data, method)
     known = items.measured(method.knows_noise)
@@ -310,7 +312,7 @@ def train_case(data: TrainingScans, case: Case, folder: Path, device: str) -> No
     )
 
 
-# ---- What a prior is worth.
+# ---- Tests of a prior.
 
 
 class Tests:
@@ -322,7 +324,7 @@ class Tests:
 
     @cached_property
     def images(self) -> list[Tensor]:
-        """Complex (H, W) with smooth phases, contrasts by turns, evenly spaced over the inner four fifths."""
+        """Complex (H, W) with smooth phases, alternating contrasts, evenly spaced over the inner four fifths."""
         count, size = self.settings.validation, self.settings.size
         magnitudes = [self.stacks.image(number).abs() for number in self.stacks.spread(count, 0.1, 0.9)]
         random = generators(0, "validation", draws=count)
@@ -330,7 +332,7 @@ class Tests:
 
     @cached_property
     def acquisitions(self) -> dict[tuple[int, int], Acquisition]:
-        """Of (acceleration, image): simulated with coils, noise and masks."""
+        """(acceleration, image) -> scan, simulated with coils, noise and masks."""
         found, noise_std = {}, noise_std_of_snr(self.settings.scan_snr)
         shape = (self.settings.size, self.settings.size)
         for acceleration in ACCELERATIONS:
@@ -357,7 +359,7 @@ class Tests:
         return found
 
     def rows(self, prior: NetworkPrior, device: str, pictures: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-        """PSNR of magnitude in the foreground, item by item; `block` names items that stand or fall together."""
+        """PSNR of magnitude in the foreground for each item; items with equal `block` are not independent."""
         yield from self._denoised(prior)
         for (acceleration, number), scan in self.acquisitions.items():
             found = self._sample(scan, prior, number, device)
@@ -374,7 +376,7 @@ class Tests:
 
     @torch.no_grad()
     def _denoised(self, prior: NetworkPrior) -> Iterator[dict[str, Any]]:
-        """A level that the prior does not know is told as the nearest that it does."""
+        """A level outside the prior's range is replaced by the nearest inside."""
         for level in LEVELS:
             told = nearest_level(prior, level)
             for number, image in enumerate(self.images):
@@ -388,14 +390,14 @@ class Tests:
         return sample_posterior(scan, prior, steps=steps, samples=samples, device=device, slices=[number]).image[0]
 
     def truths(self) -> dict[str, Tensor]:
-        """Of the pictures; those of real scans in the units of the file."""
+        """Images for the pictures; those of real scans in the units of the file."""
         number = len(self.images) // 2
         real = {f"{name}, R = {factor}": one.truth for name, factor, mask, one in self.subjects if not mask}
         return {f"validation, R = {factor}": self.images[number] for factor in ACCELERATIONS} | real
 
 
 def run_case(case: Case, training: Sequence[Path], tests: Tests, out: Path, device: str) -> None:
-    """Train and test, and leave the numbers."""
+    """Train, test, and write the numbers."""
     folder, settings = out / "cases" / str(case), tests.settings
     started = time.process_time()
     train_case(TrainingScans(training, case, settings, out), case, folder, device)
@@ -473,7 +475,7 @@ def main(
 
 
 def _keep_settings(out: Path, settings: Settings) -> None:
-    """A folder has one protocol."""
+    """Check that a folder has only one protocol."""
     path, text = out / "settings.json", json.dumps(asdict(settings)) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise InputError(f"{out} holds cases of other settings ({path}); give another --out")

@@ -1,4 +1,4 @@
-"""What the experiment on priors from noisy or undersampled scans alone found: tables, plot and pictures."""
+"""Results of the experiment on priors from noisy or undersampled scans: tables, plot and pictures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Results:
         return next(iter(self.cases.values()))["settings"]
 
     def mean(self, name: str, tasks: Sequence[str], less: str | None = None) -> Estimate | None:
-        """Over the items of some tasks, or of the difference to another case, item by item."""
+        """Mean over the items of some tasks, or of the paired difference to another case."""
         here, other = self.values.get(name, {}), {} if less is None else self.values.get(less, {})
         items = [item for item in here if item[0] in tasks and (less is None or item in other)]
         if not items:
@@ -68,7 +68,7 @@ DENOISED = tuple(f"denoise {level:g}" for level in LEVELS)
 
 
 def report(results: Results) -> str:
-    """Tables of each SNR, what is won and lost, and what cases do when something is changed."""
+    """Tables for each SNR, differences between methods, and effects of changes."""
     cases = {name: Case.of(name) for name in results.values if not Case.of(name).change}
     names, clean = list(cases), [name for name in cases if name == "clean"]
     parts = [_about(results)]
@@ -126,7 +126,9 @@ def _table(results: Results, rows: Sequence[str], tasks: Sequence[str]) -> str:
 
 
 def _verdicts(results: Results, names: Sequence[str]) -> str:
-    """At each SNR the best method that knows what its data lack, against the clean prior and what knows nothing."""
+    """At each SNR, the best method that accounts for noise and undersampling, against the clean prior and naive
+    methods.
+    """
     lines = ["| | best | to `clean` | to its rivals |", "|---|---|---|---|"]
     for snr in sorted({case.snr for case in map(Case.of, names) if case.snr is not None}, reverse=True):
         for kind, methods in (("noisy", NOISY), ("undersampled", UNDERSAMPLED)):
@@ -157,7 +159,7 @@ def _words(gain: Estimate) -> str:
 
 
 def write_plot(path: Path, results: Results) -> None:
-    """What each method loses against `clean`, by SNR: reconstruction and denoising."""
+    """Loss of each method relative to `clean`, by SNR: reconstruction and denoising."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     methods = [name for name, method in METHODS.items() if name != "clean" and not method.undersampled]
@@ -199,7 +201,7 @@ def write_pictures(folder: Path, results: Results, truths: Mapping[str, Tensor])
                 }
                 path = folder / f"{title.replace(', R = ', '-R')}-{kind}-{snr:g}dB.png"
                 picture = Image.open(BytesIO(panel(known, truth=truth, captions={"truth": "", **captions})))
-                with whole_file(path) as part:  # 256 colours take a third of the room
+                with whole_file(path) as part:  # with 256 colours the file is a third of the size
                     picture.convert("RGB").quantize(256).save(part, format="png", optimize=True)
                 written.append(path)
     return written
@@ -214,9 +216,10 @@ def _picture(results: Results, name: str, title: str) -> np.ndarray | None:
 
 
 def write_report(out: Path, truths: Mapping[str, Tensor], page: Path | None) -> None:
-    """out/table.md, out/plot.png and out/pictures/; with a page also between its marks, its figures beside it.
+    """Write out/table.md, out/plot.png and out/pictures/; with a page, also the text between its marks, and its
+    figures.
 
-    The page shows the pictures of R = 4 alone: of the validation patient and of the first real scan.
+    The page only shows pictures of R = 4: of the validation patient and of the first real scan.
     """
     results = Results(out)
     if not results.cases:

@@ -1,11 +1,11 @@
-"""What a prior is worth where it should not be trusted, and whether it notices.
+"""Quality of a prior on out-of-distribution scans, and whether its score detects them.
 
 python scripts/out_of_distribution.py --prior brain --images VAL.h5 --like SCAN.h5 [--like ...] [--real SCAN.h5 ...]
 
 Slices of a stack that the prior was not trained on, with the phase, the coils and the noise of real scans, each changed
 in one way; and real scans as they are. Draws are averaged and compared with L1-wavelet, whose weight follows from the
-noise level, on the same samples with the same maps. `misfit` is what the warning of `mri-score reconstruct` looks at; a
-prior without a threshold warns of nothing.
+noise level, on the same samples with the same maps. `misfit` is the score behind the warning of `mri-score
+reconstruct`; a prior without a threshold never warns.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from mri_score.sources.magnitude_images import ImageStacks
 
 @dataclass(frozen=True)
 class Condition:
-    """One change of a scan that is otherwise like what the prior knows."""
+    """One change of a scan that otherwise is similar to the training images."""
 
     image: Callable[[Tensor], Tensor] | None = None
-    """Of the magnitude (H, W)."""
+    """Change of the magnitude (H, W)."""
     coils: int | None = None
-    """So many virtual ones."""
+    """Number of virtual coils."""
     noise: float = 1.0
-    """Times the noise of the scan."""
+    """Factor of the noise of the scan."""
     told: float = 1.0
-    """Times the true noise level, which else is measured."""
+    """Given noise level, as a multiple of the true one; by default it is measured."""
     maps: Callable[[Tensor], Tensor] | None = None
-    """Of the maps (1, C, H, W) from the calibration lines."""
+    """Change of the maps (1, C, H, W) from the calibration lines."""
 
 
 def turned(image: Tensor, degrees: float = 45.0, size: float = 1.0) -> Tensor:
-    """(H, W), of any sides, about its centre, its object `size` times as large."""
+    """(H, W), cropped or padded about its centre, with its object `size` times as large."""
     rows, cols = image.shape
     c, s = math.cos(math.radians(degrees)) / size, math.sin(math.radians(degrees)) / size
     matrix = torch.tensor([[[c, -s * rows / cols, 0.0], [s * cols / rows, c, 0.0]]])
@@ -70,7 +70,7 @@ def turned(image: Tensor, degrees: float = 45.0, size: float = 1.0) -> Tensor:
 
 
 def negative(image: Tensor) -> Tensor:
-    """Bright for dark within the object."""
+    """Inverted brightness within the object."""
     brightest = percentile(image)
     return torch.where(image > HEAD * brightest, (1.1 * brightest - image).clamp_min(0), image)
 
@@ -82,7 +82,7 @@ def quarter(image: Tensor) -> Tensor:
 
 
 def disc(image: Tensor) -> Tensor:
-    """A bottle: one disc of one value, with a few inserts of others."""
+    """A bottle: a disc of one value with a few inserts of other values."""
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in image.shape), indexing="ij")
     picture = 0.6 * (y**2 + x**2 < 0.6**2)
     for number in range(6):
@@ -93,7 +93,7 @@ def disc(image: Tensor) -> Tensor:
 
 
 def shifted(maps: Tensor) -> Tensor:
-    """By a twelfth of the field of view: the patient moved after a separate calibration scan."""
+    """Shift by a twelfth of the field of view: the patient moved after a separate calibration scan."""
     return maps.roll(maps.shape[-1] // 12, -1)
 
 
@@ -138,14 +138,14 @@ def simulated(
     if condition.coils is not None:
         kspace, matrix = compress_coils(kspace * mask, condition.coils)
         mixed = torch.einsum("kc,chw->khw", matrix, profiles)
-        truth = image * mixed.abs().square().sum(0).sqrt()  # what so few coils see of it
+        truth = image * mixed.abs().square().sum(0).sqrt()  # the truth as combined from so few coils
     told = None if condition.told == 1 else condition.told * noise_std
     maps = None if condition.maps is None else condition.maps(coil_maps(kspace * mask, mask)[0])
     return from_arrays(kspace, mask, maps, told, name), truth
 
 
 def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -> Score:
-    """Of the magnitude within the foreground of the truth (H, W)."""
+    """Scores of the magnitude within the foreground of the truth (H, W)."""
     kspace, maps, mask, noise_std = scan.cartesian
     weight, magnitude = coil_weight(scan)[0], truth.abs()[None]
     found = sample_posterior(scan, prior, samples=samples, slices=[0])
@@ -156,7 +156,7 @@ def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -
 
 
 def real_score(subject: Subject, prior: NetworkPrior, samples: int) -> Score:
-    """The same of a real scan, as `mri-score compare` scores it."""
+    """The same scores for a real scan, computed as in `mri-score compare`."""
     found = sample_posterior(subject.acquisition, prior, samples=samples, slices=[subject.scan.middle])
     images = found.image[0], subject.scale * l1_wavelet(*subject.problem)
     prior_psnr, wavelet_psnr = (subject.scores(one)["mvue_foreground_psnr"] for one in images)
@@ -179,7 +179,7 @@ def row(name: str, scores: Sequence[Score], threshold: float | None) -> str:
 
 
 FILES = click.Path(exists=True, path_type=Path)
-"""Of an existing file."""
+"""A click type: an existing file."""
 
 
 @click.command()

@@ -9,7 +9,7 @@ from mri_score.files import write_text
 
 
 def check(page: Path | None, *names: str) -> None:
-    """Before a long run: the page, if there is one, has the marks of these tables."""
+    """Check, before a long run, that an existing page has the marks of these tables."""
     if page is None:
         return
     text = page.read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ def check(page: Path | None, *names: str) -> None:
 
 
 def fill(page: Path, **tables: str) -> None:
-    """Put each text between the marks of its name; all that stands outside of them is written by hand, and stays."""
+    """Put each text between the marks of its name; text outside of marks is written by hand, and not changed."""
     check(page, *tables)
     text = page.read_text(encoding="utf-8")
     for name, table in tables.items():

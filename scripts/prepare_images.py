@@ -1,9 +1,10 @@
-"""Magnitude slices as their publishers gave them -> HDF5 stacks for `data.name: images`, decimated in k-space.
+"""Convert published magnitude slices to HDF5 stacks for `data.name: images`, with a smaller matrix in k-space.
 
 python scripts/prepare_images.py --zip t1ce_512.zip --nifti openms_native/ --out data/images
 
 One stack for each matrix size, with labels `contrast`, `patient` and `source`. JPEG slices of 512 x 512
-hold blocks of 8 x 8: their k-space is cropped to 288 x 288, which also removes what interpolation left empty.
+contain blocks of 8 x 8: their k-space is cropped to 288 x 288, which also removes the part that interpolation left
+empty.
 Slices of NIfTI volumes keep their matrix up to 320; longer sides are cropped in k-space.
 """
 
@@ -29,7 +30,7 @@ NAME = re.compile(r"(?P<patient>patient\d+)_(?P<study>study\d+)_(?P<contrast>[A-
 
 
 def decimated(image: np.ndarray, rows: int, cols: int) -> np.ndarray:
-    """The centre of an image's k-space on a smaller matrix, as magnitude of 16 bits, its maximum at 65,535."""
+    """The image of the centre of k-space on a smaller matrix, as 16-bit magnitude with its maximum at 65,535."""
     x = torch.from_numpy(image.astype(np.float32)).to(torch.complex64)
     if (rows, cols) != tuple(x.shape):
         x = ifft(resize_kspace(fft(x), (rows, cols)))
@@ -38,7 +39,7 @@ def decimated(image: np.ndarray, rows: int, cols: int) -> np.ndarray:
 
 
 def from_zip(path: Path, stacks: dict) -> None:
-    """Slices of a zip of JPEG files, in folders by tumour; other sizes than 512 x 512 are left out and counted."""
+    """Slices from a zip of JPEG files in folders by tumour; sizes other than 512 x 512 are left out and counted."""
     left = 0
     with zipfile.ZipFile(path) as archive:
         for name in sorted(one for one in archive.namelist() if one.endswith(".jpg")):
@@ -73,7 +74,7 @@ def from_nifti(folder: Path, stacks: dict) -> None:
 @click.option("--nifti", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of volumes.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the stacks.")
 def main(archive: Path | None, nifti: Path | None, out: Path) -> None:
-    """Write the stacks and print how many slices each has."""
+    """Write the stacks and print their numbers of slices."""
     stacks: dict[tuple[int, int], list] = defaultdict(list)
     if archive is not None:
         from_zip(archive, stacks)

@@ -1,6 +1,6 @@
-"""Renew the tables of docs/lab/results.md, docs/results.md and README.md; the words are written by hand.
+"""Update the tables of docs/lab/results.md, docs/results.md and README.md; all other text is written by hand.
 
-The cells behind them are those of docs/lab/comparison.
+The tables are computed from the cells in docs/lab/comparison.
 
 python scripts/results_page.py
 """
@@ -25,7 +25,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 LAB = DOCS / "lab"
 DEFAULT = "matched-draw"
 DRAWS = 4
-"""Averaged, where priors are compared."""
+"""Methods that are averaged in comparisons of priors."""
 SHORT = (
     ("best classical, tuned", BEST, 1),
     ("L1-wavelet, tuned", "l1-wavelet-tuned", 1),
@@ -41,9 +41,9 @@ OURS = (
     *(("adaptive-draw", draws) for draws in (1, 4)),
     *(("proximal", 8), ("exact-draw", 8), ("langevin", 1), ("langevin", 2)),
 )
-"""What is measured by the yardstick; the supervised network too."""
+"""Methods whose gain over the reference is given; also the supervised network."""
 RIVALS = ("l1-wavelet-tuned", "tv-tuned", "supervised", "langevin")
-"""What the default is compared with besides: one image against every number of draws; of `langevin` as many draws."""
+"""Further methods for the default: one image against any number of draws; for `langevin`, as many draws."""
 DIGITS = {"psnr": 2, "ssim": 3}
 
 
@@ -68,7 +68,9 @@ def main() -> None:
 
 
 def cells_of(folder: Path) -> list[dict]:
-    """The rows of a comparison, in which each scan is one file and each method has one network, and the yardstick."""
+    """The rows of a comparison and of its reference. Errors: InputError if a scan has two files, or a method two
+    networks.
+    """
     rows = read_rows(folder / "cells.jsonl")
     for what, key in (("scan", "file"), ("method", "prior")):
         seen: dict[str, str] = {}
@@ -82,13 +84,13 @@ def cells_of(folder: Path) -> list[dict]:
 
 
 def sections(summary: str) -> str:
-    """The sections of a summary a level deeper, without their tables of other targets and regions."""
+    """The sections of a summary with deeper headings, without their tables of other targets and regions."""
     parts = re.split(r"\n(?=## )", summary)[1:]
     return "\n\n".join("#" + part.split("\n\nOther targets, regions and metrics:")[0].rstrip() for part in parts)
 
 
 def short(rows: list[dict]) -> str:
-    """PSNR / SSIM, means over the masks that a method ran under: |MVUE| in the foreground, then RSS, whole image."""
+    """PSNR / SSIM, means over the masks of a method: |MVUE| in the foreground, then RSS in the whole image."""
     scans = sorted({row["scan"] for row in rows}, reverse=True)
     lines = ["| | R | against | " + " | ".join(title for title, *_ in SHORT) + " |", "|---" * (3 + len(SHORT)) + "|"]
     for scan in scans:
@@ -100,7 +102,7 @@ def short(rows: list[dict]) -> str:
 
 
 def headline(rows: dict[str, list[dict]]) -> str:
-    """What ours and the supervised network gain over the best classical method, in the four numbers."""
+    """Gains of our methods and the supervised network over the best classical method, in the four numbers."""
     lines = [_head(["scans", "mask", "true R", "method", "P", "cells"])]
     for scans, cells, law, nominal, true in _settings(rows):
         for method, draws in (*OURS, ("supervised", 1)):
@@ -111,7 +113,7 @@ def headline(rows: dict[str, list[dict]]) -> str:
 
 
 def gains(rows: dict[str, list[dict]]) -> str:
-    """The default less each rival, cell by cell; how many times slower the rival is, where it is a sampler."""
+    """The paired difference of the default to each rival, and for samplers the ratio of their times."""
     lines = [_head(["scans", "mask", "true R", "P", f"`{DEFAULT}` less", "cells"], "slower")]
     for scans, cells, law, nominal, true in _settings(rows):
         for rival in RIVALS:
@@ -125,9 +127,9 @@ def gains(rows: dict[str, list[dict]]) -> str:
 
 
 def priors(rows: dict[str, list[dict]], others: list[dict]) -> str:
-    """The mean of the default's draws with each bundled prior, and what it gains over the best classical method.
+    """The mean of the default's draws with each bundled prior, and its gains over the best classical method.
 
-    On the cells that all of them ran: PSNR against |MVUE|, and in brackets the gains in the four numbers.
+    Over the common cells of all priors: PSNR against |MVUE|, and in brackets the gains in the four numbers.
     """
     columns = [(scans, nominal) for scans in ("real", "simulated") for nominal in (4.0, 8.0)]
     texts: dict[str, list[str]] = {}
@@ -157,7 +159,7 @@ def short_priors(rows: list[dict], others: list[dict]) -> str:
 
 
 def _by_prior(rows: list[dict], others: list[dict], nominal: float) -> dict[str, list[tuple[dict, dict]]]:
-    """By the name of each bundled prior its rows with the yardstick's, on the cells that all of them ran."""
+    """Name of each bundled prior -> its rows and those of the reference, for the common cells of all priors."""
     digests = {read_record(path)["sha256"][:12]: name for name, path in bundled_priors().items()}
     best = {cell(row): row for row in rows if row["method"] == BEST}
     mine: dict[str, dict[tuple, dict]] = {}
@@ -172,7 +174,7 @@ def _by_prior(rows: list[dict], others: list[dict], nominal: float) -> dict[str,
 def pairs(
     rows: list[dict], law: str, nominal: float, ours: tuple[str, int], theirs: tuple[str, int]
 ) -> list[tuple[dict, dict]]:
-    """The rows of two methods with their numbers of draws, of every cell that has both."""
+    """Pairs of rows of two methods with given numbers of draws, for every cell that has both."""
     here = [row for row in rows if (row["law"], row["nominal"]) == (law, nominal)]
     alone = {cell(row): row for row in here if (row["method"], row["draws"]) == theirs}
     return [(row, alone[cell(row)]) for row in here if (row["method"], row["draws"]) == ours and cell(row) in alone]
@@ -192,7 +194,7 @@ def score(rows: list[dict], scan: str, nominal: float, method: str, draws: int, 
 
 
 def _settings(rows: dict[str, list[dict]]) -> Iterator[tuple[str, list[dict], str, float, float]]:
-    """Each set of scans with its rows, a mask law, a nominal acceleration and the mean of the true one."""
+    """Each set of scans with its rows, mask law, nominal acceleration and mean true acceleration."""
     for scans, cells in rows.items():
         for law, nominal in sorted({(row["law"], row["nominal"]) for row in cells}):
             true = mean(row["true"] for row in cells if (row["law"], row["nominal"]) == (law, nominal))

@@ -1,10 +1,10 @@
-"""What an hour of training buys: denoising errors and reconstructions of the priors that runs kept on their way.
+"""Results by training time: denoising errors and reconstructions of the priors that runs kept during training.
 
 python scripts/training_budget.py runs/brain_fast runs/brain_ncsnv2 --scan SCAN.h5 --images VAL.h5 --out results/budget
 
-Train the runs with training.keep_every. Hours are those of the run's own log, on the machine
-that trained it. A kept prior has not seen the fall of the learning rate that ends a run; a run of so many steps alone
-ends better. Resumes: what is reconstructed is not reconstructed again.
+Train the runs with training.keep_every. Hours are from the run's log, on the machine that trained it. For a kept prior
+the learning rate has not decreased yet as at the end of a run; a shorter run of the same number of steps is better.
+Finished reconstructions are not repeated.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from mri_score.training.validation import denoising_errors
 
 SIGMAS = (0.03, 0.1, 0.3, 1.0)
 PATCH, IMAGES = 128, 64
-"""Of the denoising errors: the same for all priors, whatever they were validated on."""
+"""Noise levels of the denoising errors, the same for all priors."""
 Row = Mapping[str, Any]
 DRAWS = 2
 
 
 def hours(log: Sequence[Row], step: int) -> float:
-    """Of training up to a step; `seconds` starts anew where a run was resumed, which shows where it falls."""
+    """Hours of training up to a step; `seconds` restarts when a run is resumed, which a decrease shows."""
     total = before = 0.0
     for entry in log:
         if "seconds" in entry and entry["step"] <= step:
@@ -49,7 +49,7 @@ def hours(log: Sequence[Row], step: int) -> float:
 
 
 def kept(run: Path, every: int) -> list[Path]:
-    """Every so many of the priors that a run kept, and the last."""
+    """Every n-th of the priors that a run kept, and the last."""
     found = sorted((run / "kept").glob("prior-*.safetensors"))
     if not found:
         raise InputError(f"{run} kept no priors; train it with --set training.keep_every=N")
@@ -69,7 +69,7 @@ def rows(run: Path, every: int, cells: Sequence[Row], images: Sequence[TrainingI
 
 
 def gains(mine: Sequence[Row], cells: Sequence[Row]) -> list[str]:
-    """Mean PSNR at each acceleration, with what it gains over the best classical method, tuned on the truth."""
+    """Mean PSNR at each acceleration, with its gain over the best classical method, tuned on the ground truth."""
     found = []
     for factor in factors(cells):
         tuned = {cell(row): row for row in best_classical(cells) if row["nominal"] == factor}

@@ -1,9 +1,9 @@
 """L1-wavelet and total variation beside SigPy and BART: processor time of one slice, and applications of A^H A.
 
-Processor time, children included, because BART runs as a program: its seconds hold the files that it reads and writes.
-Ours, SigPy's and BART's take turns in one run, with equal iterations: of FISTA for L1-wavelet; for total variation of
-FISTA (ours), 25 rounds of 4 conjugate gradient steps (SigPy), 100 rounds of up to 10 (BART). How far each is from the
-optimum then stands in the note.
+The processor time includes child processes, because BART runs as a program; its time includes reading and writing
+files. The three implementations are interleaved in one run, with equal iterations: of FISTA for L1-wavelet; for total
+variation of FISTA (ours), 25 rounds of 4 conjugate gradient steps (SigPy), 100 rounds of up to 10 (BART). The note
+gives the distance of each from the optimum.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES = {"quick": [(8, 128)], "full": [(8, 256), (16, 320)]}
 WEIGHT = 0.002
 ITERATIONS = 100
 LONG = 1000
-"""Iterations of what counts as the optimum."""
+"""Iterations of the reference solution."""
 
 
 def run(sizes: str, threads: int) -> list[Row]:
@@ -79,11 +79,11 @@ Result = tuple[Spread, Tensor, int]
 
 
 def race(contestants: dict[str, Callable[[], Tensor]]) -> dict[str, Result]:
-    """Each in turn, again and again; BART only where it is installed."""
+    """All interleaved; BART only if it is installed."""
     if shutil.which("bart") is None:
         contestants = {name: run for name, run in contestants.items() if name != "BART"}
     images, counts = {}, {}
-    for name, solve in contestants.items():  # warms up, and counts
+    for name, solve in contestants.items():  # warm-up, and counting
         with counted() as count:
             images[name] = solve()
         counts[name] = count.applied
@@ -114,7 +114,7 @@ class counted:
 
 
 def processor_time() -> float:
-    """Of this process and of the programs that it has started and seen end."""
+    """Processor time of this process and of its finished children."""
     return sum(os.times()[:4])
 
 
@@ -130,9 +130,9 @@ def sigpy_l1_wavelet(kspace: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
 
 
 def sigpy_total_variation(kspace: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
-    """By its alternating direction method, 25 rounds of 4 steps; its default, primal-dual, is far from its limit then.
+    """SigPy's alternating direction method, 25 rounds of 4 steps; its default, primal-dual, is far from converged then.
 
-    SigPy's penalty adds the magnitudes of both differences; here they share one norm, as ours do.
+    SigPy's penalty sums the magnitudes of both differences; here they share one norm, as in our implementation.
     """
     A = _operator(maps, mask)
     D = sigpy.linop.FiniteDifference(A.ishape)

@@ -13,10 +13,10 @@ NAME = "distance"
 SIZES = {"quick": (1000, 128), "full": (2000, 320)}
 """Images, and their rows and columns; 10 000 of 320 would need 16 GB for the rival's vectors.
 
-Reading the images costs N, their products N^2: with few images, reading would be what is measured.
+The time for reading images increases with N, that for products with N^2; with few images, reading would dominate.
 """
 WANTED = 0.5
-"""Within twice the time of the N x N product."""
+"""At most twice the time of the N x N product."""
 
 
 def run(sizes: str, threads: int) -> list[Row]:
@@ -56,7 +56,7 @@ def all_pairs(x: Tensor, note: str, sizes: str) -> Row:
 
 
 def any_phase(x: Tensor, sizes: str) -> Row:
-    """With any global phase norms are enough; the products' time is the rival's."""
+    """With a random global phase norms suffice; the rival's time is that of the products."""
     largest = float(torch.linalg.vector_norm(x.flatten(1), dim=1).topk(2).values.sum())
     return compare(
         f"{_title(x)}, any global phase",
@@ -86,7 +86,7 @@ def products(x: Tensor) -> Tensor:
 
 
 def half_of_products(x: Tensor, block: int = 256) -> None:
-    """Those of pairs of blocks, each pair once."""
+    """Products of pairs of blocks, each pair once."""
     blocks = torch.view_as_real(x).flatten(1).split(block)
     for number, a in enumerate(blocks):
         for b in blocks[number:]:

@@ -1,4 +1,4 @@
-"""One draw of the posterior from end to end, by the default method and by annealed Langevin, with the same prior."""
+"""One complete draw of the posterior with the default method and with annealed Langevin, with the same prior."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIDE = {"quick": 128, "full": 256}
 CALLS = {3465: 50, 1003: 10}
 """Network calls of Langevin as published (1155 levels, 3 a level) and of ours (334, and the last), and the goals."""
 FEW = 100
-"""Network calls from which `quick` extrapolates the seconds; their images are worth nothing."""
+"""Network calls from which `quick` extrapolates the time; its images are not meaningful."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Problem:
         ).samples[0]
 
     def psnr(self, image: Tensor) -> float:
-        """Of the magnitude inside the foreground, dB."""
+        """PSNR of the magnitude inside the foreground, dB."""
         return magnitude_psnr(self.truth, image)
 
 

@@ -59,7 +59,7 @@ def by_sigpy(kspace: Tensor) -> Tensor:
 
 
 def by_bart(kspace: Path) -> Tensor:
-    """The command as a user runs it, files and start-up included; its threshold is one of eigenvalues: squared."""
+    """The command line with files and start-up; its threshold is for eigenvalues, and therefore squared."""
     maps = kspace.with_name("maps")
     options = ["-m1", f"-k{KERNEL}", f"-r{SQUARE}", f"-t{THRESHOLD**2:g}", "-c0"]
     subprocess.run(["bart", "ecalib", *options, str(kspace), str(maps)], check=True, capture_output=True)
@@ -81,12 +81,12 @@ def read_cfl(path: Path) -> Tensor:
 
 
 def difference(maps: Tensor, witness: Tensor) -> float:
-    """Relative, once the witness has the phase of the maps at every pixel: (C, pixels) each."""
+    """Relative error, after the reference got the phase of the maps at every pixel: (C, pixels) each."""
     return relative_error(maps, witness * torch.sgn((witness.conj() * maps).sum(0)))
 
 
 def matrices(shape: tuple[int, int]) -> Tensor:
-    """A product as large as that which makes the (C, C) matrices of all pixels, in single precision."""
+    """A matrix product of the size of that for the (C, C) matrices of all pixels, in single precision."""
     size = 2 * KERNEL - 1
     waves = torch.ones(shape[0], size, dtype=torch.complex64)
     return waves @ torch.ones(size, COILS**2 * shape[1], dtype=torch.complex64)

@@ -1,4 +1,4 @@
-"""What the machine can do at best: memory bandwidth, the rate of its FFT and of its matrix product."""
+"""Limits of the machine: memory bandwidth, and rates of FFT and matrix product."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness import Row, compare
 
 NAME = "floors"
 COPY = {"quick": 2**28, "full": 2**30}
-"""Bytes that are copied, far beyond any cache."""
+"""Number of bytes that are copied, far larger than any cache."""
 MATRIX = {"quick": 1024, "full": 4096}
 STACK = (15, 320, 320)
 
@@ -21,7 +21,7 @@ def run(sizes: str, threads: int) -> list[Row]:
 
 
 def copy(sizes: str) -> Row:
-    """Bytes read and written a second by one large copy."""
+    """Bytes per second read and written by one large copy."""
     source = torch.ones(COPY[sizes] // 4)
     target = torch.empty_like(source)
     row = compare(f"copy of {COPY[sizes] >> 20} MiB", "", lambda: target.copy_(source), sizes=sizes)
@@ -29,7 +29,7 @@ def copy(sizes: str) -> Row:
 
 
 def transform(sizes: str, *axes: int) -> Row:
-    """The customary count of 5 N log2 N operations a transform of N numbers."""
+    """Operations by the customary count of 5 N log2 N for a transform of N numbers."""
     x = torch.randn(STACK, dtype=torch.complex64)
     row = compare(f"FFT of {STACK} complex64 over {axes}", "", lambda: torch.fft.fftn(x, dim=axes), sizes=sizes)
     return _rate(row, 5 * x.numel() * math.log2(math.prod(STACK[axis] for axis in axes)), "Gflop/s")

@@ -1,6 +1,6 @@
 """Growth: time and memory of reconstruct against slices, coils and draws; the fitted exponent should be 1 at most.
 
-Time is that of the processor, all threads together: a busy machine lengthens that of the wall by chance.
+Time is processor time of all threads, because wall time depends on the load of the machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REPEATS = 3
 
 def run(sizes: str, threads: int) -> list[Row]:
     prior = build_prior({"name": "unet", "widths": [32, 64]})
-    cost(prior, sizes, **BASE)  # libraries make room for themselves at their first call
+    cost(prior, sizes, **BASE)  # libraries allocate memory at their first call
     return [row for what in COUNTS for row in rows(prior, sizes, what)]
 
 

@@ -1,12 +1,12 @@
-"""What the subjects of the benchmark share: interleaved timing, the row of a comparison, the table.
+"""Code shared by the benchmarks: interleaved timing, the row of a comparison, the table.
 
 A subject is a file here with `NAME = "..."` and `run(sizes, threads) -> list[Row]`, sizes being `quick` or `full`;
-`all` finds it and runs it in a process of its own, whose libraries have been told the number of threads. Mostly:
+`all` finds it and runs it in its own process, with the number of threads set for all libraries. Typical use:
 
     row = compare("what", "against", ours, theirs, sizes=sizes, wanted=4, bound=1e-5, floor=transforms, floor_of="FFTs")
 
-Smaller is better for every figure: give seconds a slice rather than slices a second. For a limit instead of a rival
-give `theirs=Spread.exact(0.5)` and `wanted=1`.
+Smaller is better for every figure: use seconds per slice rather than slices per second. For a limit instead of a rival
+use `theirs=Spread.exact(0.5)` and `wanted=1`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 SECONDS = {"quick": 5.0, "full": 40.0}
-"""How long the repeats of one row may take together, unless `least` repeats take longer."""
+"""Time limit for the repeats of one row, unless `least` repeats take longer."""
 LEAST, MOST = 3, 31
-"""How often each contestant is timed."""
+"""Number of timings of each contestant."""
 LONG = 2.0
-"""A contestant that takes so many seconds needs no warm-up: its first call counts."""
+"""A contestant that takes at least this many seconds needs no warm-up: its first call counts."""
 HEADER = "| subject | what | against | ours | theirs | ratio | wanted | floor | relative error | note |"
 
 
@@ -54,10 +54,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: our figure, theirs, how many times smaller ours is and should be, and what bounds it.
+    """One comparison: our figure, theirs, the ratio, the wanted ratio, and a lower bound.
 
-    floor: the same work's lower bound, measured beside it, e.g. its Fourier transforms alone. error: relative, between
-    both results; above `bound` the whole run fails. `subject` is filled in from the module's NAME.
+    floor: a lower bound for the same work, measured in the same run, e.g. its Fourier transforms only. error: relative,
+    between both results; above `bound` the whole run fails. `subject` is the NAME of the module.
     """
 
     what: str
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def sound(self) -> bool:
-        """False where the subject failed or the results disagree; NaN is disagreement."""
+        """False if the subject failed or the results disagree; NaN counts as disagreement."""
         return not self.failed and (self.error is None or self.bound is None or self.error <= self.bound)
 
     def as_dict(self) -> dict[str, Any]:
@@ -116,9 +116,9 @@ def compare(
     bound: float | None = None,
     note: str = "",
 ) -> Row:
-    """Time ours, theirs and the floor in turn, again and again; compare what the first calls gave.
+    """Time ours, theirs and the floor, interleaved; compare the results of the first calls.
 
-    `error(ours, theirs)` is `relative_error` where a `bound` is given and no other.
+    `error(ours, theirs)` is `relative_error` by default if a `bound` is given.
     """
     contestants = {"ours": ours, "theirs": theirs, "floor": floor}
     functions = {name: function for name, function in contestants.items() if function is not None}
@@ -132,7 +132,9 @@ def compare(
 def interleave(
     functions: Mapping[str, Callable[[], Any]], seconds: float, least: int = LEAST, most: int = MOST
 ) -> tuple[dict[str, Spread], dict[str, Any]]:
-    """Seconds of each function, A B A B ..., so that a busy moment meets all; and the results of the first calls."""
+    """Seconds of each function, interleaved as A B A B ..., so that load affects all; and the results of the first
+    calls.
+    """
     results, times = {}, {}
     for name, function in functions.items():
         first, results[name] = timed(function)
@@ -150,7 +152,7 @@ def interleave(
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall seconds of one call, with what it left running on a GPU; and its result."""
+    """Wall seconds of one call, including its work on a GPU; and its result."""
     start = time.perf_counter()
     result = function()
     torch = sys.modules.get("torch")

@@ -21,7 +21,7 @@ SIZES = {"quick": [(32, 192)], "full": [(32, 384), (128, 384)]}
 HEAD = {"quick": 128, "full": 256}
 """Side of the image of the U-Net."""
 PRECISIONS = {"float32": (torch.float32, 1e-4), "bfloat16": (torch.bfloat16, 0.1)}
-"""What the network computes in, and how far the results may be apart."""
+"""Precision of the network, and the allowed difference of the results."""
 
 
 def run(sizes: str, threads: int) -> list[Row]:
@@ -78,7 +78,7 @@ def unet_rows(side: int, sizes: str, device: str = "cpu") -> list[Row]:
 
 
 def prior_rows(side: int, sizes: str) -> list[Row]:
-    """A call of the other priors for reconstruction beside one of brain."""
+    """A call of each of the other priors for reconstruction, compared with one of brain."""
     image, rows = torch.randn(1, side, side, dtype=torch.cfloat), []
     for name in ("brain-fast", "brain-ncsnv2"):
         for precision in PRECISIONS:
@@ -104,7 +104,7 @@ def forward(network: nn.Module, x: Tensor, precision: torch.dtype) -> Callable[[
 
 
 def step(network: nn.Module, x: Tensor, precision: torch.dtype) -> Callable[[], None]:
-    """Forward and backward of a squared error, without the optimizer, which is the same for both."""
+    """Forward and backward pass of a squared error, without the optimizer, which is the same for both."""
 
     def call() -> None:
         network.zero_grad()
@@ -116,7 +116,7 @@ def step(network: nn.Module, x: Tensor, precision: torch.dtype) -> Callable[[], 
 
 
 def kept(network: nn.Module, x: Tensor) -> Spread:
-    """MiB that the graph of one call holds until the gradient is taken, each storage once, without the weights."""
+    """MiB of the graph of one call until the gradient is computed, each storage once, without the weights."""
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     found: dict[int, int] = {}
 
@@ -239,7 +239,7 @@ class PlainRefine(nn.Module):
 
 
 class PlainNCSNv2(nn.Module):
-    """NCSNv2Deepest as published, pass by pass, without its division by sigma.
+    """NCSNv2Deepest in its published form, without the division by sigma.
 
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
     """

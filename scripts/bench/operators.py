@@ -22,7 +22,7 @@ CASES = [
     ("poisson-disc", -1, 1, 2.5),
     ("variable-density", -1, BATCH, 4.0),
 ]
-"""Mask law, axis of the lines, images a call, and how much faster than SigPy we want to be."""
+"""Mask law, axis of the lines, images per call, and the wanted ratio to SigPy."""
 
 
 def run(sizes: str, threads: int) -> list[Row]:
@@ -52,12 +52,12 @@ def case(maps: Tensor, image: Tensor, law: str, axis: int, batch: int, wanted: f
 
 
 def sigpy_normal(maps: Tensor, mask: Tensor) -> sigpy.linop.Linop:
-    """A^H A of maps (C, H, W) and a mask of two axes, as a user of SigPy makes it."""
+    """A^H A for maps (C, H, W) and a two-dimensional mask, as a user of SigPy constructs it."""
     return sigpy.mri.linop.Sense(maps.numpy(), weights=mask.float().numpy()).N
 
 
 def transforms(maps: Tensor, mask: Tensor, batch: int) -> None:
-    """The Fourier transforms of A^H A there and back, a few coils at a time and along the mask's axes; nothing else."""
+    """Only the Fourier transforms of A^H A, forward and inverse, a few coils at a time and along the mask's axes."""
     axes = tuple(axis for axis in (-2, -1) if mask.shape[axis] > 1)
     maps = maps.mT.contiguous().mT if axes == (-2,) else maps
     for block in maps[0].split(max(1, CACHED_PIXELS // maps[0, 0].numel())):

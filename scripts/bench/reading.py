@@ -1,4 +1,4 @@
-"""Reading: seconds a slice from fastMRI files into training batches, against fastMRI's own loader pattern."""
+"""Reading: seconds per slice from fastMRI files into training batches, against the pattern of fastMRI's loader."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ SHAPE, COILS, SIZE = (320, 368), 15, 320
 
 
 class VolumeSlices(Dataset):
-    """As fastMRI's SliceDataset with a transform that keeps k-space: open, read a slice, all of it as a real tensor."""
+    """Like fastMRI's SliceDataset with a transform that keeps k-space: open, read a slice, convert it to a real tensor.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.examples = []
@@ -48,7 +49,7 @@ def run(sizes: str, threads: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         scans, cache = Path(folder) / "scans", Path(folder) / "cache"
         simulate(scans, size=SHAPE, coils=COILS, **SCANS[sizes])
-        # memory=0: every slice is read anew, as where a data set is larger than memory
+        # memory=0: every slice is read again, as for a data set larger than memory
         seconds, source = timed(lambda: Slices([scans], size=SIZE, cache=cache, memory=0, quiet=True))
         rows = [row(sizes, source, VolumeSlices(scans), workers) for workers in (0, 1, 2)]
         note = f"coils combined once beforehand, {seconds / len(source):.2f} s a slice"
@@ -56,7 +57,7 @@ def run(sizes: str, threads: int) -> list[Row]:
 
 
 def row(sizes: str, source: Slices, theirs: VolumeSlices, workers: int) -> Row:
-    """An epoch of so many batches, workers started anew, as at the start of every run."""
+    """An epoch of this many batches, including the start of workers, as in every run."""
     count = BATCHES[sizes]
     numbers = range(count * BATCH)
     found = compare(

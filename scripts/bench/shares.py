@@ -1,4 +1,4 @@
-"""Where the time of a draw of the posterior and of a training step goes, by what is called."""
+"""Shares of the time of a posterior draw and of a training step, by function."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ NAME = "shares"
 STEPS = {"quick": 4, "full": 20}
 NETWORK = {"name": "unet", "widths": [64, 128, 256]}
 PATCH, BATCH = 128, 9
-"""As the config of `brain`, but for its images: noise, which costs nothing to make."""
+"""The config of `brain` with images of noise, which take no time to prepare."""
 
 Part = tuple[Any, str]
 """An object and the name of a function of it."""
 
 
 class Noise:
-    """Images that cost nothing to make."""
+    """Images that take no time to prepare."""
 
     def sample(self, random: torch.Generator) -> TrainingItem:
         return TrainingItem("noise", image=torch.randn(1, PATCH, PATCH, dtype=torch.complex64, generator=random))
@@ -74,7 +74,7 @@ def run(sizes: str, threads: int) -> list[Row]:
 
 
 def shares(what: str, call: Callable[[], Any], parts: Mapping[str, Part]) -> Row:
-    """Seconds of a call, and in the note the share of each part."""
+    """Seconds of a call; the note gives the share of each part."""
     clocks = {name: Clock("cpu") for name in parts}
     with ExitStack() as stack:
         for name, (owner, function) in parts.items():

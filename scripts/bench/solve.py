@@ -1,4 +1,4 @@
-"""The exact solution of (A^H A + weight) x = b, as a draw needs it at one noise level, against SigPy's CG app."""
+"""The exact solution of (A^H A + weight) x = b for a draw at one noise level, against SigPy's CG app."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mri_score.simulation.phantom import phantom
 NAME = "solve"
 SIZES = {"quick": (15, 160), "full": (15, 320)}
 TOLERANCE = 1e-5
-"""Of the residual, relative to b, for both."""
+"""Tolerance of the residual, relative to b, for both."""
 CASES: list[tuple[str, Solver, float]] = [
     ("variable-density", "cg", 1e-2),
     ("variable-density", "direct", 1e-2),

@@ -1,4 +1,5 @@
-"""Start-up: from the command to its first answer, in processor seconds, which a busy machine does not lengthen."""
+"""Start-up: from the command to its first output, in processor seconds, which do not depend on the load of the machine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from harness import LEAST, Row, Spread
 NAME = "startup"
 REPEATS = {"quick": LEAST, "full": 15}
 HELP, INFO = 0.5, 1.0
-"""Seconds that are allowed."""
+"""Allowed seconds."""
 
 
 def run(sizes: str, threads: int) -> list[Row]:
@@ -64,7 +65,7 @@ def seconds(words: list[str], whole: bool) -> tuple[float, float]:
 def row(
     what: str, times: list[tuple[float, float]], limit: float, floor: list[tuple[float, float]], floor_of: str
 ) -> Row:
-    """One command against its limit, beside what it cannot do without."""
+    """One command against its limit, with the time of imports that it needs in any case."""
     (ours, wall), (least, _) = ([Spread.of(list(kind)) for kind in zip(*each, strict=True)] for each in (times, floor))
     note = f"processor time; on the wall {wall}, which is more where the machine is busy"
     return Row(what, "the limit", ours, Spread.exact(limit), wanted=1, floor=least, floor_of=floor_of, note=note)

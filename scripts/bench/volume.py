@@ -1,4 +1,4 @@
-"""A whole volume in one call, from its file to its results, against a loop over the slices; and what is no network."""
+"""A whole volume in one call, from file to results, against a loop over slices; and the share outside the network."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ NAME = "volume"
 SHAPES = {"quick": (4, 4, 96), "full": (36, 15, 320)}
 """Slices, coils, side."""
 WALKS = {"cpu": {"quick": (2, 50), "full": (1, 50)}, "cuda": {"quick": (4, 50), "full": (4, 50)}}
-"""Draws of a slice and levels of a draw: on a CPU fewer draws than by default, so that a volume takes minutes."""
+"""Draws per slice and levels per draw; on a CPU fewer draws than by default, so that a volume takes minutes."""
 BATCH = 32
 WANTED = {"cpu": 0.95, "cuda": 1.5}
-"""Walks fill a CPU already, so that there the volume may only not cost more than the loop."""
+"""One walk uses the whole CPU, so that there the volume must only not take longer than the loop."""
 OUTSIDE = 0.1
-"""The share of a call that may be spent outside network and operator."""
+"""The allowed share of a call outside network and operator."""
 INSIDE = [(NetworkPrior, "denoise"), *((Sense, name) for name in ("forward", "adjoint", "normal", "solve"))]
 
 
@@ -62,7 +62,7 @@ def run(sizes: str, threads: int) -> list[Row]:
 
 
 def together(path: Path, prior: NetworkPrior, options: Options, pictures: bool = False) -> Tensor:
-    """As `mri-score reconstruct` does it, with its panels and report if asked for."""
+    """The work of `mri-score reconstruct`, optionally with panels and report."""
     volume = reconstruct_volume(Scan(FastMRI(path)), prior, options)
     out = path.parent / "together"
     result = write_volume(out, volume, options, {})
@@ -73,7 +73,7 @@ def together(path: Path, prior: NetworkPrior, options: Options, pictures: bool =
 
 
 def one_by_one(path: Path, prior: NetworkPrior, options: Options) -> Tensor:
-    """What a user would write with the library: slice after slice, then the file."""
+    """A loop as a user of the library would write it: slice after slice, then the file."""
     scan, images = Scan(FastMRI(path)), []
     for number in range(scan.file.slices):
         found = sample_posterior(
@@ -88,7 +88,7 @@ def one_by_one(path: Path, prior: NetworkPrior, options: Options) -> Tensor:
 
 
 def shares(call: Callable[[], Any], place: str) -> tuple[float, float]:
-    """Seconds of a call, and those of them that this thread spends in network and operator."""
+    """Seconds of a call, and of its part in network and operator in this thread."""
     clock = Clock(place)
     with ExitStack() as stack:
         for owner, name in INSIDE:
@@ -99,7 +99,7 @@ def shares(call: Callable[[], Any], place: str) -> tuple[float, float]:
 
 
 class Clock:
-    """Adds up the seconds of some functions in the main thread, of those that call each other the outermost."""
+    """Sums the seconds of some functions in the main thread; nested calls count once."""
 
     def __init__(self, place: str) -> None:
         self.seconds, self.running, self.place = 0.0, False, place
