@@ -268,7 +268,7 @@ FAULTS = (
         "like if options.warm_start is None else operator.cg_sense(kspace)",
         "like",
         "warm start from zero",
-        ("cli:precision", "samplers", "langevin_family"),
+        ("reconstruction:warm",),
     ),
     Fault(
         RECON,

@@ -11,11 +11,14 @@ import torch
 from mri_score import phantom, reconstruct, undersample
 from mri_score.data.scan import from_arrays
 from mri_score.errors import InputError
-from mri_score.methods import METHODS
+from mri_score.methods import METHODS, Method
 from mri_score.models.base import ScoreModel
 from mri_score.models.network import NetworkPrior
+from mri_score.noise.schedules import Karras
 from mri_score.numerics.channels import per_item
+from mri_score.posteriors import ExactDraw
 from mri_score.reconstruction import MethodChanges, WalkOptions, make_sampler, sample_posterior, walk_end
+from mri_score.samplers.base import Sampler
 
 SHAPE = (40, 45)
 SLICES = 3
@@ -117,6 +120,23 @@ def test_slices_with_one_walk_share_batches(scan):
     given = {"samples": 2, "batch_size": 4, "steps": 2, "slices": [0, 1, 2], "progress": calls.append}
     sample_posterior(prepared, White(), "exact-draw", **given)
     assert calls == [4, 4, 2, 2]
+
+
+class Stays(Sampler):
+    """A walk that leaves its first iterate as it is."""
+
+    def step(self, model, x, sigma, sigma_next, random):
+        return x
+
+
+def test_a_warm_start_is_cg_sense_with_the_noise_of_the_first_level(scan):
+    method = Method(ExactDraw, Stays, Karras, steps=30, calls=0)
+    given = {**QUICK, "steps": 30, "method": method, "warm_start": 0.05}
+    found = reconstruct(scan.kspace[1:2], scan.maps[1:2], scan.mask, **given)
+    image = found.acquisition.operator().cg_sense(found.acquisition.kspace)
+    noise = torch.view_as_real(found.samples[:, 0] / found.acquisition.scale - image)
+    level = max(sigma for sigma in Karras(0.01, 5.0).levels(30).tolist() if sigma <= 0.05)
+    assert abs(noise.mean()) < 0.1 * level and float(noise.std()) == pytest.approx(level, rel=0.2)
 
 
 def test_the_first_draws_of_a_reconstruction_are_its_first_draws(scan):
