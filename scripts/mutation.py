@@ -69,8 +69,8 @@ FAULTS = (
     Fault(V, "_written(std, scan)", "_written(std * scale, scan)", "std scaled twice", ("volume_units", "conformal")),
     Fault(
         V,
-        "mask=acquisition.mask & ~held",
-        "mask=acquisition.mask",
+        "mask=mask & ~held)",
+        "mask=mask)",
         "left-out lines stay in the mask",
         ("volume_units",),
     ),
@@ -187,8 +187,8 @@ FAULTS = (
         ("volume_result",),
     ),
     Fault(
-        OUTPUT,
-        'if row.get("file") not in new]',
+        "pipeline/derived.py",
+        "if row[\"file\"] != table_cell(result.name)]",
         "if False]",
         "rows of other files lost",
         ("volume_result",),
@@ -202,8 +202,8 @@ FAULTS = (
     ),
     Fault(
         OUTPUT,
-        "torch.stack(volume.samples, 1).numpy()",
-        "torch.stack(volume.samples, 0).numpy()",
+        "torch.stack(volume.samples, 1)",
+        "torch.stack(volume.samples, 0)",
         "axes of the draws swapped",
         ("volume_result",),
     ),
@@ -211,7 +211,13 @@ FAULTS = (
     Fault(
         HELD, "unit = 2 * noise_std**2", "unit = noise_std**2", "noise of one component for that of two", ("held_out",)
     ),
-    Fault(HELD, "*mask_seed(scan.file.path.name, scan.sampling.seed))", "0)", "seed ignored", ("held_out",)),
+    Fault(
+        HELD,
+        "*mask_seed(result_name(scan.file.path), scan.sampling.seed))",
+        "0)",
+        "seed ignored",
+        ("held_out",),
+    ),
     Fault(DENOISE, "/ (2 * probes)", "/ probes", "factor two of the variance", ("denoise:exact or posterior_too",)),
     Fault(
         DENOISE,
@@ -244,15 +250,27 @@ FAULTS = (
     ),
     # reconstruction and methods
     Fault(RECON, "draws=[draw])[0]", "draws=[0])[0]", "all draws alike", ("reconstruction",)),
-    Fault(RECON, "numbers[index], draws", "0, draws", "slices share random numbers", ("reconstruction", "volumes")),
     Fault(
         RECON,
-        "parts.var(0).mean(-1).sqrt()",
-        "parts.var(0).sum(-1).sqrt()",
+        "(numbers[index], draw) for",
+        "(0, draw) for",
+        "slices share random numbers",
+        ("reconstruction", "volumes"),
+    ),
+    Fault(
+        RECON,
+        "variance.mean(-1).sqrt()",
+        "variance.sum(-1).sqrt()",
         "std of the complex number",
         ("reconstruction",),
     ),
-    Fault(RECON, "self.work, self.means * scale", "self.work, self.means", "means not scaled", ("reconstruction",)),
+    Fault(
+        RECON,
+        "self.means * scale",
+        "self.means",
+        "means not scaled",
+        ("reconstruction",),
+    ),
     Fault(
         RECON, "min(SIGMA_END, noise_std / 2)", "min(SIGMA_END, noise_std)", "walks end too early", ("reconstruction",)
     ),
@@ -293,7 +311,7 @@ FAULTS = (
         ("cli:help", "plug_and_play", "samplers", "compare"),
     ),
     # command line
-    Fault("cli/__init__.py", "exit_code = 2", "exit_code = 0", "wrong exit code", ("cli:bad_options",)),
+    Fault("cli/exits.py", "else NOTHING_DONE", "else 0", "wrong exit code", ("cli:bad_options",)),
     Fault(OPTIONS, "failed.append(path.name)", "pass", "failed files not counted: exit code 0", ("cli:bad_file_in",)),
     Fault(OPTIONS, "[number::count]", "[number:count]", "wrong slice of the files", ("shards",)),
     Fault(
@@ -349,24 +367,54 @@ FAULTS = (
     ),
     # readers
     Fault(
-        FASTMRI,
-        "(columns >= left) & (columns < right)",
-        "(columns >= left) & (columns <= right)",
+        "readers/sampling.py",
+        "slice(*padding)",
+        "slice(padding[0], padding[1] + 1)",
         "off by one in padding",
         ("fastmri", "masks", "scan"),
     ),
-    Fault(FASTMRI, "wanted = self.recon[0] if", "wanted = self.recon[1] if", "rows and columns swapped", ("fastmri",)),
-    Fault(FASTMRI, "            rows = cols = self.cols", "            cols = self.cols", "square crop", ("fastmri",)),
-    Fault(FASTMRI, "            y = y * self.mask", "            pass", "unsampled points kept", ("fastmri",)),
     Fault(
         FASTMRI,
-        "cols - int(columns[::-1].argmax())",
-        "cols - 1 - int(columns[::-1].argmax())",
+        "wanted = self.recon[0]",
+        "wanted = self.recon[1]",
+        "rows and columns swapped",
+        ("fastmri",),
+    ),
+    Fault(
+        FASTMRI,
+        "min(rows, self.image_shape[0]), min(cols, self.cols)",
+        "min(cols, self.image_shape[0]), min(cols, self.cols)",
+        "square crop",
+        ("fastmri",),
+    ),
+    Fault(
+        "readers/sampling.py",
+        "_SliceSampling(stored & measured, box",
+        "_SliceSampling(measured, box",
+        "unsampled points kept",
+        ("fastmri",),
+    ),
+    Fault(
+        "readers/sampling.py",
+        "len(columns) - int(columns[::-1].argmax())",
+        "len(columns) - 1 - int(columns[::-1].argmax())",
         "off by one at the edge",
         ("fastmri",),
     ),
-    Fault(FASTMRI, "sampled = mask & measured", "sampled = mask", "zeros taken as samples", ("fastmri",)),
-    Fault(FASTMRI, "if (measured & ~mask).any():", "if False:", "note dropped", ("fastmri",)),
+    Fault(
+        "readers/sampling.py",
+        "_SliceSampling(stored & measured,",
+        "_SliceSampling(stored,",
+        "zeros taken as samples",
+        ("fastmri",),
+    ),
+    Fault(
+        "readers/sampling.py",
+        "if (points & ~stored).any():",
+        "if False:",
+        "note dropped",
+        ("fastmri",),
+    ),
     Fault(
         HEADER,
         "left = encoded_cols // 2 - center",
@@ -381,7 +429,13 @@ FAULTS = (
         "off by one in the header",
         ("fastmri",),
     ),
-    Fault("readers/image_stack.py", "np.moveaxis(volume, 2, 0)", "volume.T", "rows and columns swapped", ("images",)),
+    Fault(
+        "readers/arrays_parsing.py",
+        "np.moveaxis(volume, 2, 0)",
+        "volume.T",
+        "rows and columns swapped",
+        ("images",),
+    ),
     Fault(
         "readers/maps.py",
         "maps.abs().square().sum(-3, keepdim=True)",
@@ -398,9 +452,9 @@ FAULTS = (
     ),
     Fault("readers/hdf5.py", " or stored > path.stat().st_size", "", "forged size believed", ("fastmri",)),
     Fault(
-        "readers/hdf5.py",
-        "if dataset.external or dataset.is_virtual:",
-        "if dataset.is_virtual:",
+        "readers/hdf5_parsing.py",
+        "if item.external or item.is_virtual:",
+        "if item.is_virtual:",
         "samples of another file",
         ("fastmri",),
     ),
