@@ -14,6 +14,7 @@ from .options import (
     bad_slices_option,
     coils_option,
     device_options,
+    ignore_mask_option,
     precision_option,
     prior_option,
     shard_option,
@@ -28,6 +29,7 @@ from .options import (
 @slices_option
 @axes_option
 @bad_slices_option
+@ignore_mask_option
 @click.option(
     "--noise-std", type=click.FloatRange(0, min_open=True), metavar="X",
     help="Noise level: standard deviation of the real, and of the imaginary, part of a k-space sample, in the file's"

@@ -9,7 +9,7 @@ import click
 
 from mri_score.errors import visible
 
-from .options import ANY_PATH, axes_option, each_file
+from .options import ANY_PATH, axes_option, each_file, ignore_mask_option
 
 if TYPE_CHECKING:
     from mri_score.readers.base import Reader
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.command("info")
 @click.argument("scan", type=ANY_PATH)
 @axes_option
-def command(scan: Path, axes: tuple[str, ...] | None) -> None:
+@ignore_mask_option
+def command(scan: Path, axes: tuple[str, ...] | None, ignore_mask: bool) -> None:
     """Show what SCAN contains: matrix, coils, sampling, noise level, and warnings about problems.
 
     SCAN is a file, or a folder of files: fastMRI, ISMRMRD, BART's .cfl; NumPy's and MATLAB's with --axes.
@@ -31,7 +32,7 @@ def command(scan: Path, axes: tuple[str, ...] | None) -> None:
     from mri_score.readers import open_scan, scan_files
 
     def show(path: Path) -> None:
-        file = open_scan(path, axes=axes)
+        file = open_scan(path, axes=axes, ignore_mask=ignore_mask)
         stored = file.about()  # all of it is checked before the first line is printed
         click.secho(str(path), bold=True)
         _echo(stored)

@@ -14,6 +14,7 @@ from .options import (
     MaskOptions,
     axes_option,
     each_file,
+    ignore_mask_option,
     make_sampling,
     sampling_options,
     shard_option,
@@ -28,7 +29,16 @@ from .options import (
 @click.option("--out", "-o", type=FOLDER, default=Path("maps"), show_default=True, help="Folder for the coil maps.")
 @click.option("--again", is_flag=True, help="Redo files that are already finished.")
 @axes_option
-def command(scan: Path, axes: tuple[str, ...] | None, shard: str | None, out: Path, again: bool, **given: Any) -> None:
+@ignore_mask_option
+def command(
+    scan: Path,
+    axes: tuple[str, ...] | None,
+    ignore_mask: bool,
+    shard: str | None,
+    out: Path,
+    again: bool,
+    **given: Any,
+) -> None:
     """Estimate coil sensitivity maps of SCAN with ESPIRiT, from the calibration region of the sampled k-space.
 
     SCAN is a file or a folder of files. Each file written has the datasets `maps`, whose squared magnitudes sum
@@ -50,7 +60,7 @@ def command(scan: Path, axes: tuple[str, ...] | None, shard: str | None, out: Pa
     sampling = make_sampling(MaskOptions(**given))
 
     def make(path: Path) -> None:
-        view, target = Scan(open_scan(path, axes=axes), sampling), out / result_name(path)
+        view, target = Scan(open_scan(path, axes=axes, ignore_mask=ignore_mask), sampling), out / result_name(path)
         identity = cache_key(path, view.mask, calibration_lines=sampling.calibration_lines)
         if not again and finished_maps(target, identity):
             say(f"{target}: finished before (--again redoes it)", file=path.name, finished=True)

@@ -63,6 +63,11 @@ bad_slices_option = click.option(
     help="Slices that cannot be reconstructed (empty, NaN, a coil of zeros): leave them out with a note, or refuse the"
     " file before any work.",
 )  # fmt: skip
+ignore_mask_option = click.option(
+    "--ignore-mask", is_flag=True,
+    help="Take all samples of k-space, whatever a dataset `mask` in the file says: for full k-space stored beside a"
+    " mask. --mask FILE with the same file undersamples by that mask, and scores against the full k-space.",
+)  # fmt: skip
 coils_option = click.option(
     "--coils", type=click.IntRange(1), metavar="N", help="Compress the coils to N virtual coils."
 )
@@ -269,6 +274,29 @@ def chosen(*names: str) -> list[str]:
         for parameter in context.command.params
         if parameter.name in names and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
     ]
+
+
+def maps_of(maps: Path | None, scan: Path) -> Path | None:
+    """The file of coil maps for a scan: `maps` itself, or the file of the scan's name in the folder `maps`.
+
+    Errors: InputError if the folder has none.
+    """
+    if maps is None or not maps.is_dir():
+        return maps
+    stem = scan.name.removesuffix(scan.suffix)
+    names = [f"{stem}{suffix}" for suffix in (".h5", ".npy", ".cfl")]
+    found = next((maps / name for name in names if (maps / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{maps} has no coil maps of {scan.name}, as {' or '.join(names)}; make them: mri-score maps")
+    return found
+
+
+def content(path: Path) -> str:
+    """A text that changes with the content of a file, and not with its place; of BART's files, both count."""
+    from mri_score.files import sha256
+
+    parts = {path, *(path.with_suffix(suffix) for suffix in (".hdr", ".cfl") if path.suffix in ("", ".hdr", ".cfl"))}
+    return " ".join(sha256(part) for part in sorted(parts) if part.is_file())
 
 
 Rest = Callable[[], None]

@@ -15,6 +15,7 @@ from .options import (
     bad_slices_option,
     coils_option,
     device_options,
+    ignore_mask_option,
     method_option,
     precision_option,
     prior_option,
@@ -48,6 +49,7 @@ class BatchSize(click.IntRange):
 @steps_option
 @slices_option
 @axes_option
+@ignore_mask_option
 @click.option(
     "--baselines", default="zero-filled,cg-sense,l1-wavelet,tv", show_default=True, metavar="LIST",
     help="Classical methods to compare with, or none. Also available: pnp-bm3d (takes minutes; needs the package bm3d),"

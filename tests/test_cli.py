@@ -420,7 +420,8 @@ def test_bad_files_get_one_clear_message(command, kind, words, bad, tmp_path):
         pytest.skip("info needs no calibration region")
     path = bad(kind)
     options = ["--out", tmp_path / "out"] if command != "info" else []
-    output = refused(command, path, *options, *(QUICK if command == "reconstruct" else []))
+    accel = [] if kind == "calibration" else ["--accel", "2"]
+    output = refused(command, path, *options, *([*accel, *QUICK] if command == "reconstruct" else []))
     assert path.name in output and words.lower() in output.lower()
     assert not list((tmp_path / "out").rglob("*.h5")) and not list((tmp_path / "out").rglob("*.part"))
 

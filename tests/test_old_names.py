@@ -112,21 +112,3 @@ def test_either_option_chooses_the_method(tmp_path):
     for option in ("--method", "--sampler"):
         arguments = ["reconstruct", str(path), "--accel", "3", "--dry-run", "--out", str(tmp_path), option]
         assert "by exact-draw" in CliRunner().invoke(main, [*arguments, "exact-draw"]).output
-
-
-def test_a_finished_file_is_known_by_the_settings_of_earlier_releases():
-    """What its identity is made of, as it was before the option was named --method."""
-    from mri_score.cli.reconstruct import command
-    from mri_score.cli.run.reconstruct import ReconstructOptions
-
-    arguments = ["scan.h5", "--accel", "4", "--method", "dps", "--baselines", "cg-sense", "--out", "o"]
-    given = command.make_context("reconstruct", arguments).params
-    given.pop("scan")
-    assert ReconstructOptions(**given).identity() == [
-        ("accel", "4.0"), ("axis", "-1"), ("baselines", "cg-sense"),
-        ("calibration_lines", "None"), ("check_lines", "None"), ("coils", "None"), ("full_maps", "False"),
-        ("intervals", "None"), ("keep_samples", "False"), ("law", "variable-density"), ("maps", "None"),
-        ("mask_seed", "None"), ("operator", "torch"), ("precision", "float32"), ("prior", "brain"), ("sampler", "dps"),
-        ("samples", "4"), ("seed", "0"), ("slices", "None"), ("steps", "None"), ("trajectory", "None"),
-        ("warm_start", "None"),
-    ]  # fmt: skip

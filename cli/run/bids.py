@@ -13,9 +13,9 @@ from mri_score.pipeline.bids import BidsScan, Derivative, find_scans, write_desc
 from .reconstruct import ReconstructOptions, reconstruct_all
 
 FIXED: dict[str, Any] = {
-    "trajectory": None, "warm_start": None, "slices": None, "axes": None, "maps": None, "full_maps": False,
-    "operator": "torch", "check_lines": None, "intervals": None, "keep_samples": False, "shard": None,
-    "write": "hdf5", "dicom_like": None,
+    "trajectory": None, "warm_start": None, "slices": None, "axes": None, "ignore_mask": False, "maps": None,
+    "full_maps": False, "operator": "torch", "check_lines": None, "intervals": None, "keep_samples": False,
+    "shard": None, "write": "hdf5", "dicom_like": None,
 }  # fmt: skip
 """Options of reconstruct that bids does not have."""
 

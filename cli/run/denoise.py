@@ -26,7 +26,7 @@ from mri_score.readers.hdf5 import write_arrays
 from mri_score.reconstruction import find_device
 
 from ..log import note, say
-from ..options import each_file, read_slices, take_shard
+from ..options import each_file, maps_of, read_slices, take_shard
 
 TOLERANCE = 0.02
 """Largest relative difference between the scan's noise level and the one given to the prior without a note."""
@@ -42,6 +42,7 @@ class DenoiseOptions:
     slices: str | None
     axes: tuple[str, ...] | None
     bad_slices: str
+    ignore_mask: bool
     maps: Path | None
     coils: int | None
     precision: str
@@ -65,7 +66,12 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
     asked: dict[str, Any] = {"noise_std": given.noise_std, "probes": given.probes, "seed": given.seed}
 
     def work(file: Path) -> None:
-        view = Scan(open_scan(file, axes=given.axes), maps=given.maps, cache=out / "maps", coils=given.coils)
+        view = Scan(
+            open_scan(file, axes=given.axes, ignore_mask=given.ignore_mask),
+            maps=maps_of(given.maps, file),
+            cache=out / "maps",
+            coils=given.coils,
+        )
         check_full(view)
         asked_slices = read_slices(given.slices, view.file.slices)
         slices, left_out = sound_slices(view, asked_slices, given.bad_slices == "refuse")

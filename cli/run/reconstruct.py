@@ -13,6 +13,7 @@ import click
 import torch
 
 from mri_score import __version__
+from mri_score.data.masks import MASK_FILES
 from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan, Undersampling
 from mri_score.data.trajectories import TRAJECTORIES
@@ -42,10 +43,21 @@ from mri_score.simulation.simulate import simulate
 from mri_score.work import draw_work
 
 from ..log import note, say
-from ..options import MaskOptions, Rest, chosen, each_file, make_sampling, read_names, read_slices, take_shard
+from ..options import (
+    MaskOptions,
+    Rest,
+    chosen,
+    content,
+    each_file,
+    make_sampling,
+    maps_of,
+    read_names,
+    read_slices,
+    take_shard,
+)
 
-NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run", "write", "dicom_like")
-"""Options that do not change a result: a finished file stays finished when they change."""
+NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run", "write", "dicom_like", "maps")
+"""Options that do not change a result: a finished file stays finished when they change. Of maps, the content counts."""
 
 CARTESIAN = (
     "law", "calibration_lines", "mask_seed", "axis", "maps", "full_maps", "check_lines", "intervals", "operator"
@@ -67,6 +79,7 @@ class ReconstructOptions(MaskOptions):
     seed: int
     slices: str | None
     axes: tuple[str, ...] | None
+    ignore_mask: bool
     maps: Path | None
     full_maps: bool
     coils: int | None
@@ -87,12 +100,10 @@ class ReconstructOptions(MaskOptions):
     dicom_like: Path | None
 
     def identity(self) -> list[tuple[str, str]]:
-        """Names and values of all options that change a result.
-
-        `method` has its former name `sampler`, so that files finished by earlier releases stay finished.
-        """
-        former = {"method": "sampler"}
-        given = {former.get(name, name): value for name, value in vars(self).items() if name not in NO_INFLUENCE}
+        """Names and values of all options that change a result; a file with a mask counts by its content."""
+        given = {name: value for name, value in vars(self).items() if name not in NO_INFLUENCE}
+        if Path(self.law).suffix in MASK_FILES:
+            given["law"] = content(Path(self.law))
         return sorted((name, str(value)) for name, value in given.items())
 
 
@@ -153,7 +164,9 @@ def reconstruct_all(
 
     def redo(path: Path) -> Rest | None:
         status = path.stat()
-        identity = key(__version__, settings, digest, path.resolve(), status.st_size, status.st_mtime_ns)
+        maps = maps_of(given.maps, path)
+        of_maps = "None" if maps is None else content(maps)
+        identity = key(__version__, settings, digest, of_maps, path.resolve(), status.st_size, status.st_mtime_ns)
         name = result_name(path)
         result = out / "reconstructions" / name
         derived = _derived(out, out / "report" if len(files) == 1 else out / "report" / path.stem) + exported
@@ -163,10 +176,11 @@ def reconstruct_all(
             again = f"; made from its result: {', '.join(made)}" if made else ""
             say(f"{path.name}: finished before (--again redoes it){again}", file=path.name, finished=True)
             return None
-        file = open_scan(path, axes=given.axes)
+        file = open_scan(path, axes=given.axes, ignore_mask=given.ignore_mask)
+        _check_sampling(file, sampling)
         slices = read_slices(given.slices, file.slices)
         check_placement(file, slices, formats if also is None else [*formats, "nifti"])
-        view = _scan(file, sampling, given)
+        view = _scan(file, sampling, replace(given, maps=maps))
         fitted = options
         if given.batch_size == "auto":
             fitted = replace(options, batch_size=_fitting(view, slices, prior, options))
@@ -196,6 +210,16 @@ def reconstruct_all(
 
     mine = take_shard(files, given.shard, folder=isinstance(scan, Path) and scan.is_dir())
     each_file(mine, redo, None if given.dry_run else summarise)
+
+
+def _check_sampling(file: Reader, sampling: Undersampling) -> None:
+    """Errors: InputError for a full scan that is not to be undersampled: hours of walks would return nearly itself."""
+    if sampling.acceleration is None and file.mask is None:
+        raise InputError(
+            f"{file.path} is fully sampled: give --accel R, such as --accel 4, to undersample it and score the result"
+            f" against all samples; or remove its noise with: mri-score denoise {file.path}; --accel 1 reconstructs it"
+            " from all samples"
+        )
 
 
 def _derived(out: Path, report: Path) -> list[Derived]:
