@@ -75,7 +75,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, (str, int, float, bool)):
+            if not isinstance(key, str):
                 raise InputError(f"line {key_node.start_mark.line + 1}: a key is {key!r}; keys are names")
             if key in seen:
                 raise InputError(f"line {key_node.start_mark.line + 1}: the key {key!r} appears twice; remove one")
@@ -143,7 +143,7 @@ def build(section: str, values: Mapping[str, Any] | None, known: Mapping[str, Ca
     """
     values = dict(values or {})
     name = values.pop("name", next(iter(known)) if len(known) == 1 else None)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise unknown_name(f"{section}.name", name, known)
     return call(section, known[name], values, **given)
 
@@ -278,8 +278,8 @@ VALIDATION_IMAGES = 64
 def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
     """The source of training items of a config's section, `data` or `validation`. Errors: as in `build`."""
     values = dict(config.get(section) or {})
-    if (former := values.get("name")) in FORMER_SOURCES:
-        values["name"] = FORMER_SOURCES[former]
+    if isinstance(former := values.get("name"), str):
+        values["name"] = FORMER_SOURCES.get(former, former)
     return build(section, values, SOURCES)
 
 

@@ -109,10 +109,17 @@ def _check_kinds(row: Mapping[str, Any], place: str) -> None:
     require_columns([row], REQUIRED, place)
 
 
-def require_columns(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], place: str) -> None:
-    """Check that every row has these columns. place: the file, for messages. Errors: InputError that names a column."""
+def require_columns(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], place: str, filled: bool = False
+) -> None:
+    """Check that every row has these columns. place: the file, for messages. filled: with numbers, not None.
+
+    Errors: InputError that names a column.
+    """
     for row in rows:
-        if missing := [column for column in columns if column not in row]:
+        if missing := [
+            column for column in columns if column not in row or (filled and not isinstance(row[column], (int, float)))
+        ]:
             raise InputError(f"{place} has no {missing[0]}; remove the line, whose cell is then measured again")
 
 

@@ -328,6 +328,17 @@ def summary_rows(sections: Sequence[Section]) -> Iterable[dict[str, Any]]:
                 )  # fmt: skip
 
 
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ledger's file, each with all that a summary needs.
+
+    path: of cells.jsonl. Errors: InputError as in `read_rows`, and for rows that lack a column.
+    """
+    rows = read_rows(path)
+    require_columns(rows, SUMMARISED, f"a row of {path}")
+    require_columns(rows, ("true", "mvue_over_rss", *HEADLINE), f"a row of {path}", filled=True)
+    return rows
+
+
 def write_summary(folder: Path, reference: str | None = None) -> list[Section]:
     """Write summary.md, summary.csv and quality.png into a folder with cells.jsonl; return their sections.
 
@@ -335,8 +346,7 @@ def write_summary(folder: Path, reference: str | None = None) -> list[Section]:
     """
     from mri_score.benchmark.quality_plot import write_plot
 
-    rows = read_rows(folder / "cells.jsonl")
-    require_columns(rows, SUMMARISED, f"a row of {folder / 'cells.jsonl'}")
+    rows = read_cells(folder / "cells.jsonl")
     sections = summarise(rows, reference)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)

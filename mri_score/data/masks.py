@@ -155,12 +155,12 @@ def read_mask(path: str | Path, shape: Shape, slices: int = 1) -> Tensor:
 
 def _mask_values(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
-        return open_npy(path)[()]
+        return np.asarray(open_npy(path)[()])
     with reading(path), open_hdf5(path) as file:
         dataset = plain_dataset(file, path, "mask")
         if dataset is None:
             raise InputError(f"{path} has no dataset mask; it holds: {', '.join(file)}")
-        return dataset[()]
+        return np.asarray(dataset[()])
 
 
 def _inside(mask: Tensor, left: int, right: int, cols: int) -> Tensor:

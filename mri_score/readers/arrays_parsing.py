@@ -32,7 +32,7 @@ def npy_contents(path: Path) -> dict[str, Any]:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file, max_header_size=LONGEST_HEADER)
             start = file.tell()
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError, EOFError) as error:
+    except Exception as error:  # NumPy evaluates the header as Python text, which may fail in any way
         raise InputError(f"cannot read {path} as a .npy file ({error}); write it with numpy.save") from error
     if dtype.hasobject or dtype.fields is not None:
         raise InputError(f"{path} holds {dtype}, not an array of numbers; write it again as numbers, with numpy.save")

@@ -85,7 +85,7 @@ class StoredDataset:
         array = read_apart(
             self.function,
             self.path,
-            memory=(256 << 20) + self.mapped + min(3 * size + 2 * chunk, 2 << 30),
+            memory=(128 << 20) + self.mapped + min(3 * size + 2 * chunk, 2 << 30),
             seconds=10 + (size + chunk) // (100 << 20),
             key=self.key,
             index=parts,
@@ -257,8 +257,20 @@ def _check_size(path: Path, dataset: StoredDataset) -> None:
             " the file is incomplete or forged: fetch or export it again"
         )
     item = dataset.dtype.itemsize
+    if dataset.chunks is not None and stored > _most_stored(dataset):
+        raise InputError(
+            f"{path}: {key} stores more than its chunks can hold, {stored} bytes, which its filters could inflate"
+            " without end; rewrite it: h5repack -f GZIP=4"
+        )
     largest = max(math.prod(dataset.shape[1:]) * item, math.prod(dataset.chunks or (0,)) * item)
     if largest > LARGEST_READ:
         raise InputError(
             f"{path}: one slice of {key} has {largest} bytes; at most {LARGEST_READ} are allowed; split it"
         )
+
+
+def _most_stored(dataset: StoredDataset) -> int:
+    """The most that the chunks of a dataset take: what cannot be compressed grows a little, and has a checksum."""
+    chunks = dataset.chunks or (1,)
+    count = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, chunks, strict=True))
+    return count * (math.prod(chunks) * dataset.dtype.itemsize * 21 // 20 + 256)
