@@ -420,7 +420,7 @@ def test_sigterm_ends_the_server_and_tells_its_clients():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         port = client.listening_port(process)
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.sendall(client.config_file("mri_score") + client.text_message(3, scan()[0]))
+            connection.sendall(client.config_file("unknown") + client.text_message(3, scan()[0]))
             stream = connection.makefile("rb")
             assert stream.read(2) == struct.pack("<H", 5)  # the server is at work
             threading.Timer(0.1, process.send_signal, [signal.SIGTERM]).start()

@@ -182,7 +182,6 @@ class Session:
         average = encoding.limits.get("average")
         self.collector.whole = encoding.encoded.matrix[2] > 1 and second is not None and second.maximum > 0
         self.collector.last_average = 0 if average is None else average.maximum
-        self._note(f"mri_score reconstructs with {describe(self.settings)}; research use only")
 
     def _reconstruct(self, group: Group) -> None:
         """Reconstruct an image or slab and send it; what fails is sent zero-filled with an error text."""
@@ -190,6 +189,7 @@ class Session:
             self._fail("readouts came without an ISMRMRD header before them")
             self._send_zero_filled(group)
             return
+        self._note(f"mri_score reconstructs with {describe(self.settings)}; research use only")
         started = time.perf_counter()
         for found in self._reconstructed(self.header, group):
             if isinstance(found, InputError):
