@@ -75,9 +75,16 @@ def run(sizes: str, threads: int) -> list[Row]:
         options = {"steps": settings.steps, "samples": settings.samples, "device": "cpu"}
         sample_posterior(scan.acquisition(0), prior, settings.method, slices=[0], **options)
 
-    what = f"a slice through the stream, {COILS} coils, {side} x {side}, {settings.steps} levels, {settings.samples} draws"
+    size = f"{COILS} coils, {side} x {side}, {settings.steps} levels, {settings.samples} draws"
     return [
-        compare(what, "the same reconstruction alone", stream, direct, sizes=sizes, wanted=WANTED),
+        compare(
+            f"a slice through the stream, {size}",
+            "the same reconstruction alone",
+            stream,
+            direct,
+            sizes=sizes,
+            wanted=WANTED,
+        ),
         Row(
             "serve: processor time until it listens",
             "the limit",
