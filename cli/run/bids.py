@@ -7,17 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
+
 from mri_score.errors import InputError
 from mri_score.pipeline.bids import BidsScan, Derivative, find_scans, write_description
 
+from ..reconstruct import command as reconstruct
 from .reconstruct import ReconstructOptions, reconstruct_all
 
-FIXED: dict[str, Any] = {
-    "trajectory": None, "warm_start": None, "slices": None, "axes": None, "ignore_mask": False, "maps": None,
-    "full_maps": False, "operator": "torch", "check_lines": None, "intervals": None, "keep_samples": False,
-    "shard": None, "write": "hdf5", "dicom_like": None,
-}  # fmt: skip
-"""Options of reconstruct that bids does not have."""
+
+def defaults() -> dict[str, Any]:
+    """The options of reconstruct as they are where none is given."""
+    options = [one for one in reconstruct.params if one.expose_value]
+    return click.Command("reconstruct", params=options).make_context("reconstruct", []).params
 
 
 def bids_all(folder: Path, out: Path, more: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -30,7 +32,8 @@ def bids_all(folder: Path, out: Path, more: Sequence[str], options: Mapping[str,
     if more and not participants:
         raise InputError(f"what does {' '.join(more)} mean? labels follow --participant-label")
     scans = find_scans(folder, [*participants, *more], sessions)
-    given = ReconstructOptions(**{**FIXED, **{name: rest[name] for name in rest}, "out": out / "mri_score"})
+    every = {name: value for name, value in defaults().items() if name != "scan"}
+    given = ReconstructOptions(**{**every, **rest, "out": out / "mri_score"})
     if not given.dry_run:
         write_description(out, folder)
     reconstruct_all(
