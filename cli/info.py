@@ -48,10 +48,15 @@ def _measured(file: Reader) -> tuple[dict[str, str], list[str]]:
     """Sampling, noise level and whitening as measured from the samples, and the scan's notes. Imports torch."""
     from mri_score.data.scan import Scan
 
-    scan = Scan(file)
+    if file.coordinates(0) is None:
+        scan = Scan(file)
+    else:
+        from mri_score.data.noncartesian import MeasuredScan  # SigPy takes seconds to import
+
+        scan = MeasuredScan(file)
     noise, level = scan.noise, scan.noise_std * scan.unit
     lines = {
-        "sampling": "full" if file.mask is None else f"undersampled, R = {scan.acceleration:.2f}",
+        "sampling": "full" if scan.has_truth else f"undersampled, R = {scan.acceleration:.2f}",
         "noise": f"{level:.4g} (standard deviation of the real and of the imaginary part of a sample)",
         "coils": "can be whitened" if noise.whitening is not None else "not whitened",
     }

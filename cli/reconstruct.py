@@ -41,6 +41,10 @@ class BatchSize(click.IntRange):
     "--trajectory", type=click.Choice(TRAJECTORIES),
     help="Simulate a non-Cartesian scan from a fully sampled one, in place of a mask; needs --accel.",
 )  # fmt: skip
+@click.option(
+    "--trajectory-file", type=ANY_PATH, metavar="FILE",
+    help="BART's trajectory (.cfl) of the samples in SCAN, a .cfl file. ISMRMRD files hold their own.",
+)  # fmt: skip
 @prior_option
 @method_option
 @click.option(

@@ -14,7 +14,7 @@ import torch
 
 from mri_score import __version__
 from mri_score.data.masks import MASK_FILES
-from mri_score.data.noncartesian import NonCartesianScan
+from mri_score.data.noncartesian import MeasuredScan, NonCartesianScan
 from mri_score.data.scan import Scan, Undersampling
 from mri_score.data.trajectories import TRAJECTORIES
 from mri_score.errors import InputError
@@ -71,6 +71,7 @@ class ReconstructOptions(MaskOptions):
 
     prior: str
     trajectory: str | None
+    trajectory_file: Path | None
     method: str
     samples: int
     steps: int | None
@@ -176,12 +177,16 @@ def reconstruct_all(
             again = f"; made from its result: {', '.join(made)}" if made else ""
             say(f"{path.name}: finished before (--again redoes it){again}", file=path.name, finished=True)
             return None
-        file = open_scan(path, axes=given.axes, ignore_mask=given.ignore_mask)
+        file = open_scan(
+            path, axes=given.axes, ignore_mask=given.ignore_mask, trajectory=given.trajectory_file
+        )
         _check_sampling(file, sampling)
         slices = read_slices(given.slices, file.slices)
         check_placement(file, slices, formats if also is None else [*formats, "nifti"])
         view = _scan(file, sampling, replace(given, maps=maps))
         fitted = options
+        if isinstance(view, MeasuredScan):
+            fitted = replace(options, baselines=[name for name in options.baselines if name in TRAJECTORY_BASELINES])
         if given.batch_size == "auto":
             fitted = replace(options, batch_size=_fitting(view, slices, prior, options))
         if given.dry_run:
@@ -359,7 +364,11 @@ def _memory(needed: Callable[[int], int] | None, walks: int, device: torch.devic
 
 
 def _scan(file: Reader, sampling: Undersampling, given: ReconstructOptions) -> Scan:
-    """The scan of a file, undersampled by a mask or along a trajectory."""
+    """The scan of a file, undersampled by a mask or along a trajectory, or as acquired along its own."""
+    if file.coordinates(0) is not None:
+        if others := chosen("accel", "trajectory", *CARTESIAN):
+            raise InputError(f"{file.path} was acquired along a trajectory; leave out {', '.join(others)}")
+        return MeasuredScan(file, coils=given.coils)
     if given.trajectory is not None:
         assert sampling.acceleration is not None
         trajectory = TRAJECTORIES[given.trajectory](file.image_shape, sampling.acceleration)

@@ -127,6 +127,13 @@ def _joined(parts: Sequence[_Part], rings: Sequence[Tensor]) -> Tensor:
     return torch.cat([_at(part.kspace, ring) for part, ring in zip(parts, rings, strict=True)], 1)
 
 
+def outer_level(samples: Tensor) -> NoiseLevel:
+    """The noise level from samples (C, n) of the edge of k-space; without whitening. samples: along a trajectory."""
+    coil_std = _coil_std(samples)
+    note = "noise_std is from the outermost samples, which may hold signal; the coils are not whitened"
+    return NoiseLevel(float(_mean(coil_std)), coil_std, None, None, (note,))
+
+
 def with_noise_scan(level: NoiseLevel, samples: Tensor, calibrated: bool) -> NoiseLevel:
     """The noise of a volume with the covariance of a noise scan, and with its level if that is calibrated.
 

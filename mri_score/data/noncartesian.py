@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mri_score.data.acquisition import Acquisition
+from mri_score.data.coils import compress_coils
 from mri_score.data.espirit import espirit
-from mri_score.data.noise_rings import whiten
+from mri_score.data.noise_rings import NoiseLevel, outer_level, whiten, with_noise_scan
 from mri_score.data.scale import percentile
 from mri_score.data.scan import LEAST_NOISE, Scan
-from mri_score.data.trajectories import Trajectory
+from mri_score.data.trajectories import Trajectory, measured
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.operators.noncartesian import NonCartesian
 from mri_score.readers.base import Reader
 
+OUTER = 0.03
+"""Share of the samples, those of the largest radius, that the noise is measured on."""
 LEAST_CENTRE = 10.0
 """Smallest radius of the centre of k-space for coil maps; a smaller centre does not resolve the coils."""
 
@@ -43,6 +48,20 @@ class NonCartesianScan(Scan):
                 " for the file's image_shape"
             )
 
+    def trajectory_of(self, slice: int) -> Trajectory:
+        """The trajectory of one slice. slice: its number; all slices have the same."""
+        return self.trajectory
+
+    @property
+    def one_trajectory(self) -> bool:
+        """Whether all slices have the same trajectory."""
+        return True
+
+    @property
+    def source(self) -> str:
+        """Where the samples come from, for reports."""
+        return "simulated from full k-space"
+
     def acceleration_of(self, slices: Iterable[int]) -> float:
         return self.trajectory.acceleration
 
@@ -52,6 +71,82 @@ class NonCartesianScan(Scan):
         if self.mixing is not None:
             kspace = whiten(kspace, self.mixing)
         return acquire(kspace, self.trajectory, self.noise_std, self.file.name, self.mixing)
+
+
+class MeasuredScan(NonCartesianScan):
+    """A scan that was acquired along a trajectory, which may differ from slice to slice; it has no ground truth.
+
+    The noise level is that of the noise scan, or else of the outermost samples, which may hold signal.
+    file: whose `coordinates` are not None. coils: number of virtual coils. Errors: InputError.
+    """
+
+    along_trajectory = True
+
+    def __init__(self, file: Reader, coils: int | None = None) -> None:
+        Scan.__init__(self, file, coils=coils)
+        self._known: dict[bytes, Trajectory] = {}
+
+    @property
+    def trajectory(self) -> Trajectory:  # type: ignore[override]
+        """That of the first slice."""
+        return self.trajectory_of(0)
+
+    def trajectory_of(self, slice: int) -> Trajectory:
+        coordinates = self.file.coordinates(slice)
+        assert coordinates is not None
+        key = hashlib.sha256(coordinates.numpy().tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = measured("acquired", self.file.image_shape, coordinates)
+        return self._known[key]
+
+    @property
+    def source(self) -> str:
+        return "as acquired"
+
+    @property
+    def has_truth(self) -> bool:
+        return False
+
+    @property
+    def one_trajectory(self) -> bool:
+        """Whether all slices have the same trajectory."""
+        return len({id(self.trajectory_of(slice)) for slice in range(self.file.slices)}) == 1
+
+    def acceleration_of(self, slices: Iterable[int]) -> float:
+        each = [self.trajectory_of(slice).acceleration for slice in slices]
+        return len(each) / sum(1 / one for one in each)
+
+    def kspace(self, slice: int) -> Tensor:
+        if self.file.empty(slice):
+            raise InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices")
+        return self._in_unit(self.file.kspace(slice))
+
+    @cached_property
+    def noise(self) -> NoiseLevel:
+        y, coordinates = self.kspace(self.middle), self.trajectory_of(self.middle).coordinates
+        radius = _radius(coordinates, self.file.image_shape)
+        outer = radius >= torch.quantile(radius[:: max(1, len(radius) // 100_000)], 1 - OUTER)
+        level = outer_level(y[:, outer])
+        if self.file.noise_scan is not None:
+            samples = self._in_unit(self.file.noise_scan.samples)
+            level = with_noise_scan(level, samples, self.file.noise_scan.calibrated)
+        self.notes.extend(level.notes)
+        return level
+
+    @cached_property
+    def mixing(self) -> Tensor | None:
+        mixing = self.noise.whitening
+        if self.coils is not None:
+            middle = self.kspace(self.middle)[None, :, :, None]
+            _, matrix = compress_coils(middle if mixing is None else whiten(middle, mixing), self.coils)
+            mixing = matrix if mixing is None else matrix @ mixing.to(matrix)
+        return mixing
+
+    def acquisition(self, slice: int) -> Acquisition:
+        y = self.kspace(slice)[None]
+        if self.mixing is not None:
+            y = whiten(y[..., None], self.mixing)[..., 0]
+        return from_samples(y, self.trajectory_of(slice), self.noise_std, self.file.name, self.mixing)
 
 
 def acquire(
@@ -66,7 +161,17 @@ def acquire(
     by the gain of the operator. kspace: (B, C, H, W). noise_std: in the units of kspace. name: for messages. mixing:
     matrix that was applied to the coils, stored as `whitening`. Errors: InputError for a slice without signal.
     """
-    y = samples(ifft(kspace), trajectory)
+    return from_samples(samples(ifft(kspace), trajectory), trajectory, noise_std, name, mixing)
+
+
+def from_samples(
+    y: Tensor, trajectory: Trajectory, noise_std: float, name: str = "scan", mixing: Tensor | None = None
+) -> Acquisition:
+    """The scaled acquisition of samples (B, C, M) along a trajectory, in units of orthonormal k-space.
+
+    y, trajectory: samples and their positions. noise_std: standard deviation of their real and imaginary parts. name:
+    for messages. mixing: as in `acquire`. Errors: InputError for a slice without signal.
+    """
     maps = centre_maps(y, trajectory)
     operator = NonCartesian(maps, trajectory.coordinates)
     scale = percentile(operator.cg_sense(y * operator.gain))

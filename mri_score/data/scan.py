@@ -217,6 +217,9 @@ class Scan:
     Errors: InputError for undersampling a scan that was acquired undersampled.
     """
 
+    along_trajectory = False
+    """Whether it takes samples along a trajectory."""
+
     def __init__(
         self,
         file: Reader,
@@ -231,6 +234,11 @@ class Scan:
         self.notes = list(file.notes)
         self._faults: dict[int, InputError | None] = {}
         self._last_maps: tuple[int, Tensor] | None = None
+        if file.coordinates(0) is not None and not self.along_trajectory:
+            raise InputError(
+                f"{file.path} was acquired along a trajectory; only info and reconstruct take such scans, without the"
+                " options of masks"
+            )
         if self.sampling.acceleration is not None and file.mask is not None:
             factor = masks.true_acceleration(file.sampled, acquired=file.acquired)
             raise InputError(

@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from mri_score.errors import InputError
 
+CONE = 1.5
+"""Radius in grid cells within which samples share k-space."""
+HALF_GAP = 0.6
+"""Largest distance in grid cells from points of the dense centre to the nearest sample."""
 GOLDEN = math.pi * (math.sqrt(5) - 1) / 2
 """Angle between successive spokes, 111.25 degrees."""
 
@@ -81,6 +87,33 @@ def spiral(shape: tuple[int, int], acceleration: float, interleaves: int = 8, ce
     starts = 2 * math.pi / interleaves * torch.arange(interleaves, dtype=torch.float64)[:, None]
     along, turned = radius[1::2].expand(interleaves, -1), angle[1::2] + starts
     return _trajectory("spiral", shape, along, turned, rings.expand(interleaves, -1), centre)
+
+
+def measured(name: str, shape: tuple[int, int], coordinates: Tensor) -> Trajectory:
+    """The trajectory of samples that a scanner acquired: their areas and the dense centre are found from them.
+
+    Areas a fulfil sum_j a_j cone(k_i - k_j) = 1 at every sample, with a cone of volume 1 and radius 1.5 grid cells,
+    by ten fixed-point steps; the sum is the density of the samples, weighted, and is 1 where they tile k-space.
+    name: such as radial. shape: (H, W) of the image. coordinates: (M, 2), cycles per field of view.
+    Reference: Pipe and Menon, Sampling density compensation in MRI, MRM 1999.
+    """
+    points = coordinates.double().numpy()
+    tree = cKDTree(points)
+    near = tree.sparse_distance_matrix(tree, CONE, output_type="coo_matrix").tocsr()
+    near.data = 1 - near.data / CONE
+    near.setdiag(1)  # the distance 0 is not stored
+    near *= 3 / (math.pi * CONE**2)
+    area = np.ones(len(points))
+    for _ in range(10):
+        area /= near @ area
+    longer = max(shape)
+    grid = np.stack(np.meshgrid(*(np.arange(n) - n // 2 for n in shape), indexing="ij"), -1).reshape(-1, 2)
+    radius = np.linalg.norm(grid / shape, axis=1) * longer
+    gap = tree.query(grid)[0]
+    rings = [gap[(radius >= inner) & (radius < inner + 1)] for inner in range(longer // 2)]
+    filled = [float(np.quantile(ring, 0.95)) <= HALF_GAP for ring in rings]
+    centre = filled.index(False) if False in filled else longer // 2
+    return Trajectory(name, shape, coordinates.double(), torch.from_numpy(area), float(centre))
 
 
 TRAJECTORIES = {"radial": radial, "spiral": spiral}

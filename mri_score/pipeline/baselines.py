@@ -23,10 +23,12 @@ Classical = Callable[[Acquisition, int], Tensor]
 """Function from the acquisition of one slice and its number to the image (H, W), in the scale of the acquisition."""
 
 
-def classical_methods(names: Sequence[str], trajectory: Trajectory | None, seed: int = 0) -> dict[str, Classical]:
+def classical_methods(
+    names: Sequence[str], trajectory: Callable[[int], Trajectory] | None, seed: int = 0
+) -> dict[str, Classical]:
     """Classical methods by title. Random numbers depend on seed, file name and slice only.
 
-    names: keys of `BASELINES`. trajectory: None for scans with masks.
+    names: keys of `BASELINES`. trajectory: of each slice, by its number; None for scans with masks.
     Errors: InputError for a baseline that does not exist for trajectories.
     """
     if trajectory is None:
@@ -47,5 +49,7 @@ def _on_grid(name: str, seed: int, acquisition: Acquisition, number: int) -> Ten
     return BASELINES[name].solve(kspace[0], maps[0], mask[0], float(noise_std), key=key)
 
 
-def _along(method: TrajectoryBaseline, trajectory: Trajectory, acquisition: Acquisition, number: int) -> Tensor:
-    return method(acquisition, trajectory)[0]
+def _along(
+    method: TrajectoryBaseline, trajectory: Callable[[int], Trajectory], acquisition: Acquisition, number: int
+) -> Tensor:
+    return method(acquisition, trajectory(number))[0]

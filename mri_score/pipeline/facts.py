@@ -63,7 +63,7 @@ def _sampling(scan: Scan, slices: Sequence[int]) -> dict[str, str]:
         trajectory = scan.trajectory
         return {
             "Sampling": f"{trajectory.name} trajectory, {counted(len(trajectory.coordinates), 'sample')} a coil,"
-            " simulated from full k-space",
+            f" {scan.source}",
             "Acceleration": f"{scan.acceleration:.2f}",
         }
     nominal, seed = scan.sampling.nominal, scan.sampling.seed

@@ -40,7 +40,7 @@ class Volume:
     accelerations: list[float] = field(default_factory=list)
     """True acceleration of each slice, where they differ; empty: `acceleration`."""
     trajectory: Tensor | None = None
-    """(M, 2), as `Acquisition.trajectory`; None for a mask."""
+    """(M, 2), as `Acquisition.trajectory`, or (S, M, 2) where slices differ; None for a mask."""
     intervals: Intervals | None = None
     unit: float = 1.0
     """As `Scan.unit`."""

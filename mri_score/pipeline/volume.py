@@ -61,7 +61,7 @@ def reconstruct_volume(
             raise error
         left_out[number] = error
 
-    trajectory = scan.trajectory if isinstance(scan, NonCartesianScan) else None
+    along = scan if isinstance(scan, NonCartesianScan) else None
     volume = Volume(
         result_name(scan.file.path),
         facts={},
@@ -71,19 +71,18 @@ def reconstruct_volume(
         **_of(scan, chosen),
     )
     volume.header = header_of(scan.file)
-    if trajectory is not None:
-        volume.trajectory = trajectory.coordinates
-    gain = 1.0 if trajectory is None else find_gain(trajectory.coordinates, trajectory.shape)
+    if along is not None:
+        volume.trajectory = _coordinates(along, chosen)
     held = None if options.check_lines is None else held_out_of(scan, options.check_lines, chosen)
-    classical = classical_methods(options.baselines, trajectory, options.seed)
+    classical = classical_methods(options.baselines, None if along is None else along.trajectory_of, options.seed)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     prior = on_device(prior, find_device(options.device))
     threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"))
     basis = prior.about.get("ood_basis", {})
     if basis.get("method", options.method) != options.method:  # another method's scores have another range
         threshold = None
-    prepare = partial(_prepare, scan, classical=classical, held=held, gain=gain)
-    together = slices_together(options)
+    prepare = partial(_prepare, scan, classical=classical, held=held)
+    together = slices_together(options) if along is None or along.one_trajectory else 1
     groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]
     levels: list[float] = []
     work: list[Work] = []
@@ -156,6 +155,21 @@ def _counted_held_out(held: Mapping[int, Tensor]) -> str:
     return counted(most, noun) if least == most else f"{least} to {counted(most, noun)} of a slice"
 
 
+def _coordinates(scan: NonCartesianScan, slices: Sequence[int]) -> Tensor:
+    """(M, 2), or (S, M, 2) if the slices have different trajectories of one length; else that of the first slice."""
+    each = [scan.trajectory_of(slice).coordinates for slice in slices]
+    if scan.one_trajectory or len({len(one) for one in each}) > 1:
+        return each[0]
+    return torch.stack(each)
+
+
+def _gain(acquisition: Acquisition) -> float:
+    """Factor of k-space in the operator; 1 on the grid."""
+    if acquisition.trajectory is None or acquisition.maps is None:
+        return 1.0
+    return find_gain(acquisition.trajectory, acquisition.maps.shape[-2:])
+
+
 def on_gpu(options: Options) -> bool:
     """Whether a reconstruction with these options runs on a GPU, which leaves the CPU free."""
     return find_device(options.device).type != "cpu"
@@ -210,7 +224,6 @@ def _prepare(
     *,
     classical: Mapping[str, Classical],
     held: Mapping[int, Tensor] | None,
-    gain: float,
 ) -> list[tuple[int, _Slice | InputError]]:
     """Read slices, estimate coil maps and scale, and run the classical methods. held: slice -> left-out samples.
 
@@ -219,14 +232,14 @@ def _prepare(
     found: list[tuple[int, _Slice | InputError]] = []
     for number in numbers:
         try:
-            found.append((number, _prepare_one(scan, number, classical, held[number] if held else None, gain)))
+            found.append((number, _prepare_one(scan, number, classical, held[number] if held else None)))
         except InputError as error:
             found.append((number, error))
     return found
 
 
 def _prepare_one(
-    scan: Scan, number: int, classical: Mapping[str, Classical], held: Tensor | None, gain: float
+    scan: Scan, number: int, classical: Mapping[str, Classical], held: Tensor | None
 ) -> _Slice:
     acquisition = scan.acquisition(number)
     images, seconds = {}, {}
@@ -243,7 +256,7 @@ def _prepare_one(
         number,
         acquisition,
         coil_weight(acquisition)[0],
-        float(acquisition.noise_std) / gain,
+        float(acquisition.noise_std) / _gain(acquisition),
         images,
         seconds,
         kept,

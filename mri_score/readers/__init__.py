@@ -10,10 +10,19 @@ from mri_score.readers.array_scan import open_array
 from mri_score.readers.base import Reader
 from mri_score.readers.fastmri import FastMRI
 from mri_score.readers.hdf5 import open_hdf5
-from mri_score.readers.ismrmrd import ISMRMRD
-from mri_score.readers.ismrmrd_readouts import find_group
+from mri_score.readers.ismrmrd import CARTESIAN, ISMRMRD
+from mri_score.readers.ismrmrd_readouts import Readouts, find_group
+from mri_score.readers.trajectory import BartTrajectory, ISMRMRDTrajectory
 
-READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI, ".mrd": ISMRMRD, ".cfl": open_array}
+
+def open_ismrmrd(path: Path) -> Reader:
+    """Open an ISMRMRD file with the reader for its trajectory. path: of the file. Errors: InputError."""
+    if Readouts(path).encoding.trajectory in CARTESIAN:
+        return ISMRMRD(path)
+    return ISMRMRDTrajectory(path)
+
+
+READERS: dict[str, Callable[[Path], Reader]] = {".h5": FastMRI, ".mrd": open_ismrmrd, ".cfl": open_array}
 """File suffix -> reader. Files with any other suffix are read as fastMRI files, HDF5 files by what they hold."""
 ARRAYS = (".npy", ".mat", ".cfl", ".hdr")
 """Suffixes of files that hold an array without a header; NumPy's and MATLAB's are read if the axes are named."""
@@ -32,12 +41,14 @@ VENDORS = {
 
 
 def open_scan(
-    path: str | Path, *, ignore_mask: bool = False, axes: Sequence[str] | None = None
+    path: str | Path, *, ignore_mask: bool = False, axes: Sequence[str] | None = None,
+    trajectory: Path | None = None,
 ) -> Reader:
     """Open the volume of k-space in a file, with the reader for its suffix, or for what it holds.
 
     ignore_mask: take all samples of a fastMRI file, whatever its dataset `mask` says. axes: names of the axes of a
-    NumPy, MATLAB or BART array, see `AXES` of `array_scan`.
+    NumPy, MATLAB or BART array, see `AXES` of `array_scan`. trajectory: BART's file of the positions of samples that
+    a .cfl file holds.
     Errors: InputError with the name of the file, if it is no readable scan, or if its format has no such mask or axes.
     """
     path = Path(path)
@@ -48,13 +59,15 @@ def open_scan(
             f"{path} looks like raw data of {vendor}, which are read as ISMRMRD files: convert them with"
             f" {converter.format(path.name, path.stem)} (docs/formats.md names where the converters are)"
         )
+    if trajectory is not None:
+        return BartTrajectory(path, trajectory)
     reader = READERS.get(suffix, FastMRI)
     if suffix in ARRAYS and (axes is not None or suffix not in READERS):
         return open_array(path, axes)
     if axes is not None:
         raise InputError(f"{path} names its axes itself; leave out --axes")
     if reader is FastMRI and _is_ismrmrd(path):
-        reader = ISMRMRD
+        reader = open_ismrmrd
     if not ignore_mask:
         return reader(path)
     if reader is not FastMRI:

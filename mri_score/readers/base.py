@@ -86,6 +86,9 @@ class PlainReader:
     def item(self, slice: int) -> Item:
         return Item(slice)
 
+    def coordinates(self, slice: int) -> Tensor | None:
+        return None
+
     def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:
         samples, sampled = self.kspace(slice).numpy(), self.sampled
         mask = sampled[slice if len(sampled) > 1 else 0, 0].numpy()
@@ -221,6 +224,13 @@ class Reader(Protocol):
         """One slice of k-space: (coils, H, W) complex64, DC at N // 2, unsampled points zero, file's units.
 
         Readout oversampling is removed. Errors: InputError for samples that are not finite, and for coils of zeros.
+        """
+        ...
+
+    def coordinates(self, slice: int) -> Tensor | None:
+        """Positions of the samples of a slice along a trajectory, (M, 2) in cycles per field of view; None on a grid.
+
+        With positions, `kspace` is (coils, M) and there is no mask.
         """
         ...
 

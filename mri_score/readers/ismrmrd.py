@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 from mri_score.errors import InputError
 from mri_score.readers.base import Item, Shape
 from mri_score.readers.encodings import STEPS, Limits
-from mri_score.readers.geometry import Geometry, Vector
-from mri_score.readers.ismrmrd_readouts import COUNTER, COUNTERS, Readouts, has_flag
+from mri_score.readers.geometry import Geometry
+from mri_score.readers.ismrmrd_readouts import COUNTER, COUNTERS, Readouts, geometry_of, has_flag
 from mri_score.readers.oversampling import remove_oversampling
 
 if TYPE_CHECKING:  # importing torch takes a second, and only the functions that return samples need it
@@ -126,6 +125,10 @@ class ISMRMRD(Readouts):
             return self.acquired
         return mask[:, None] if mask.ndim == 3 else mask.reshape(1, 1, -1, self.cols)
 
+    def coordinates(self, slice: int) -> Tensor | None:
+        """None: the samples of a slice lie on the grid."""
+        return None
+
     def item(self, slice: int) -> Item:
         """The slice, contrast, phase, repetition and set of an image; for 3-D scans the slice is the readout position.
         """
@@ -139,18 +142,12 @@ class ISMRMRD(Readouts):
         size = self.encoding.encoded.voxel_size
         if size is None:
             return None
-        item, place = self._locate(slice)
-        head = self._headers[self._readouts(self._imaging, self._items[item])[0]]
-        centre, *axes = (_vector(head[name]) for name in ("position", "read_dir", "phase_dir", "slice_dir"))
-        known = bool(np.allclose(np.abs(np.array(axes) @ np.array(axes).T), np.eye(3), atol=0.01))
-        along, *order = (0, 1, 2) if self.three_dimensional else (2, 0, 1)
-        directions = (axes[order[0]], axes[order[1]], axes[along])
-        voxel = (size[order[0]], size[order[1]], size[along])
-        start = Geometry.centred(self._grid, voxel, centre, directions if known else None)
+        number, place = self._locate(slice)
+        head = self._headers[self._readouts(self._imaging, self._items[number])[0]]
+        offset = 0.0
         if self.three_dimensional:
-            offset = (place + (self._read_full - self._read_size) // 2 - self._read_full // 2) * voxel[2]
-            moved = np.array(start.centre) + offset * np.array(start.slice_direction)
-            start = Geometry.centred(self._grid, voxel, _vector(moved), directions if known else None)
+            offset = (place + (self._read_full - self._read_size) // 2 - self._read_full // 2) * size[0]
+        start = geometry_of(head, self._grid, size, offset if self.three_dimensional else None)
         rows, cols = (
             (n - inner) // 2 + (inner - wanted) // 2
             for n, inner, wanted in zip(self._grid, self.image_shape, self.crop, strict=True)
@@ -442,8 +439,3 @@ class ISMRMRD(Readouts):
 def _range(places: np.ndarray) -> slice:
     """From the first to the last of increasing numbers."""
     return slice(int(places[0]), int(places[-1]) + 1)
-
-
-def _vector(values: Sequence[float] | np.ndarray) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

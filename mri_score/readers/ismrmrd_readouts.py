@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from mri_score.errors import InputError
-from mri_score.readers.base import NoiseScan
+from mri_score.readers.base import NoiseScan, Shape
 from mri_score.readers.encodings import Encoding, parse_encodings
+from mri_score.readers.geometry import Geometry, Vector
 from mri_score.readers.hdf5 import StoredFile, open_hdf5, plain_dataset
 from mri_score.untrusted.process import read_apart
 
@@ -244,3 +245,26 @@ def has_flag(flags: np.ndarray, *names: str) -> np.ndarray:
     return (flags & _bits(FLAGS[name] for name in names)) != 0
 
 
+def geometry_of(
+    head: np.ndarray, matrix: Shape, size: tuple[float, float, float], along_read: float | None = None
+) -> Geometry:
+    """The place of an image from the header of one of its readouts; without directions there, they are assumed.
+
+    matrix: (rows, cols). size: in mm, of pixels along read, phase and slice direction. along_read: position in mm of an
+    image of phase and slice direction along the readout, relative to the centre; None for images of read and phase.
+    """
+    centre, *axes = (_vector(head[name]) for name in ("position", "read_dir", "phase_dir", "slice_dir"))
+    known = bool(np.allclose(np.array(axes) @ np.array(axes).T, np.eye(3), atol=0.01))
+    order = (0, 1, 2) if along_read is None else (1, 2, 0)
+    directions = (axes[order[0]], axes[order[1]], axes[order[2]]) if known else None
+    voxel = (size[order[0]], size[order[1]], size[order[2]])
+    start = Geometry.centred(matrix, voxel, centre, directions)
+    if along_read is None:
+        return start
+    moved = np.array(centre) + along_read * np.array(start.slice_direction)
+    return Geometry.centred(matrix, voxel, _vector(moved), directions)
+
+
+def _vector(values: Sequence[float] | np.ndarray) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
