@@ -37,7 +37,7 @@ from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_togethe
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.progress import progress
 from mri_score.readers import open_scan, scan_files
-from mri_score.readers.base import Reader, one_name_each, result_name
+from mri_score.readers.base import Reader, one_name_each, one_sided, result_name
 from mri_score.reconstruction import find_device
 from mri_score.simulation.simulate import simulate
 from mri_score.work import draw_work
@@ -218,8 +218,11 @@ def reconstruct_all(
 
 
 def _check_sampling(file: Reader, sampling: Undersampling) -> None:
-    """Errors: InputError for a full scan that is not to be undersampled: hours of walks would return nearly itself."""
-    if sampling.acceleration is None and file.mask is None:
+    """Errors: InputError for a full scan that is not to be undersampled: hours of walks would return nearly itself.
+
+    Partial Fourier and partial readouts leave unknown samples, and such scans are reconstructed as they are.
+    """
+    if sampling.acceleration is None and file.mask is None and file.coordinates(0) is None and not one_sided(file):
         raise InputError(
             f"{file.path} is fully sampled: give --accel R, such as --accel 4, to undersample it and score the result"
             f" against all samples; or remove its noise with: mri-score denoise {file.path}; --accel 1 reconstructs it"

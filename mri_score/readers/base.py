@@ -23,6 +23,16 @@ def result_name(path: Path) -> str:
     return path.name if path.suffix == ".h5" else f"{path.stem}.h5"
 
 
+def one_sided(file: Reader) -> bool:
+    """Whether a scan lacks one side of k-space: by partial Fourier, or partial readouts. file: an open scan."""
+    region = file.acquired[0, 0].expand(file.image_shape).numpy()
+    for axis, size in enumerate(region.shape):
+        places = np.flatnonzero(region.any(1 - axis))
+        if abs((size // 2 - int(places[0])) - (int(places[-1]) + 1 - size // 2)) > 2:
+            return True
+    return False
+
+
 def one_name_each(files: Sequence[Path]) -> None:
     """Check that the results of all files have names of their own. files: paths of scans. Errors: InputError."""
     first: dict[str, Path] = {}
