@@ -1,4 +1,4 @@
-"""Generation: walks over the bare prior, from noise to images; given known pixels; and between two samples."""
+"""Generation without k-space: samples of a prior, inpainting, and interpolation between two samples."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from mri_score.samplers import DDIM, Ancestral, Heun, RungeKutta45
 from mri_score.samplers.base import Diverged, Sampler
 
 NOISE_STD = 0.01
-"""Of known pixels, each real component: 1 % of a bright one, about what a clinical scan has at 36 dB."""
+"""Noise of known pixels, each real component: 1 % of a bright pixel, about that of a clinical scan at 36 dB."""
 
 
 def bare_prior(
     name: str | Path, base: str | Path | None = None, border: float | None = None
 ) -> tuple[NetworkPrior, dict[str, Any]]:
-    """The prior that a walk without data goes down, and the names and the border of what it is made of.
+    """The prior for walks without data, and a description of its parts (base and border).
 
-    A prior that learned from patches knows tissue, and not where in an object it lies. Its record may name a base: a
-    prior for whole images, whose network goes first, above the noise level `border`. Walks with data do without, as
-    data say where things are. base: another one than the record's, or "none".
-    Errors: InputError where one of `base` and `border` is given and the other is not known, and as `join_experts`.
+    A prior trained on patches has no information on the position of tissue. Its record may therefore name a base: a
+    prior for whole images, which is used above the noise level `border`. Walks with data do not need it.
+    name: of the prior. base: in place of the record's, or "none".
+    Errors: InputError if only one of `base` and `border` is known, and as in `join_experts`.
     """
     path = find_prior(name)
     known = (read_record(path).get("about") or {}).get("base")
@@ -99,9 +99,9 @@ def sample_prior(
     prior: a score model; it is not changed. dtype: complex64, or float32 for priors of real images. progress: called
     with the number of network evaluations that each level took.
 
-    Image i follows from (seed, i) alone, whatever shares its batch. Walks span the prior's range of noise levels; a
-    prior without one is walked from 100 to 0.01 times its sd.
-    Errors: InputError for unknown names, and for an image that is not finite any more.
+    Image i depends on (seed, i) only, not on its batch. Walks cover the prior's range of noise levels; for a prior
+    without a range, from 100 to 0.01 times its sd.
+    Errors: InputError for unknown names, and for an image that is not finite.
     """
     settings = settings.changed(changes)
     walk = make_walk(WALKS, settings.method or DEFAULT_WALK, prior, settings.steps, settings.options)
@@ -120,11 +120,12 @@ def interpolate(
     progress: Progress | None = None,
     **changes: Any,
 ) -> Tensor:
-    """`n` images on the way between two samples of `sample_prior` by this method: (n, *shape), both included.
+    """`n` images between two samples of `sample_prior` with this method, including both: (n, *shape).
 
-    Walks start from cos(t) n1 + sin(t) n2, t even in [0, pi / 2], which is normal noise for every t; n1 and n2 are the
-    first noise of the two samples. The walk must draw no more: heun, euler, rk45. `changes` are fields of the settings.
-    Errors: InputError for fewer than 2 images, and for a method that draws noise on its way.
+    Walks start from cos(t) n1 + sin(t) n2, with t evenly spaced in [0, pi / 2], which is Gaussian noise for every t; n1
+    and n2 are the initial noise of the two samples. The walk must not draw further noise: heun, euler, rk45. `changes`
+    are fields of the settings.
+    Errors: InputError for fewer than 2 images, and for a method that draws noise during the walk.
     """
     settings = settings.changed(changes)
     name = settings.method or DEFAULT_FLOW
@@ -154,11 +155,11 @@ def inpaint(
     progress: Progress | None = None,
     **changes: Any,
 ) -> Tensor:
-    """`n` draws of an image (*shape) given those of its pixels where `keep` (*shape) is true: (n, *shape), on the CPU.
+    """`n` draws of an image (*shape) given its pixels where `keep` (*shape) is true: (n, *shape), on the CPU.
 
-    The image is in the prior's scale, its 99th percentile near 1; `noise_std` is that of each real component of a
-    known pixel. Draw i follows from (seed, i) alone. `changes` are fields of the settings. progress: as `sample_prior`.
-    Errors: InputError for a mask that does not fit, or hides all; otherwise as `sample_prior`.
+    The image is in the prior's scale, with its 99th percentile near 1; `noise_std` is that of each real component of a
+    known pixel. Draw i depends on (seed, i) only. `changes` are fields of the settings. progress: as in `sample_prior`.
+    Errors: InputError for a mask of another shape or without known pixels; otherwise as in `sample_prior`.
     """
     settings = settings.changed(changes)
     name = settings.method or DEFAULT_INPAINTING
@@ -209,7 +210,7 @@ def draws_noise(walk: Sampler) -> bool:
 
 
 def noise_range(prior: ScoreModel) -> tuple[float, float]:
-    """The smallest and the largest sigma of a walk over the bare prior: its range, or 0.01 and 100 times its sd."""
+    """The smallest and the largest sigma of a walk over a prior: its range, or 0.01 and 100 times its sd."""
     return prior.sigma_min or 0.01 * prior.sd, 100 * prior.sd if math.isinf(prior.sigma_max) else prior.sigma_max
 
 
@@ -226,7 +227,9 @@ def _images(
     progress: Progress | None,
     make: Callable[[ScoreModel, int], ScoreModel] = _bare,
 ) -> Tensor:
-    """One walk about each image of `start`, at most `batch_size` at a time, over what `make` makes of the prior."""
+    """One walk about each image of `start`, at most `batch_size` at a time, over the model that `make` returns for a
+    prior.
+    """
     batch_size = settings.batch_size
     if not len(start) or batch_size < 1:
         raise InputError(f"samples and batch size must be at least 1; got {len(start)} and {batch_size}")
@@ -246,14 +249,14 @@ def _images(
     return images
 
 
-# What the data's mean is.
+# The mean of the data.
 
 
 def prior_mean(path: Path, complex_images: bool = True) -> float:
     """The mean of the data of a prior's .safetensors: where walks start.
 
-    From `mean` of its JSON's `about`; else 0 for complex images, whose phase is any; else from parameters.txt beside
-    it, or the bundled numbers of its dataset; else 0.5, the middle of images in [0, 1].
+    From `mean` of its JSON's `about`; else 0 for complex images, whose phase is random; else from parameters.txt beside
+    the file, or the bundled numbers of its dataset; else 0.5, the middle of images in [0, 1].
     """
     about = read_record(path).get("about") or {}
     if "mean" in about:

@@ -21,7 +21,7 @@ from mri_score.numerics.runge_kutta import State, adaptive, heun
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """How the flow is integrated. Errors: InputError for fewer than 1 probe or step."""
+    """Settings of the integration. Errors: InputError for fewer than 1 probe or step."""
 
     probes: int = 1
     """Number of random vectors for the divergence; each step needs as many products with the Jacobian."""

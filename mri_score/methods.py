@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Method:
-    """A posterior, the sampler that walks it, and how many levels of which schedule: by name, or classes of yours."""
+    """A posterior, its sampler, and the number and schedule of noise levels: by name, or as classes of your own."""
 
     posterior: str | Callable[..., Any] | None
     """A name of `POSTERIORS`, or a `Posterior` class; None for a walk over the bare prior."""

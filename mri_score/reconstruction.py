@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SIGMA_START = 5.0
-"""Where posterior walks start: the first data step supplies what lies above."""
+"""First level of posterior walks: the first data step replaces higher levels."""
 
 SIGMA_END = 0.01
-"""Where walks end, or at half of noise_std if that is less."""
+"""Last level of walks, or half of noise_std if that is less."""
 
 
 OperatorFactory = Callable[[Tensor, Tensor], "LinearOperator | Linop"]
-"""What makes a forward operator of coil maps (B, C, H, W) and a mask that broadcasts against them."""
+"""A function that makes a forward operator from coil maps (B, C, H, W) and a mask that broadcasts against them."""
 
 Progress = Callable[[int], None]
 """Called after each level with its number of network evaluations, as `Work.evaluations` counts them."""
@@ -64,7 +64,7 @@ class Reconstruction:
     acquisition: Acquisition
     """The scaled scan that was reconstructed."""
     work: Work
-    """Of all draws of all slices."""
+    """Summed over all draws of all slices."""
     means: Tensor | None = None
     """(P, B, H, W) complex: what each walk found of the posterior mean, where it finds more than its draw."""
     misfit_ratios: Tensor | None = None
@@ -211,7 +211,7 @@ def _samples(kspace: Tensor | np.ndarray, operator: LinearOperator, maps: object
 
 
 class _Factory:
-    """What a function makes of maps and mask, as a LinearOperator."""
+    """A function of maps and mask whose result is converted to a LinearOperator."""
 
     def __init__(self, make: OperatorFactory, convert: Callable[[Any], LinearOperator]) -> None:
         self.make, self.convert = make, convert
@@ -222,7 +222,7 @@ class _Factory:
 
 @dataclass(frozen=True)
 class WalkOptions:
-    """How a posterior is walked.
+    """Settings of the walks over a posterior.
 
     method: a name of `METHODS`, or a `Method` of your own. steps: noise levels; None: the method's own. samples: draws
     of each slice. seed: of the draws. batch_size: walks at a time. device: auto, cpu, cuda, ... warm_start: the sigma
@@ -355,7 +355,7 @@ class _Run:
         self.expected = {float(sigma): float(error) for sigma, error in errors.items()}
 
     def _sampler(self, noise_std: float) -> Sampler:
-        """From noise, or from the warm start, to the end that this noise level asks for."""
+        """The sampler from noise, or from the warm start, to the last level for this noise_std."""
         options = self.options
         end = walk_end(self.prior, noise_std)
         sampler = make_sampler(options.parts, self.prior, end, options.steps, options.options)
@@ -444,7 +444,7 @@ def _operator(scan: Acquisition, items: Tensor, make: OperatorFactory | None) ->
 def _batches(samplers: Sequence[Sampler], samples: int, batch_size: int) -> Iterator[Walks]:
     """Whole slices, whose factors are then made once, or part of one.
 
-    A batch has one number of levels, and where its sampler knows no levels of an item's own, the same levels.
+    All items of a batch have the same number of levels, and the same levels if the sampler has no `own_levels`.
     """
     kinds: dict[Any, list[int]] = {}
     for index, sampler in enumerate(samplers):
@@ -502,7 +502,7 @@ def _make_posterior(
 
 
 GIVEN = ("self", "sigmas", "prior", "operator", "kspace", "noise_std")
-"""What samplers and posteriors are given in any case."""
+"""Arguments that all samplers and posteriors get; they are not options."""
 
 
 def classes_of(method: Method) -> list[Callable[..., Any]]:

@@ -114,6 +114,17 @@ def test_a_slice_alone_is_the_slice_of_a_volume(scan, method):
         assert difference(found.rss, volume.rss[part]) < 1e-4
 
 
+def test_slices_of_different_masks_share_a_batch():
+    full = phantom(SHAPE, coils=4, slices=2)
+    one, two = (undersample(full, acceleration=3, seed=seed) for seed in (1, 2))
+    y = torch.cat([one.kspace[:1], two.kspace[1:]])
+    given = {"samples": 2, "batch_size": 4, "steps": 4}
+    together = sample_posterior(from_arrays(y, None, full.maps, 0.01), White(), slices=[0, 1], **given)
+    assert not torch.equal(one.mask, two.mask) and len(together.acquisition.mask) == 2
+    alone = sample_posterior(from_arrays(y[1:], None, full.maps[1:], 0.01), White(), slices=[1], **given)
+    assert difference(alone.samples, together.samples[:, 1:]) < 1e-4
+
+
 def test_slices_with_one_walk_share_batches(scan):
     prepared = from_arrays(scan.kspace[[1, 1, 1]], scan.mask, scan.maps[1:2], 0.05)
     calls: list[int] = []

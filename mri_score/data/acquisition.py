@@ -1,4 +1,4 @@
-"""What a posterior needs: measured k-space with everything that its forward operator needs."""
+"""Measured k-space with all that its forward operator needs: the input of a posterior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loss needs: training images, or undersampled scans, one or a batch of them."""
+"""The input of a loss: training images or undersampled scans, one or a batch of them."""
 
 from __future__ import annotations
 

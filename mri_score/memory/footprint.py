@@ -112,9 +112,10 @@ def walk_bytes(
 ) -> int:
     """The most that `sample_posterior` takes for one slice and one batch of `walks`, beside the scan and the prior.
 
-    The walk is rehearsed on SIDE x SIDE pixels with a stand-in for the prior, and what it holds grows with the pixels;
-    the network is told by `network_bytes`, the factors of `LineSystems` by their size.
-    line_axis: along which the mask varies; None for a mask of points. options: as `sample_posterior` takes them.
+    The walk is run on SIDE x SIDE pixels with a stand-in for the prior, and its memory is scaled with the pixels; that
+    of the network comes from `network_bytes`, that of the factors of `LineSystems` from their size.
+    line_axis: the axis along which the mask varies; None for a mask of points. options: as `sample_posterior` takes
+    them.
     """
     stand_in, least = _StandIn(prior.sd), [math.inf]
     with stand_in.memory as memory:
@@ -188,7 +189,7 @@ def _step(prior: NetworkPrior, loss: Loss, batch: Callable[[], TrainingItem], si
 
 
 def _batch(item: TrainingItem, size: int, device: str) -> Callable[[], TrainingItem]:
-    """What makes a batch of so many items like this one."""
+    """A function that makes a batch of `size` items like this one."""
     parts = {one.name: value for one in fields(item) if isinstance(value := getattr(item, one.name), Tensor)}
 
     def make() -> TrainingItem:
@@ -282,7 +283,9 @@ def _on_meta(prior: Model) -> Model:
 
 
 class _StandIn(ScoreModel):
-    """A linear denoiser that notes what its walk holds as it calls: by number of items, and whether for a Jacobian."""
+    """A linear denoiser that records the memory of its walk at each call: by number of items, and whether for a
+    Jacobian.
+    """
 
     def __init__(self, sd: float) -> None:
         super().__init__()
@@ -296,7 +299,7 @@ class _StandIn(ScoreModel):
 
 
 class _Noted(Sense):
-    """Iterates, and notes the least weight that it is to solve for exactly: `auto` might do that by factors."""
+    """Iterates, and records the smallest weight of exact solutions, for which `auto` might use factors."""
 
     def __init__(self, maps: Tensor, mask: Tensor, least: list[float]) -> None:
         super().__init__(maps, mask, solver="cg")
@@ -330,7 +333,7 @@ def _storages(values: Any) -> list[torch.UntypedStorage]:
 
 
 def _scratch(func: Any, args: Sequence[Any], result: Any) -> int:
-    """Bytes that a kernel holds while it works, and torch does not show."""
+    """Bytes of temporary memory of a kernel that torch does not show."""
     if func is torch.ops.aten.roll.default:
         return result.nbytes if len(args[2]) > 1 else 0
     if func is torch.ops.aten.convolution.default:

@@ -22,14 +22,14 @@ Model = TypeVar("Model", bound="ScoreModel")
 
 @dataclass(frozen=True)
 class Work:
-    """What some walks cost, summed over them."""
+    """The work of walks, summed over them."""
 
     calls: int = 0
     """Network evaluations."""
     products: int = 0
     """Vector-Jacobian products of the network, each about two evaluations."""
     iterations: int = 0
-    """Of conjugate gradient, one application of A^H A each."""
+    """Iterations of conjugate gradient, with one application of A^H A each."""
 
     @property
     def evaluations(self) -> int:
@@ -41,7 +41,7 @@ class Work:
 
 
 class LevelError(NamedTuple):
-    """How far the denoised image missed the samples at a level, as a mean square error of its real components."""
+    """Misfit of the denoised image to the samples at a level, as a mean square error of its real components."""
 
     sigma: Tensor | float
     """() or (B,)."""
@@ -53,14 +53,14 @@ class LevelError(NamedTuple):
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a model has gathered along one walk."""
+    """Results that a model has gathered during one walk."""
 
     mean: Tensor | None = None
     """(B, *image): the walk's estimate of the posterior mean, from posteriors that make one."""
     errors: Sequence[LevelError] = ()
     """One for each level, from posteriors that measure them."""
     work: Work | None = None
-    """What the walk cost; None unless the prior is a `CountedPrior`."""
+    """Work of the walk; None unless the prior is a `CountedPrior`."""
 
 
 class ScoreModel(nn.Module):
@@ -79,7 +79,7 @@ class ScoreModel(nn.Module):
     sigma_max: float = float("inf")
     """The largest noise level at which the model is valid; no walk asks for a larger one."""
     about: Mapping[str, Any] = MappingProxyType({})
-    """What the file of a prior says about it: its data, training, validation errors."""
+    """Information from the file of a prior: its data, training and validation errors."""
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The gradient of log p_sigma at x, by real components: (B, *shape)."""

@@ -18,7 +18,7 @@ Denoiser = Callable[[Tensor, Tensor], Any]
 
 
 class DenoiserPrior(ScoreModel):
-    """A denoiser D(x, sigma) as it is: see `as_prior`."""
+    """A denoiser D(x, sigma) without preconditioning, see `as_prior`."""
 
     def __init__(self, denoiser: Denoiser, sd: float, sigma_min: float, sigma_max: float) -> None:
         super().__init__()

@@ -17,11 +17,12 @@ from mri_score.models.preconditioning import PRECONDITIONINGS, Coefficients, Pre
 from mri_score.numerics.channels import from_channels, per_item, to_channels
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""What a network computes in."""
+"""Precisions of a network by name."""
 
 
 def find_precision(name: str, place: str = "the precision") -> torch.dtype:
-    """The type of numbers of this name. Errors: InputError for an unknown name, which `place` asked for."""
+    """The torch type of this name. place: where the name stands, for messages. Errors: InputError for an unknown name.
+    """
     if name not in PRECISIONS:
         raise unknown_name(place, name, PRECISIONS)
     return PRECISIONS[name]
@@ -38,8 +39,8 @@ class NetworkPrior(ScoreModel):
     sd: standard deviation of each real component of the training images.
     sigma_min and sigma_max: the range that the network was trained on; by default that of the precondition if it has
     one, else 0.004 and 250.
-    precision: what the network computes in; everything around it keeps the precision of x. bfloat16 halves the time
-    on hardware that has it and moves the denoised image by about 1 % of what the network takes away.
+    precision: of the network; all other computations have the precision of x. bfloat16 halves the time on hardware that
+    supports it, and changes the denoised image by about 1 % of the removed noise.
     Errors: InputError for an unknown precondition, and for a range or an sd that is not positive.
     """
 
@@ -67,7 +68,7 @@ class NetworkPrior(ScoreModel):
             )
 
     def learned(self, sigmas: Sequence[float]) -> tuple[float, ...]:
-        """Those of `sigmas` that are within the range it was trained on; the middle of the range where none is."""
+        """Those of `sigmas` within the range that it was trained on; the middle of the range if there are none."""
         known = tuple(sigma for sigma in sigmas if self.sigma_min <= sigma <= self.sigma_max)
         return known or (float(f"{math.sqrt(self.sigma_min * self.sigma_max):.3g}"),)
 
@@ -81,12 +82,13 @@ class NetworkPrior(ScoreModel):
         return self._coefficients(sigma, self.sd)
 
     def denoise(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None = None) -> Tensor:
-        """E[x0 | x]; `extra` (B, channels, H, W) is what the network sees beside x, such as a sampling mask."""
+        """E[x0 | x]; extra: (B, channels, H, W), a further input of the network, such as a sampling mask."""
         c_skip, output = self._parts(x, sigma, extra)
         return c_skip * x + output
 
     def score(self, x: Tensor, sigma: Tensor | float, extra: Tensor | None = None) -> Tensor:
-        """(denoised - x) / sigma^2, with the digits that adding x would cost at small sigma; extra as `denoise`."""
+        """(denoised - x) / sigma^2, without the loss of precision from adding x at small sigma; extra as in `denoise`.
+        """
         c_skip, output = self._parts(x, sigma, extra)
         return ((c_skip - 1) * x + output) / per_item(sigma, x) ** 2
 
@@ -111,7 +113,7 @@ class NetworkPrior(ScoreModel):
 def unwrapped(output: Any, like: Tensor, name: str) -> Tensor:
     """The tensor of a network's output, which may be the `sample` of an output class.
 
-    Errors: InputError, with the network's name, where it is no tensor of the shape of `like`.
+    Errors: InputError, with the network's name, if it is not a tensor of the shape of `like`.
     """
     found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
     if not isinstance(found, Tensor) or found.shape != like.shape:
@@ -121,7 +123,7 @@ def unwrapped(output: Any, like: Tensor, name: str) -> Tensor:
 
 
 def _channels(network: nn.Module) -> int | None:
-    """The channels that a network states it takes."""
+    """The number of channels that a network declares, or None."""
     stated = getattr(network, "channels", None)
     return getattr(getattr(network, "config", None), "in_channels", None) if stated is None else stated
 

@@ -26,15 +26,15 @@ def score(sigma: Tensor, sd: float) -> Coefficients:
 
 
 def edm(sigma: Tensor, sd: float) -> Coefficients:
-    """Unit variance at the network's input and target for every sigma. Karras et al., NeurIPS 2022, table 1."""
+    """Unit variance of the network's input and target at every sigma. Karras et al., NeurIPS 2022, table 1."""
     total = torch.sqrt(sigma**2 + sd**2)
     return sd**2 / total**2, sigma * sd / total, 1 / total, torch.log(sigma) / 4
 
 
 def vp(sigma: Tensor, sd: float) -> Coefficients:
-    """Score SDE's VP: the network sees x_t = x / sqrt(1 + sigma^2) and 999 t, and tells the noise.
+    """VP of Score SDE: the network gets x_t = x / sqrt(1 + sigma^2) and 999 t, and predicts the noise.
 
-    t belongs to the published beta, 0.1 to 20: made for networks with a positional embedding.
+    t is that of the published beta, 0.1 to 20, for networks with a positional embedding.
     Reference: Karras et al., NeurIPS 2022, table 1.
     """
     return torch.ones_like(sigma), -sigma, 1 / torch.sqrt(1 + sigma**2), _label(torch.log1p(sigma**2))
@@ -52,9 +52,10 @@ def _label(integral: Tensor) -> Tensor:
 
 
 def regression(noise_std: Tensor, sd: float) -> Coefficients:
-    """No score model but a supervised network: what it adds to a reconstruction of k-space with this noise_std.
+    """For a supervised network, not a score model: its output is added to a reconstruction of k-space with this
+    noise_std.
 
-    An error of sd / 5 is what the network's output of 1 stands for, as for a denoiser at that level.
+    An output of 1 corresponds to an error of sd / 5, as for a denoiser at that level.
     """
     one = torch.ones_like(noise_std)
     return one, sd / 5 * one, one / sd, torch.log(noise_std) / 4
@@ -66,12 +67,12 @@ def denoiser(sigma: Tensor, sd: float) -> Coefficients:
 
 
 class EpsilonPrecondition:
-    """A network of DDPM's kind, which predicts the noise: the step whose signal share it was trained with, from sigma.
+    """For networks like DDPM that predict the noise; the label is the training step that corresponds to sigma.
 
-    With abar_t = `alphas_cumprod`, the product of 1 - beta up to step t, the network sees
+    With abar_t = `alphas_cumprod`, the product of 1 - beta up to step t, the network gets
     x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, which is x / sqrt(1 + sigma^2) for sigma^2 = (1 - abar_t) / abar_t.
-    Between two steps t is interpolated in log sigma: networks with a positional embedding take any t.
-    Shapes: alphas_cumprod (T,), falling, each within (0, 1); the label c_noise is t, from 0 to T - 1.
+    Between two steps t is interpolated in log sigma; networks with a positional embedding accept any t.
+    Shapes: alphas_cumprod (T,), decreasing, each within (0, 1); the label c_noise is t, from 0 to T - 1.
     Errors: InputError for other numbers.
     Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020; Karras et al., NeurIPS 2022, table 1.
     """

@@ -1,1 +1,1 @@
-"""Numerics that know neither MRI nor diffusion: channels, Fourier, noise, solvers, divergence."""
+"""Numerics that depend on neither MRI nor diffusion: channels, Fourier, noise, solvers, divergence."""

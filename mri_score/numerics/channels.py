@@ -1,4 +1,4 @@
-"""Complex images <-> real channels: the one place where real and imaginary parts are told apart."""
+"""Conversion between complex images and real channels, and norms over real components."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def to_channels(x: Tensor) -> Tensor:
 
 
 def from_channels(channels: Tensor, like: Tensor) -> Tensor:
-    """Undo `to_channels` for an image such as `like` (complex or real)."""
+    """The inverse of `to_channels`, for an image such as `like` (complex or real)."""
     if not like.is_complex():
         return channels if like.ndim == 4 else channels.squeeze(1)
     return torch.view_as_complex(channels.movedim(1, -1).contiguous())
@@ -30,7 +30,7 @@ def per_item(value: Tensor | float, like: Tensor) -> Tensor:
 
 
 def real_size(x: Tensor) -> int:
-    """How many real components one item of x (B, *shape) has."""
+    """Number of real components of one item of x (B, *shape)."""
     return x[0].numel() * (2 if x.is_complex() else 1)
 
 

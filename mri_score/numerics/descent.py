@@ -1,4 +1,4 @@
-"""The way down in noise, for any denoiser: one step, and whole descents to a clean image."""
+"""Steps to lower noise for any denoiser: one step, and sequences of steps to a clean image."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ def lower_noise(
     fresh: Tensor | float = 0.0,
     random: Sequence[Random] = (),
 ) -> Tensor:
-    """From x at sigma to sigma_next about the clean estimate z, with a share `fresh` of the new noise's variance drawn:
+    """The iterate at sigma_next from x at sigma and the clean estimate z, with a share `fresh` of new noise in its
+    variance:
 
         x' = z + sigma_next (sqrt(1 - fresh) e + sqrt(fresh) n),    e = (x - z) / sigma.
 
-    0 is Euler's step of the probability flow, 1 - (sigma_next / sigma)^2 the reverse diffusion, 1 all new noise.
-    Shapes: z and x (B, *shape); sigma, sigma_next and fresh () or (B,); one generator an item, or none for fresh = 0.
+    fresh: 0 is Euler's step of the probability flow, 1 - (sigma_next / sigma)^2 the reverse diffusion, 1 only new
+    noise.
+    Shapes: z and x (B, *shape); sigma, sigma_next and fresh () or (B,); one generator per item, or none for fresh = 0.
     Reference: Song et al., Denoising diffusion implicit models, ICLR 2021, eq. 12, divided by the signal's scale.
     """
     sigma, sigma_next, fresh = (per_item(value, x) for value in (sigma, sigma_next, fresh))
@@ -37,7 +39,8 @@ def lower_noise(
 
 
 def levels_below(sigma: Tensor | float, steps: int, end: float = 0.01, least: float = 0.0) -> list[Tensor]:
-    """sigma, ..., then 0: `steps` steps, the last from `end` (or sigma / 2, if less), even in sigma^(1/7).
+    """Levels from sigma to 0 with `steps` steps, the last from `end` (or sigma / 2, if less), evenly spaced in
+    sigma^(1/7).
 
     least: the smallest level at which the denoiser is valid; no level but the final 0 is below it.
     Errors: InputError for fewer than one step.
@@ -52,9 +55,9 @@ def levels_below(sigma: Tensor | float, steps: int, end: float = 0.01, least: fl
 
 
 def probability_flow(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], heun: bool = False) -> Tensor:
-    """Down the levels by dx / dsigma = (x - D(x, sigma)) / sigma: Euler's steps, or Heun's but for one to zero.
+    """Integrate dx / dsigma = (x - D(x, sigma)) / sigma along the levels with Euler's steps, or Heun's except to zero.
 
-    Heun's take two calls of the denoiser.
+    Heun's steps take two calls of the denoiser.
     Reference: Song et al., ICLR 2021; Karras et al., NeurIPS 2022, algorithm 1.
     """
 
@@ -72,7 +75,7 @@ def probability_flow(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], heu
 
 
 def reverse_diffusion(denoise: Denoiser, x: Tensor, sigmas: Sequence[Tensor], random: Sequence[Random]) -> Tensor:
-    """Down the levels by x' ~ p(x' | x, x0 = D(x, sigma)), the reverse of adding noise: one draw of x0 at its end.
+    """Draw x' ~ p(x' | x, x0 = D(x, sigma)) along the levels, the reverse of adding noise; the end is a draw of x0.
 
     Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, eq. 7.
     """

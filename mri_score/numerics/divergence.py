@@ -16,9 +16,9 @@ Map = Callable[[Tensor], Tensor]
 def divergence(f: Map, x: Tensor, at_x: Tensor, step: Tensor, random: Sequence[Random], probes: int = 1) -> Tensor:
     """sum_i d f_i / d x_i of each item by finite differences: the mean over probes b of b . (f(x + h b) - f(x)) / h.
 
-    b is +-1 in each real component, h = `step` (B,) wants to be small against the noise in x; at_x = f(x).
-    Where the slope of f jumps (maximum pooling, ReLU) a gradient in f's parameters keeps the share of the jumps, with
-    a variance that grows as 1 / h.
+    b is +-1 in each real component; h = `step` (B,) should be small relative to the noise in x; at_x = f(x).
+    For f with kinks (maximum pooling, ReLU), gradients in its parameters include the part from the kinks, with a
+    variance that grows as 1 / h.
     Reference: Ramani, Blu and Unser, Monte-Carlo SURE, IEEE Trans. Image Process. 2008.
     """
     total = torch.zeros_like(step)
@@ -29,11 +29,10 @@ def divergence(f: Map, x: Tensor, at_x: Tensor, step: Tensor, random: Sequence[R
 
 
 def exact_divergence(f: Map, x: Tensor, random: Sequence[Random], probes: int = 1) -> tuple[Tensor, Tensor]:
-    """f(x), and its divergence as the mean over probes b of b . J^T b, differentiable in what f holds.
+    """f(x), and its divergence as the mean over probes b of b . J^T b, differentiable in the parameters of f.
 
-    For smooth f only is a gradient of it the gradient of its mean: where the slope of f jumps, no derivative at x
-    knows that a parameter moves the jump. Reverse products, as forward ones have no right gradient through a batch
-    norm (torch 2.13).
+    Gradients are unbiased for smooth f only: for f with kinks, derivatives at x lack the part that comes from moving
+    the kinks. Reverse products are used, because forward ones have wrong gradients through a batch norm (torch 2.13).
     """
     learning = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -51,7 +50,7 @@ def exact_divergence(f: Map, x: Tensor, random: Sequence[Random], probes: int = 
 def value_and_divergence(
     f: Map, x: Tensor, step: Tensor | None, random: Sequence[Random], probes: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """f(x) and its divergence: by finite differences of `step` (B,), exact without one."""
+    """f(x) and its divergence: by finite differences of `step` (B,), or exact products if step is None."""
     if step is None:
         return exact_divergence(f, x, random, probes)
     value = f(x)

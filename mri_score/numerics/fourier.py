@@ -1,4 +1,4 @@
-"""The centred, orthonormal FFT, right for odd sizes, and the crops that belong to each domain."""
+"""The centred, orthonormal FFT, correct for odd sizes, and crops for images and for k-space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AXES = (-2, -1)
 
 
 def fft(x: Tensor, axes: Sequence[int] = AXES) -> Tensor:
-    """Image -> k-space: DC moves to index N // 2 of each of `axes`, and the norm stays."""
+    """Image -> k-space: DC is at index N // 2 of each of `axes`, and the norm is preserved."""
     axes = tuple(axes)
     return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, axes), dim=axes, norm="ortho"), axes)
 
@@ -29,7 +29,8 @@ def resize_image(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def resize_kspace(y: Tensor, shape: Sequence[int]) -> Tensor:
-    """Crop or zero-pad so that DC stays DC: from N // 2 - n // 2. Differs from images for even to odd sizes."""
+    """Crop or zero-pad so that DC stays at its place: from N // 2 - n // 2. Differs from images for even to odd sizes.
+    """
     return _resize(y, shape, lambda large, small: large // 2 - small // 2)
 
 

@@ -14,10 +14,10 @@ Product = Callable[[Tensor], Tensor]
 
 
 def linearise(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Product]:
-    """f(x), and the map v -> J^T v with J = df/dx by real components; it holds f's graph for as long as it lives.
+    """f(x), and the map v -> J^T v with J = df/dx over real components; the map keeps f's graph in memory.
 
-    Items of f must not mix: v (B, *shape) has one vector an item.
-    Errors: InputError where f(x) does not depend on x as far as torch can see.
+    Items of f must be independent: v (B, *shape) has one vector per item.
+    Errors: InputError if torch finds no dependence of f(x) on x.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -38,9 +38,10 @@ def linearise(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Product
 def square_root(product: Product, b: Tensor, steps: int) -> Tensor:
     """J^(1/2) b for a symmetric positive J by Lanczos: |b| V H^(1/2) e1 after `steps` products with J.
 
-    V spans b, J b, J^2 b, ... and H = V^T J V. Already the first step has the right length,
-    |J^(1/2) b|^2 = b . J b, so that noise turned by it has the trace of J; the directions follow with the steps.
-    Networks have Jacobians that are only nearly so: H is the symmetric part, and what it has below zero counts as zero.
+    V spans b, J b, J^2 b, ... and H = V^T J V. One step gives the right length, |J^(1/2) b|^2 = b . J b, so that the
+    resulting noise has the trace of J; more steps improve the directions.
+    Jacobians of networks are only nearly symmetric and positive: H is the symmetric part, with negative eigenvalues set
+    to zero.
     Reference: Chow and Saad, Preconditioned Krylov subspace methods for sampling multivariate Gaussian distributions,
     SIAM J. Sci. Comput. 2014.
     """

@@ -1,4 +1,4 @@
-"""What every forward operator is: a linear map with its adjoint, its normal map and one exact solver."""
+"""The base class of forward operators: a linear map with adjoint, normal map and an exact solver."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.solve import conjugate_gradient
 
 CG_SENSE_ITERATIONS = 15
-"""Of the image that gives a scan its scale, starts a supervised network and warms a walk."""
+"""Iterations for the image that determines the scale of a scan, and is the start of supervised networks and warm
+starts.
+"""
 
 
 class LinearOperator(nn.Module):
-    """A linear map A from images x (B, *image) to samples y (B, *samples), norm at most 1 where it can be had.
+    """A linear map A from images x (B, *image) to samples y (B, *samples), with a norm of at most 1 if possible.
 
-    A subclass writes `forward` and `adjoint`; `normal` when A^H A has a shorter way.
+    A subclass writes `forward` and `adjoint`, and `normal` if A^H A has a faster implementation.
     """
 
     iterations: int = 0
-    """Conjugate-gradient iterations that `solve` has made so far, summed over items."""
+    """Number of conjugate-gradient iterations of `solve` so far, summed over items."""
 
     def forward(self, x: Tensor) -> Tensor:
         """A x: (B, *samples)."""
@@ -33,15 +35,15 @@ class LinearOperator(nn.Module):
         return self.adjoint(self(x))
 
     def begin_walk(self) -> None:
-        """Called as a walk begins: an operator that keeps something of its items drops it."""
+        """Called at the start of a walk: an operator that stores data about its items deletes them."""
 
     def cg_sense(self, y: Tensor, iterations: int = CG_SENSE_ITERATIONS) -> Tensor:
-        """argmin_x |A x - y|^2 by conjugate gradient from zero, stopped after so many `iterations`: (B, *image).
+        """argmin_x |A x - y|^2 by conjugate gradient from zero, stopped after `iterations`: (B, *image).
 
-        y: (B, *samples). Each item stops by itself.
+        y: (B, *samples). Each item stops independently.
         Reference: Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 2001.
         """
-        # The tolerance is for operators that converge at once, as one coil does: what follows would be rounding.
+        # The tolerance is for operators that converge at once, as with one coil: further iterations only add rounding.
         return conjugate_gradient(self.normal, self.adjoint(y), tolerance=1e-6, max_iterations=iterations)[0]
 
     def solve(
@@ -52,9 +54,9 @@ class LinearOperator(nn.Module):
         tolerance: Tensor | float = 1e-6,
         max_iterations: int = 500,
     ) -> Tensor:
-        """x with (A^H A + weight) x = b, to a relative residual of `tolerance`, each item by itself.
+        """x with (A^H A + weight) x = b, to a relative residual of `tolerance`, each item independently.
 
-        start: where conjugate gradient begins, zero if not given; it stops after max_iterations at most.
+        start: first iterate of conjugate gradient, zero by default; it stops after at most max_iterations.
         Shapes: b and start (B, *image), weight () or (B,), positive; tolerance () or (B,).
         """
         weight = per_item(weight, b)

@@ -6,32 +6,32 @@ import torch
 from torch import Tensor, nn
 
 AT_A_TIME = 32
-"""How many lines are factored together: what is held beside the result stays small."""
+"""Number of lines that are factored together, which limits the additional memory."""
 MOST_BYTES = 1 << 30
-"""Of the eigenvectors of one image; above it `auto` iterates. 400 lines of 400 pixels fit."""
+"""Largest size of the eigenvectors of one image; above it `auto` iterates. 400 lines of 400 pixels fit."""
 
 VECTORS = 2.0
 """An iteration of conjugate gradient costs coils + this, in units of one coil's share of A^H A x."""
 FACTOR = 0.2
 """Factoring costs this times n^2 for lines of n pixels."""
 SUBSTITUTE = 0.6
-"""A direct solution costs this times n, a third of it where several items share their factors, ..."""
+"""A direct solution costs this times n, a third of it if several items share their factors, ..."""
 RESIDUALS = 3.0
 """... and this times coils for the residuals before and after it."""
 ITERATIONS = 5.0
 """Conjugate gradient takes this over sqrt(weight) iterations."""
 SHARED_BY = 30
-"""Solutions among which the factors' cost is divided: half the levels of a walk, and two draws."""
+"""Number of solutions that share the cost of the factors: half the levels of a walk, and two draws."""
 
 
 class LineSystems(nn.Module):
-    """A^H A of `Sense` where the mask varies along one image axis only: along the other, images fall apart into lines.
+    """A^H A of `Sense` for masks that vary along one image axis only: lines along the other axis are independent.
 
     The transform along the other axis cancels, and a line of n pixels has the n x n matrix
 
         G = T * sum_c conj(s_c) s_c^T = V diag(values) V^H,    T[p, q] = t[p - q mod n],    t = F^-1 mask^2,
 
-    s_c being the maps of coil c on this line, so that (G + w)^-1 = V diag(1 / (values + w)) V^H for every weight w.
+    where s_c are the maps of coil c on this line, so that (G + w)^-1 = V diag(1 / (values + w)) V^H for every weight w.
     All in double precision: single leaves an error of about 1e-7 / weight in the solution, and weights reach 1e-7.
     Cholesky factors are some ten times cheaper but serve one weight; a walk has one for each item and level.
     Shapes: maps (M, C, H, W); mask_squared (M or 1, n) with DC first; axis -1 or -2, along which the mask varies.
@@ -53,7 +53,7 @@ class LineSystems(nn.Module):
                 for rows in torch.arange(lines, device=maps.device).split(AT_A_TIME):
                     s = maps[system, rows].to(torch.complex128)
                     values[system, rows], vectors[system, rows] = torch.linalg.eigh(convolution * (s.mH @ s))
-        # G has no negative eigenvalues; what rounding makes negative could cancel a small weight.
+        # G has no negative eigenvalues; negative ones from rounding could cancel a small weight.
         self.register_buffer("values", values.clamp_min(0), persistent=False)
         self.register_buffer("vectors", vectors, persistent=False)
 
@@ -64,13 +64,13 @@ class LineSystems(nn.Module):
         x = torch.empty_like(lines)
         for system, (values, vectors) in enumerate(zip(self.values, self.vectors, strict=True)):
             items = (owners == system).nonzero().squeeze(1)
-            # Conjugating the few lines rather than the vectors spares a copy of these.
+            # Conjugating the few lines rather than the vectors avoids a copy of the latter.
             along = (lines[:, items].conj() @ vectors).conj() / (values.unsqueeze(1) + weight[items, None])
             x[:, items] = along @ vectors.mT
         return self._lines(x.transpose(0, 1))
 
     def _lines(self, x: Tensor) -> Tensor:
-        """With the axis of the mask last, or back."""
+        """Move the axis of the mask to the end, or back."""
         return x if self.axis == -1 else x.mT
 
 
@@ -80,10 +80,10 @@ def direct_below(coils: int, n: int, numbers: int, factored: bool = False) -> fl
 
         ITERATIONS / sqrt(weight) (coils + VECTORS) > SUBSTITUTE n + RESIDUALS coils + FACTOR n^2 / SHARED_BY;
 
-    never, 0, where the eigenvectors of an image, of so many `numbers`, take more than MOST_BYTES. A walk's first levels
-    have its smallest weights: they pay for the factors, and the others find them there.
+    0, which is never, if the eigenvectors of an image, with this many `numbers`, take more than MOST_BYTES. The first
+    levels of a walk have the smallest weights: the factors are computed there, and reused at later levels.
     The constants are thread times on one core (AMD EPYC, torch 2.13; images in complex64, 4 to 16 coils, 128 x 128 to
-    320 x 320; the unit is 4 ns a pixel), right to within a half; iterations to a residual of 1e-6 along walks on two
+    320 x 320; the unit is 4 ns per pixel), accurate within a half; iterations to a residual of 1e-6 along walks on two
     brain scans at fourfold and eightfold undersampling, to within a half.
     """
     price = SUBSTITUTE * n + RESIDUALS * coils + (0.0 if factored else FACTOR * n**2 / SHARED_BY)
@@ -97,9 +97,9 @@ def _circulants(spectra: Tensor) -> Tensor:
 
 
 def find_owners(maps: Tensor, mask: Tensor) -> tuple[list[int], list[int]]:
-    """Items that come first with their maps and mask; and for each item the number of its system among these.
+    """The first items with each pair of maps and mask, and for each item the number of its system among these.
 
-    Draws of one slice share a system, though a batch of several slices repeats the maps for each of them.
+    Draws of one slice share a system, although a batch of several slices repeats the maps for each draw.
     Shapes: maps and mask (B or 1, ...).
     """
     batch = max(len(maps), len(mask))

@@ -13,15 +13,15 @@ from mri_score.numerics.fourier import AXES
 from mri_score.operators.sigpy import SigpyOperator, norm
 
 OVERSAMPLING, WIDTH = 1.5, 6
-"""Of the gridding: samples are right to 5e-5; SigPy's own 1.25 and 4 give 7e-3."""
+"""Oversampling and width of the gridding kernel: the error of samples is 5e-5; SigPy's default 1.25 and 4 give 7e-3."""
 
 
 class NonCartesian(SigpyOperator):
     """y_j = gain / sqrt(H W) sum_r maps(r) x(r) exp(-2 pi i (k_1 r_1 / H + k_2 r_2 / W)),  r centred, k of sample j.
 
     On all points of the grid it is gain times `Sense`. gain = 1 / norm of the transform makes the norm at most 1, so
-    k-space in natural units, and its noise_std, have to be multiplied by `gain` too: noise that is white stays white.
-    Nothing is weighted by density. `normal` is a convolution on a grid of twice the size, exact but for rounding.
+    k-space in natural units and its noise_std must be multiplied by `gain` too; white noise remains white. There is no
+    density compensation. `normal` is a convolution on a grid of twice the size, exact but for rounding.
     Shapes: maps (B or 1, C, H, W), coordinates (M, 2) in cycles per field of view, within half the matrix; x (B, H, W),
     y (B, C, M).
     Errors: InputError for coordinates outside the matrix or of another shape.
@@ -46,7 +46,7 @@ class NonCartesian(SigpyOperator):
     def normal(self, x: Tensor) -> Tensor:
         result = torch.zeros_like(x)
         wide = self._kernel.shape
-        for one in self.maps.unbind(1):  # coil by coil: what is twice as large on both sides stays in cache
+        for one in self.maps.unbind(1):  # coil by coil, so that the grids of twice the size fit into the cache
             spread = torch.fft.ifft2(self._kernel * torch.fft.fft2(one * x, s=wide))
             result += one.conj() * spread[..., : x.shape[-2], : x.shape[-1]]
         return result
@@ -54,7 +54,7 @@ class NonCartesian(SigpyOperator):
 
 def find_gain(coordinates: Tensor, shape: Sequence[int]) -> float:
     """1 / norm of the transform that samples images of `shape`; with coil maps of unit norm it is the bound."""
-    return 1 / (1.01 * norm(_transform(coordinates, tuple(shape))))  # power iteration ends a percent below
+    return 1 / (1.01 * norm(_transform(coordinates, tuple(shape))))  # power iteration is about a percent too low
 
 
 def _transform(coordinates: Tensor, shape: tuple[int, ...]) -> sigpy.linop.Linop:

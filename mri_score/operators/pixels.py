@@ -11,7 +11,7 @@ from mri_score.operators.base import LinearOperator
 
 
 class Pixels(LinearOperator):
-    """The known pixels of an image: y = keep * x, zero where nothing is known.
+    """The known pixels of an image: y = keep * x, zero at unknown pixels.
 
     It is diagonal, so that `solve` is a division: x = b / (keep^2 + weight).
     Shapes: keep (B or 1, *image), bool or real weights in [0, 1]; x and y (B, *image).

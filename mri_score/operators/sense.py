@@ -16,10 +16,10 @@ from mri_score.operators.base import LinearOperator
 from mri_score.operators.lines import LineSystems, direct_below, find_owners
 
 CACHED_PIXELS = 1 << 16
-"""How many complex numbers `normal` handles at a time on a CPU."""
+"""Number of complex values that `normal` processes at a time on a CPU."""
 
 ROUNDING = 80
-"""A direct solution is finished by iterations above a relative residual of so many units of rounding, at least."""
+"""Smallest relative residual, in units of rounding, above which a direct solution is refined by iterations."""
 
 Solver = Literal["auto", "cg", "direct"]
 
@@ -29,11 +29,10 @@ class Sense(LinearOperator):
 
     Shapes: maps (B or 1, C, H, W) complex, mask (bool or real) broadcastable to y, x (B, H, W), y (B, C, H, W).
     Maps with sum over coils of |maps|^2 <= 1 and a mask within [0, 1] make the norm at most 1.
-    `normal`, and so `solve`, passes gradients on to x alone, not to the maps.
-    solver: `cg`; `direct`, for masks of whole lines, by their factors; or `auto`, which on a CPU takes for each item
-    what its weight makes cheaper, by operations counted beforehand (`direct_below`): never by time, nor by what others
-    were solved by, so that an item does not depend on its batch mates. Within a walk an item that needed the factors
-    once has them.
+    `normal`, and thus `solve`, has gradients with respect to x only, not to the maps.
+    solver: `cg`; `direct`, for masks of whole lines, with factors; or `auto`, which on a CPU chooses for each item the
+    solver with fewer operations for its weight (`direct_below`). The choice does not depend on measured time or on
+    other items, so that an item does not depend on its batch. Within a walk, factors of an item are kept once computed.
     Errors: InputError for maps that are not complex (B, C, H, W), a mask that does not broadcast against them, an
     unknown solver, or `direct` for a mask of points or one that differs between coils.
     Reference: Pruessmann et al., SENSE: sensitivity encoding for fast MRI, MRM 1999.
@@ -45,7 +44,7 @@ class Sense(LinearOperator):
     _filter: Tensor
     _systems: LineSystems | None
     _factored: Tensor
-    """Which items (B,) of the last solution were once light enough to pay for the factors."""
+    """Items (B,) of the last solution whose weight was small enough for factors at some level."""
 
     def __init__(self, maps: Tensor, mask: Tensor, solver: Solver = "auto") -> None:
         super().__init__()
@@ -77,9 +76,10 @@ class Sense(LinearOperator):
         return _Normal.apply(x, self)
 
     def apply_normal(self, x: Tensor) -> Tensor:
-        """A^H A x out of the sight of autograd.
+        """A^H A x without autograd.
 
-        The mask's axes are transformed only, by plain FFTs: circular convolutions commute with shifts of the image.
+        Only the axes of the mask are transformed, with FFTs without shifts, as circular convolutions commute with
+        shifts.
         """
         x = _along(self._axes, x).unsqueeze(1)
         result = torch.zeros_like(x)
@@ -103,7 +103,7 @@ class Sense(LinearOperator):
     ) -> Tensor:
         """x with (A^H A + weight) x = b, by the `solver`.
 
-        A number of iterations asks for conjugate gradient cut short, which is another regulariser, whatever the solver.
+        With max_iterations, conjugate gradient is used whatever the solver: stopping early is a regularisation.
         """
         if max_iterations is not None:
             return super().solve(b, weight, start, tolerance, max_iterations)
@@ -115,7 +115,7 @@ class Sense(LinearOperator):
         if bool(direct.any()):
             start = torch.zeros_like(b) if start is None else start
             start = torch.where(direct[:, None, None], self._solve_lines(b, weights, start), start)
-        # The residual of a direct solution is that of its last rounding, to the precision of b.
+        # The residual of a direct solution comes from its final rounding to the precision of b.
         goal = torch.as_tensor(tolerance, dtype=weights.dtype, device=b.device).expand(len(b))
         rounding = ROUNDING * torch.finfo(weights.dtype).eps
         return super().solve(b, weight, start, torch.where(direct, goal.clamp_min(rounding), goal))
@@ -127,7 +127,7 @@ class Sense(LinearOperator):
         return (x + self._systems.solve(b - self.normal(x) - per_item(weights, x) * x, weights)).to(b.dtype)
 
     def _direct_below(self, factored: bool = False) -> float:
-        """The weight below which items are solved by the factors."""
+        """The weight below which items are solved with factors."""
         if self.solver != "auto" or not self._has_lines or self.maps.device.type != "cpu":
             return math.inf if self.solver == "direct" else 0.0
         coils, n = self.maps.shape[1], self.maps.shape[self._line_axis]
@@ -140,9 +140,9 @@ class Sense(LinearOperator):
         return LineSystems(maps[first], spectra[first], self._line_axis, owners)
 
     def _blocks(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]]:
-        """Maps, their conjugate, the filter and room for coil images and spectra: a few coils at a time on a CPU.
+        """Maps, their conjugate, the filter and buffers for coil images and spectra: a few coils at a time on a CPU.
 
-        They stay in cache so; and room that is used again costs no page faults, which take as long as the arithmetic.
+        They then fit into the cache; reused buffers avoid page faults, which take as long as the arithmetic.
         """
         coils = self.maps.shape[1]
         mask = self._filter.expand(-1, coils, -1, -1)
@@ -159,7 +159,7 @@ class Sense(LinearOperator):
 
 
 class _Normal(torch.autograd.Function):
-    """A^H A as its own gradient: no coil image is kept for the way back. Maps get no gradient."""
+    """A^H A, which is its own gradient: no coil images are stored for the backward pass. Maps have no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, operator: Sense) -> Tensor:
@@ -172,17 +172,17 @@ class _Normal(torch.autograd.Function):
 
 
 def _varies(mask: Tensor, axis: int) -> bool:
-    """Whether the mask differs along an axis; where it does not, forward and inverse transform cancel."""
+    """Whether the mask varies along an axis; if not, forward and inverse transform cancel."""
     return not torch.equal(mask, mask.narrow(axis, 0, 1).expand_as(mask))
 
 
 def _along(axes: tuple[int, ...], x: Tensor) -> Tensor:
-    """The same x, with memory that runs down the columns if only these are transformed: FFTs are fastest so."""
+    """The same x, with columns contiguous in memory if only these are transformed, which is fastest for FFTs."""
     return x.mT.contiguous().mT if axes == (-2,) else x.contiguous()
 
 
 def _filter(mask: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """mask^2 with DC first: the one shift that is left, as circular convolutions commute with shifts of the image."""
+    """mask^2 with DC first, the only shift that remains, as circular convolutions commute with shifts of the image."""
     mask = mask if _varies(mask, -3) else mask.narrow(-3, 0, 1)
     for axis in AXES:
         if axis not in axes:

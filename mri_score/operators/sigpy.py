@@ -18,10 +18,10 @@ from mri_score.operators.base import LinearOperator
 class SigpyOperator(LinearOperator):
     """A SigPy linop, item by item: y[i] = A[i](x[i]).
 
-    `linop` is one for all items, or one for each; all have the same shapes. SigPy computes on the CPU, wherever x is.
-    The norm is that of the linop: for one above 1, as NUFFTs have, pass `linop * (1 / norm(linop))` and scale k-space
-    and its noise_std alike.
-    Shapes: x (B, *linop.ishape), y (B, *linop.oshape), complex64 or complex128, which is kept.
+    linop: one for all items, or one for each; all have the same shapes. SigPy computes on the CPU, wherever x is.
+    The norm is that of the linop. If it is above 1, as for NUFFTs, pass `linop * (1 / norm(linop))` and scale k-space
+    and noise_std by the same factor.
+    Shapes: x (B, *linop.ishape), y (B, *linop.oshape), complex64 or complex128, as given.
     Errors: InputError for linops of different shapes, or an x or y that does not fit them.
     Reference: Ong and Lustig, SigPy: a Python package for high performance iterative reconstruction, ISMRM 2019.
     """
@@ -64,7 +64,7 @@ def as_operator(operator: object) -> LinearOperator:
 
 
 def sigpy_sense(maps: Tensor, mask: Tensor) -> SigpyOperator:
-    """The same job as `Sense` through SigPy's linop. Shapes: maps (B, C, H, W), mask broadcastable to them."""
+    """The operator of `Sense`, computed by SigPy's linop. Shapes: maps (B, C, H, W), mask broadcastable to them."""
     weights = mask.expand(len(maps), *mask.shape[1:]).cpu().numpy().astype(np.float32)
     linops = [
         sigpy.mri.linop.Sense(one.cpu().numpy(), weights=np.broadcast_to(weight, one.shape[-2:]))
@@ -74,7 +74,7 @@ def sigpy_sense(maps: Tensor, mask: Tensor) -> SigpyOperator:
 
 
 class _Apply(torch.autograd.Function):
-    """Linops on a batch; the gradient of a linear map is its adjoint, and so is the gradient's."""
+    """Linops on a batch; the gradient of a linear map is its adjoint, in all orders."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, linops: tuple[Linop, ...]) -> Tensor:
@@ -90,7 +90,7 @@ class _Apply(torch.autograd.Function):
 
 
 def norm(linop: Linop, iterations: int = 30) -> float:
-    """The largest singular value of a linop, by power iteration: from below, to about a percent."""
+    """The largest singular value of a linop by power iteration, about a percent too low at most."""
     random = np.random.default_rng(0)
     x = (random.standard_normal(linop.ishape) + 1j * random.standard_normal(linop.ishape)).astype(np.complex64)
     for _ in range(iterations):

@@ -25,7 +25,7 @@ UNIT = 2e-4
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """What is simulated. Errors: InputError for less than one volume, and as `phantom` for the rest."""
+    """Settings of a simulation. Errors: InputError for less than one volume, and as `phantom` for the rest."""
 
     volumes: int = 2
     """Number of files, with one head each."""

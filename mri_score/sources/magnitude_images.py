@@ -33,7 +33,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
         augmentation.rescale,
     )
 }
-"""What makes a complex image of a scan from a magnitude, in this order; a patch is cut out before the last."""
+"""Steps from a magnitude to a complex image of a scan, in this order; a patch is cut out before the last step."""
 LEAST_BRIGHT = 0.05
 """The least 99th percentile that gives an image its scale, as a part of its maximum."""
 
