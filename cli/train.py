@@ -101,6 +101,8 @@ def _describe(settings: dict[str, Any], folder: Path) -> None:
     from mri_score.numerics.noise import generators
 
     options = experiment.training_options(settings, "cpu")  # before the data are read
+    if (settings.get("data") or {}).get("cache"):  # nothing is written
+        settings = {**settings, "data": {**settings["data"], "cache": None}}
     source = experiment.make_source(settings)
     parameters = experiment.find_parameters(settings, lambda: source, folder)
     prior = experiment.make_prior(settings, parameters)

@@ -7,11 +7,14 @@ states only what differs from the defaults.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
+import json
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -306,26 +309,98 @@ def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATIO
             images.append((filled_image(item, [one]) if item.image is None else item.image)[0])
             levels.extend([] if item.noise_std is None else [float(item.noise_std.square().mean().sqrt())])
             bar.update()
-    return measure(images, noise_std=levels or None, seed=seed)
+    return replace(measure(images, noise_std=levels or None, seed=seed), data=data_fingerprint(config))
 
 
-def find_parameters(config: Mapping[str, Any], source: Callable[[], Source], folder: Path | None) -> Parameters:
+NO_INFLUENCE = ("cache", "memory", "quiet", "strict")
+"""Keys of the data section that do not change the images."""
+
+
+def data_fingerprint(config: Mapping[str, Any]) -> str:
+    """A text of 16 digits that changes with the training data of a config: names and sizes of files, and settings.
+
+    Where the files lie does not count.
+    """
+    data = config.get("data") or {}
+    facts = {key: _contents(value) for key, value in data.items() if key not in NO_INFLUENCE}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _contents(value: Any) -> Any:
+    """A setting; paths that exist are replaced by the names and sizes of the files there."""
+    if isinstance(value, list | tuple):
+        found = [_contents(one) for one in value]
+        return sorted(found, key=str) if all(isinstance(one, str) for one in value) else found
+    path = Path(value) if isinstance(value, str) and value else None
+    if path is None or not path.exists():
+        return value
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [[file.name, file.stat().st_size] for file in files if file.is_file() and not file.name.startswith(".")]
+
+
+def find_parameters(
+    config: Mapping[str, Any],
+    source: Callable[[], Source],
+    folder: Path | None,
+    say: Callable[[str], None] | None = None,
+) -> Parameters:
     """The parameters of the dataset of a config.
 
-    They come from parameters.txt in `folder`, from parameters/<dataset>.txt here, or from the bundled one; else they
-    are measured on `source()` and written to parameters/<dataset>.txt. Errors: InputError for an invalid dataset name.
+    They come from parameters.txt in `folder`, from parameters/<dataset>.txt here, as `mri-score calibrate` writes it,
+    or from the bundled one; else they are measured on `source()`. Nothing is written. say: called with a note where a
+    file does not state what it was measured on.
+    Errors: InputError for an invalid dataset name, and for parameters of other data or of images of another size.
     """
     dataset = config.get("dataset")
     if not isinstance(dataset, str) or not dataset or Path(dataset).name != dataset:
         raise InputError(f"dataset is {dataset!r}; give the training data a name, for parameters/<name>.txt")
     here = Path("parameters") / f"{dataset}.txt"
     bundled = Path(str(files("mri_score.parameters"))) / f"{dataset}.txt"
-    for path in ([folder / "parameters.txt"] if folder else []) + [here, bundled]:
+    if folder is not None and (kept := folder / "parameters.txt").is_file():
+        parameters = read_parameters(kept)
+        _check_dimension(kept, parameters, source())
+        return parameters
+    for path in (here, bundled):
         if path.is_file():
-            return read_parameters(path)
-    parameters = calibrate(config, source())
-    write_parameters(here, parameters)
-    return parameters
+            parameters = read_parameters(path)
+            _check_data(path, parameters, config, say)
+            _check_dimension(path, parameters, source())
+            return parameters
+    return calibrate(config, source())
+
+
+ANEW = (
+    "measure them anew with: mri-score calibrate --config ... --data ...; or name the data otherwise, by --set"
+    " dataset=NAME"
+)
+
+
+def _check_data(
+    path: Path, parameters: Parameters, config: Mapping[str, Any], say: Callable[[str], None] | None
+) -> None:
+    expected = data_fingerprint(config)
+    if parameters.data is None and say is not None:
+        say(f"{path} does not state the data that it was measured on; if they are not these, {ANEW}")
+    if parameters.data not in (None, expected):
+        raise InputError(
+            f"{path} was measured on other data, or on these with other settings (fingerprint {parameters.data}, now"
+            f" {expected}); {ANEW}"
+        )
+
+
+def _check_dimension(path: Path, parameters: Parameters, source: Source) -> None:
+    if parameters.dimension is None:
+        return
+    item = source.sample(generators(0, "dimension")[0])
+    images = item.kspace if item.image is None else item.image
+    assert images is not None
+    shape = images.shape[-2:]
+    size = math.prod(images.shape[1:] if item.image is not None else shape) * (2 if images.is_complex() else 1)
+    if size != parameters.dimension:
+        raise InputError(
+            f"{path} was measured on images of {parameters.dimension} real numbers, but the training images have {size}"
+            f" ({' x '.join(map(str, shape))}); {ANEW}"
+        )
 
 
 def make_schedule(config: Mapping[str, Any], parameters: Parameters) -> Schedule:
@@ -389,7 +464,7 @@ def run(
     source = make_source(config)
     for note in getattr(source, "notes", ()):
         say(note)
-    parameters = find_parameters(config, lambda: source, folder)
+    parameters = find_parameters(config, lambda: source, folder, say)
     loss = make_loss(config, parameters)
     prior = make_prior(config, parameters)
     if start is not None:

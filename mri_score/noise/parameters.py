@@ -35,7 +35,8 @@ class Parameters:
 
     sigma_max, sigma_min, noise_std and sd are those of each real component: sd = sqrt(mean |x|^2 / 2) for complex
     images, sqrt(mean x^2) for real ones. mean: of |x| for complex images, of x for real ones. step_size: of Langevin
-    steps at sigma_min, with `repeats` per level. dimension: number of real components of an image.
+    steps at sigma_min, with `repeats` per level. dimension: number of real components of an image. data: fingerprint of
+    the data they were measured on, see `experiment.data_fingerprint`.
     Errors: InputError unless 0 < sigma_min < sigma_max.
     """
 
@@ -50,6 +51,7 @@ class Parameters:
     count: int | None = None
     seed: int | None = None
     dimension: int | None = None
+    data: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
@@ -133,7 +135,7 @@ def write_parameters(path: str | Path, parameters: Parameters) -> None:
     lines = []
     for key, origin in _origins(parameters).items():
         if (value := getattr(parameters, key)) is not None:
-            lines.append(f"{f'{key} {value!r}':<24}  # {origin}\n")
+            lines.append(f"{f'{key} {value}':<24}  # {origin}\n")
     write_text(path, "".join(lines))
 
 
@@ -156,6 +158,7 @@ def _origins(p: Parameters) -> dict[str, str]:
         "count": "training images",
         "seed": "of the choice of images that are compared in pairs",
         "dimension": "real numbers an image",
+        "data": "fingerprint of the files and the data settings",
     }
 
 
@@ -180,7 +183,7 @@ def read_parameters(path: str | Path) -> Parameters:
             raise InputError(f"{place}: unknown key {key!r}; known keys: {', '.join(KEYS)}")
         if key in values:
             raise InputError(f"{place}: {key} is given twice; keep one of the lines")
-        values[key] = _number(key, value, place)
+        values[key] = value if key == "data" else _number(key, value, place)
     if "sigma_max" not in values:
         raise InputError(f"{path} has no sigma_max; add a line such as `sigma_max 230`")
     try:
