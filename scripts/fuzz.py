@@ -19,6 +19,7 @@ import os
 import queue
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -151,6 +152,28 @@ def valid_files(folder: Path) -> dict[str, list[Path]]:
     except ImportError:
         pass
 
+    import scipy.io
+
+    from mri_score.readers.ismrmrd_header import build_header
+    from mri_score.writers.cfl import write_cfl
+    from mri_score.writers.ismrmrd import Readout, write_ismrmrd
+
+    lines = [
+        Readout(kspace[number, :, :, line], counters={"kspace_encode_step_1": line, "slice": number})
+        for number in range(SHAPE[0])
+        for line in range(SHAPE[3])
+    ]
+    write_ismrmrd(add("ismrmrd", "scan.mrd"), build_header((24, 20), (24, 20), (0, 20), 3), lines)
+    np.save(add("array", "scan.npy"), kspace)
+    scipy.io.savemat(add("array", "v5.mat"), {"kspace": kspace, "note": "text"}, do_compression=True)
+    parts = np.empty(kspace.T.shape, [("real", "f4"), ("imag", "f4")])
+    parts["real"], parts["imag"] = kspace.T.real, kspace.T.imag
+    with h5py.File(add("array", "v73.mat"), "w", userblock_size=512) as file:
+        file.create_dataset("kspace", data=parts, chunks=(20, 24, 3, 1), compression="gzip")
+    write_cfl(folder / "scan", kspace)
+    add("array", "scan.cfl")
+    add("array", "scan.hdr")
+
     torch.manual_seed(0)
     prior = build_prior(NETWORK, precondition="edm", sd=0.3, sigma_min=0.01, sigma_max=20.0)
     save_prior(add("prior", "prior.safetensors"), prior, NETWORK, {"step": 3, "denoising_errors": {"0.1": 0.3}})
@@ -229,6 +252,12 @@ def ncsnv2_weights() -> dict[str, Any]:
 def altered(path: Path, draw: random.Random, out: Path) -> Path:
     """An altered copy of a valid file, in the folder `out`."""
     copy = out / path.name
+    for other in (".cfl", ".hdr"):  # the two files of one array
+        if path.suffix in (".cfl", ".hdr"):
+            shutil.copy(path.with_suffix(other), copy.with_suffix(other))
+    if path.suffix == ".hdr":
+        copy.write_text(altered_text(path.read_text(), draw), encoding="utf-8", errors="surrogateescape")
+        return copy
     if path.suffix == ".safetensors":
         return altered_prior(path, draw, out)
     if path.suffix in (".h5",) and draw.random() < 0.35:
@@ -447,6 +476,14 @@ def read_scan(path: Path) -> None:
                 raise AssertionError("control characters in a message") from error
 
 
+def read_array(path: Path) -> None:
+    from mri_score.readers import open_scan
+
+    file = open_scan(path, axes=("slices", "coils", "rows", "cols") if path.suffix in (".npy", ".mat") else None)
+    file.about()
+    file.kspace(0)
+
+
 def read_info(path: Path) -> None:
     """The whole command, in this process: exit code and what it prints."""
     from click.testing import CliRunner
@@ -564,6 +601,8 @@ def read_log(path: Path) -> None:
 READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "scan": ("scan", read_scan),
     "info": ("scan", read_info),
+    "ismrmrd": ("ismrmrd", read_scan),
+    "array": ("array", read_array),
     "images": ("images", read_images),
     "maps": ("maps", read_maps),
     "mask": ("mask", read_mask),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mri_score import __version__
+from mri_score.errors import InputError
 from mri_score.evaluation.intervals import TARGETS
 from mri_score.evaluation.panel import choose_zoom, panel, picture, zoomed
 from mri_score.evaluation.report import Report, SliceFigures, Table, render_report, score_table
@@ -18,7 +19,7 @@ from mri_score.methods import METHODS
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.placement import write_placement
 from mri_score.pipeline.result import MVUE, Volume
-from mri_score.readers.hdf5 import new_hdf5, reading
+from mri_score.readers.hdf5 import new_hdf5, open_hdf5, reading
 
 REPORTED_SLICES = 4
 """Largest number of slices in a report, evenly spaced; a page with all slices would be too large."""
@@ -104,11 +105,11 @@ def finished(folder: Path, name: str, identity: int) -> bool:
     identity: a number that settings and prior determine.
     """
     try:
-        with h5py.File(folder / "reconstructions" / name) as file:
-            complete = bool(file.attrs.get("complete")) and "pictures" in file  # earlier releases stored none
-            return complete and file.attrs.get("identity") == str(identity)
-    except OSError:
+        file = open_hdf5(folder / "reconstructions" / name)
+    except InputError:
         return False
+    complete = bool(file.attrs.get("complete")) and "pictures" in file  # earlier releases stored none
+    return complete and file.attrs.get("identity") == str(identity)
 
 
 def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:

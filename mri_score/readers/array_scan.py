@@ -13,6 +13,7 @@ import numpy as np
 from mri_score.errors import InputError
 from mri_score.readers.arrays import StoredArray, open_npy, require_file
 from mri_score.readers.base import Item, PlainReader, Shape
+from mri_score.readers.hdf5 import check_claims
 from mri_score.readers.sampling import StoredSampling, find_sampling
 from mri_score.untrusted.process import read_apart
 
@@ -54,8 +55,12 @@ def open_mat(path: Path, variable: str | None = None) -> StoredVariable:
     """Open a variable of a MATLAB file: the named one, `kspace`, or the only array of three axes. Errors: InputError.
     """
     require_file(path)
-    facts = read_apart(f"{_PARSING}:mat_contents", path, memory=8 << 30, seconds=60, variable=variable)
-    return StoredVariable(path, facts["name"], facts)
+    memory = min(8 << 30, (512 << 20) + 40 * path.stat().st_size)  # variables of version 5 are read as a whole
+    facts = read_apart(f"{_PARSING}:mat_contents", path, memory=memory, seconds=60, variable=variable)
+    array = StoredVariable(path, facts["name"], facts)
+    if facts["hdf5"]:
+        check_claims(path, array)
+    return array
 
 
 class ArrayScan(PlainReader):

@@ -248,7 +248,11 @@ def read_whole(dataset: StoredDataset) -> np.ndarray:
     return whole
 
 
-def _check_size(path: Path, dataset: StoredDataset) -> None:
+def check_claims(path: Path, dataset: StoredDataset) -> None:
+    """Check that a dataset declares no more than is stored of it, and stores no more than its chunks can hold.
+
+    path: of its file. dataset: as the file describes it. Errors: InputError.
+    """
     claimed, stored, key = dataset.nbytes, dataset.stored, dataset.key
     most = stored if dataset.chunks is None else SMALL + LARGEST_COMPRESSION * stored
     if claimed > most or stored > path.stat().st_size:
@@ -256,16 +260,20 @@ def _check_size(path: Path, dataset: StoredDataset) -> None:
             f"{path}: {key} declares {claimed} bytes, shape {dataset.shape}, but {stored} are stored;"
             " the file is incomplete or forged: fetch or export it again"
         )
-    item = dataset.dtype.itemsize
     if dataset.chunks is not None and stored > _most_stored(dataset):
         raise InputError(
             f"{path}: {key} stores more than its chunks can hold, {stored} bytes, which its filters could inflate"
             " without end; rewrite it: h5repack -f GZIP=4"
         )
+
+
+def _check_size(path: Path, dataset: StoredDataset) -> None:
+    check_claims(path, dataset)
+    item = dataset.dtype.itemsize
     largest = max(math.prod(dataset.shape[1:]) * item, math.prod(dataset.chunks or (0,)) * item)
     if largest > LARGEST_READ:
         raise InputError(
-            f"{path}: one slice of {key} has {largest} bytes; at most {LARGEST_READ} are allowed; split it"
+            f"{path}: one slice of {dataset.key} has {largest} bytes; at most {LARGEST_READ} are allowed; split it"
         )
 
 

@@ -171,7 +171,7 @@ def _dataset_facts(item: h5py.Dataset, path: Path, key: str) -> dict[str, Any]:
         return {"problem": f"{path}: the data of {key} are stored in other files; copy them into this file (h5repack)"}
     if item.shape is None:
         return {"problem": f"{path}: {key} is empty; export the scan again"}
-    if problem := _filter_problem(item):
+    if problem := filter_problem(item):
         return {"problem": f"{path}: {key} {problem}; rewrite it without them: h5repack -f GZIP=4"}
     dtype, text = item.dtype, h5py.check_string_dtype(item.dtype)
     if dtype.hasobject and (text is None or text.length is not None):
@@ -186,8 +186,8 @@ def _dataset_facts(item: h5py.Dataset, path: Path, key: str) -> dict[str, Any]:
     }
 
 
-def _filter_problem(item: h5py.Dataset) -> str | None:
-    """What is wrong with a dataset's filters: unknown ones, the same one twice, values that do not fit its chunks."""
+def filter_problem(item: h5py.Dataset) -> str | None:
+    """What is wrong with the filters of a dataset `item`: unknown ones, two compressions, values of other chunks."""
     plist = item.id.get_create_plist()
     found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
     numbers = [one[0] for one in found]

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from mri_score.errors import InputError
-from mri_score.readers.hdf5_parsing import opened
+from mri_score.readers.hdf5_parsing import filter_problem, opened
 
 LONGEST_HEADER = 1 << 16
 LARGEST_VARIABLE = 1 << 30
@@ -69,7 +69,8 @@ def mat_contents(path: Path, variable: str | None) -> dict[str, Any]:
             if parts is not None and (set(parts) != {"real", "imag"} or dataset.dtype["real"].kind != "f"):
                 raise InputError(f"{path}: {name} has the fields {parts}; it needs complex numbers")
             dtype = dataset.dtype if parts is None else np.dtype(f"c{2 * dataset.dtype['real'].itemsize}")
-            facts = {"chunks": dataset.chunks and dataset.chunks[::-1], "stored": dataset.id.get_storage_size()}
+            chunks, stored = dataset.chunks and dataset.chunks[::-1], dataset.id.get_storage_size()
+            facts = {"hdf5": True, "chunks": chunks, "stored": stored}
             return {"name": name, "shape": sizes[name], "dtype": dtype.str, **facts}
     from scipy.io import whosmat
 
@@ -83,7 +84,8 @@ def mat_contents(path: Path, variable: str | None) -> dict[str, Any]:
     if math.prod(sizes[name]) > LARGEST_VARIABLE:
         raise InputError(f"{path}: {name} has the shape {sizes[name]}; save such large arrays with -v7.3")
     array = _load(path, name)
-    return {"name": name, "shape": array.shape, "dtype": array.dtype.str, "chunks": None, "stored": array.nbytes}
+    facts = {"hdf5": False, "chunks": None, "stored": array.nbytes}
+    return {"name": name, "shape": array.shape, "dtype": array.dtype.str, **facts}
 
 
 def mat_samples(path: Path, key: str, index: Index) -> np.ndarray:
@@ -115,6 +117,8 @@ def _plain_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     dataset = file[name]
     if dataset.external or dataset.is_virtual or dataset.dtype.hasobject or dataset.shape is None:
         raise InputError(f"{path}: {name} is no plain array of numbers; save it again with -v7.3")
+    if problem := filter_problem(dataset):
+        raise InputError(f"{path}: {name} {problem}; save it again with -v7.3")
     return dataset
 
 
