@@ -147,7 +147,7 @@ def reconstruct(
     None: estimated by ESPIRiT from the calibration region.
     mask: True where sampled; (cols,), (rows, cols) or broadcastable to kspace. None: where kspace is not zero.
     noise_std: standard deviation of the real and of the imaginary part of a sample, in the unit of kspace. None:
-    measured in outer k-space.
+    measured in outer k-space. A given one that is far from the measured one is warned of.
     prior: a score model, a bundled prior's name, a run folder, or a .safetensors file; `as_prior` makes one of a
     denoiser.
     name: keys the random numbers, and is named in errors.

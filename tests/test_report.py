@@ -23,7 +23,7 @@ from mri_score.evaluation.report import (
     score_table,
     write_report,
 )
-from mri_score.evaluation.uncertainty import EnsembleCalibration
+from mri_score.evaluation.uncertainty import EnsembleCalibration, Outliers
 
 RAMP = np.linspace(0, 1, 35 * 28).reshape(35, 28)
 
@@ -141,7 +141,15 @@ def page(tmp_path):
         facts={"Sampler": "Renoise & Karras", "True R": "3.87", "patient_id": "DOE-JANE"},
         notes=["maps <b>from</b> full k-space"],
         tables=[score_table("|MVUE| from full k-space", METHODS), score_table("RSS", METHODS)],
-        calibration=EnsembleCalibration(draws=8, spread_skill=0.934, coverage={0.5: 0.487, 0.95: 0.931}),
+        calibration=EnsembleCalibration(
+            draws=8,
+            spread_skill=0.934,
+            coverage={0.5: 0.487, 0.95: 0.931},
+            blocks={1: 0.934, 16: 0.613},
+            bins=[(0.0125, 0.025), (0.5, 0.25)],
+            outliers=Outliers(0.031, 0.02),
+            measured={"unmeasured": 0.871},
+        ),
         intervals=IntervalCheck(0.9, {"magnitude": 1.83}, {"magnitude": 0.897}, "88 slices of 1 volume"),
         held_out=Table("5 lines left out", ["Method", "Misfit"], [["CG-SENSE", "4.64"]]),
         slices=[SliceFigures("slice 3", picture(RAMP), [picture(RAMP), picture(1 - RAMP)], [picture(RAMP[:9])] * 2)],
@@ -166,6 +174,8 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing_else(page):
 def test_the_page_says_what_was_run_and_what_it_scored(page):
     text = Page(page).text
     assert {"Renoise & Karras", "3.87", "Against |MVUE| from full k-space", "33.25", "0.93", "48.7 %"} <= set(text)
+    assert {"16 × 16 pixels", "0.61", "unmeasured k-space", "0.87", "0.0125", "0.25"} <= set(text)
+    assert "3.1 %; 2.0 % are expected of 8" in page and "actual error 2.00 times the predicted one" in page
     assert {"1.83", "89.7 %", "5 lines left out", "4.64"} <= set(text)
     assert "88 slices of 1 volume" in page
     assert text.count("Research use only, not for diagnosis.") == 1

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from mri_score.errors import InputError
-from mri_score.evaluation.uncertainty import calibration, coverage, ensemble_coverage, pixel_std, spread_skill
+from mri_score.evaluation.uncertainty import (
+    calibration,
+    coverage,
+    ensemble_coverage,
+    kspace_spread_skill,
+    pixel_std,
+    spread_skill,
+)
 from mri_score.numerics.noise import generators, noise_like
 
 LEVELS = (0.5, 0.8, 0.95)
@@ -28,6 +35,30 @@ def test_an_exact_ensemble_is_calibrated(draws):
     assert result.draws == draws
     assert result.spread_skill == pytest.approx(1, abs=0.02)
     assert result.coverage == pytest.approx(dict(zip(LEVELS, LEVELS, strict=True)), abs=0.008)
+
+
+def test_an_exact_ensemble_is_calibrated_at_every_scale_of_image_and_kspace():
+    samples, _, _ = gaussian(7, seed=1)
+    measured = np.arange(90) % 3 == 0
+    result = calibration(samples[1:], samples[0], measured=measured)
+    assert list(result.blocks) == [1, 4, 8, 16] and set(result.measured) == {"measured", "unmeasured"}
+    assert [*result.blocks.values()] == pytest.approx([1, 1, 1, 1], abs=0.15)
+    assert [*result.measured.values()] == pytest.approx([1, 1], abs=0.02)
+    assert result.outliers.share == pytest.approx(result.outliers.expected, abs=0.003)
+    predicted, actual = np.array(result.bins).T
+    assert (np.diff(predicted) > 0).all() and np.mean(predicted**2) == pytest.approx(np.mean(actual**2), rel=0.03)
+    assert actual[0] > predicted[0] and actual[-1] < predicted[-1]  # six draws: their std is itself uncertain
+
+
+def test_an_error_that_neighbours_share_shows_in_blocks_and_at_its_place_in_kspace():
+    samples, _, _ = gaussian(7, seed=2, shape=(1, 96, 96))
+    wave = 0.5 * torch.cos(2 * torch.pi * 2 * torch.arange(96) / 96)  # DC is at point 48: this stands at 46 and 50
+    result = calibration(samples[1:], samples[0] + wave)
+    pixels, *_, large = result.blocks.values()
+    assert pixels > 0.9 and large < 0.5
+    place = np.isin(np.arange(96), (46, 50))
+    ratios = kspace_spread_skill(samples[1:], samples[0] + wave, place)
+    assert ratios["measured"] < 0.7 and ratios["unmeasured"] == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize("draws", [4, 8])
@@ -69,9 +100,9 @@ def test_pixel_std_is_that_of_each_real_component():
 def test_only_pixels_of_the_mask_count():
     samples, _, _ = gaussian(9)
     mask = np.zeros(samples.shape[1:], bool)
-    mask[1, 20:70] = True
+    mask[1, 16:64] = True  # whole blocks of every size
     spoiled = np.where(mask, samples.numpy(), 0)
-    cut = calibration(samples[1:, 1, 20:70], samples[0, 1, 20:70])
+    cut = calibration(samples[1:, 1, 16:64], samples[0, 1, 16:64])
     assert calibration(spoiled[1:], spoiled[0] + 5 * ~mask, mask) == cut
 
 

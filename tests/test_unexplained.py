@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mri_score.data.coils import coil_maps
 from mri_score.data.masks import make_mask, undersample
 from mri_score.data.noise_level import noise_level, unexplained_noise
 from mri_score.data.noise_rings import measure_noise, whiten
+from mri_score.data.scan import from_arrays
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.readers.fastmri import FastMRI, write_fastmri
@@ -56,6 +58,23 @@ def test_padding_and_partial_echo_are_not_counted():
     maps, mask = coil_maps(scan.kspace)[0], torch.ones(1, 1, 1, 120, dtype=torch.bool)
     for given in (None, mask):
         assert unexplained_noise(y, maps, given) == pytest.approx(float(scan.noise_std), rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.2, 2.0])
+def test_a_given_level_far_from_the_measured_one_is_warned_of_in_its_own_unit(factor):
+    scan = undersample(phantom((128, 128), coils=8), acceleration=4)
+    level, unit = float(scan.noise_std), 1e-20  # of samples that single precision cannot square
+    given = {"kspace": scan.kspace * unit, "mask": scan.mask[0], "noise_std": factor * level * unit}
+    if 0.7 < factor < 1.4:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            from_arrays(**given)
+        return
+    with pytest.warns(UserWarning, match="noise_std is given as") as caught:
+        from_arrays(**given)
+    text = str(caught[0].message)
+    assert ("smooths" in text) == (factor > 1)
+    assert float(text.rsplit(" ", 1)[1]) == pytest.approx(level * unit, rel=0.05)
 
 
 def test_samples_outside_the_mask_do_not_count():

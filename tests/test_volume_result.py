@@ -13,7 +13,7 @@ from mri_score.evaluation.intervals import Factor, Intervals
 from mri_score.pipeline.derived import Metrics, Page, Panels, restore
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import draw_pictures, finished, read_scores, score_rows, write_volume
-from mri_score.pipeline.result import Volume
+from mri_score.pipeline.result import Volume, measured_points
 
 SLICES, DRAWS, SHAPE = 2, 3, (24, 20)
 R = 4.0
@@ -147,3 +147,17 @@ def test_only_a_report_of_estimates_warns_that_their_spread_says_nothing(method,
 def test_only_a_report_without_a_truth_says_that_nothing_is_scored(known):
     page = draw_pictures(made_up(truth=known), Options(samples=DRAWS), {}).page
     assert ("there is no ground truth" in page) != known
+
+
+@pytest.mark.parametrize("small", [60, 64, 96])
+def test_the_mask_on_the_grid_of_a_cropped_image_keeps_frequencies(small):
+    """A wave of one frequency of the large grid stands, after the crop, at the point that the mask names."""
+    large = 128
+    for line in (64, 70, 40):
+        mask = torch.zeros(1, 1, large, dtype=torch.bool)
+        mask[..., line - 1 : line + 2] = True
+        wave = torch.exp(2j * torch.pi * (line - 64) * torch.arange(small) / large)
+        spectrum = torch.fft.fftshift(torch.fft.fft(wave)).abs()
+        points = measured_points(mask, (1, small))[0, 0]
+        assert points[spectrum.argmax()]
+        assert abs(float(points.sum()) - 3 * small / large) < 1

@@ -426,6 +426,9 @@ def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) 
     if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
         shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
         say(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")
+        blocks = ", ".join(f"{side} x {side}: {ratio:.2f}" for side, ratio in spread.blocks.items() if side > 1)
+        if blocks:
+            say(f"  spread / skill of the means of blocks of pixels: {blocks}")
     if (check := volume.interval_check()) is not None and check.coverage:
         shares = ", ".join(f"{share:.1%} of the {target}s" for target, share in check.coverage.items())
         say(f"  conformal intervals of {check.level:.0%} cover {shares}")

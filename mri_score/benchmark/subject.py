@@ -88,12 +88,16 @@ class Subject:
         return {**found, "complex_nrmse": complex_nrmse(self.mixed[None], self._maps[None], image[None])}
 
     def calibration(self, samples: Tensor, group: int = 1) -> dict[str, float]:
-        """Spread over skill and coverage of draws (P, H, W), inside the foreground; group: as in `pair_share`."""
+        """Spread over skill, of pixels and of the means of blocks, and coverage of draws (P, H, W), in the foreground.
+
+        group: as in `pair_share`.
+        """
         projected = (self._maps.conj() * self.mixed).sum(0)
         draws = torch.stack([self._written(draw) for draw in samples])
         found = calibration(draws, self._written(projected), self.inside, group)
         shares = {f"coverage_{100 * level:.0f}": share for level, share in found.coverage.items()}
-        return {"spread_skill": found.spread_skill, **shares}
+        blocks = {f"spread_skill_{side}": ratio for side, ratio in found.blocks.items() if side > 1}
+        return {"spread_skill": found.spread_skill, **blocks, **shares}
 
     @property
     def _maps(self) -> Tensor:

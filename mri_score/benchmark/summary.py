@@ -42,7 +42,7 @@ COSTS: dict[str, tuple[str, Form]] = {
 COVERAGES = ("coverage_50", "coverage_80", "coverage_95")
 QUANTITIES = (
     *(f"{target}_{region}_{metric}" for target in TARGETS for region in REGIONS for metric in METRICS),
-    "complex_nrmse", "spread_skill", *COVERAGES, *COSTS,
+    "complex_nrmse", "spread_skill", "spread_skill_4", "spread_skill_8", "spread_skill_16", *COVERAGES, *COSTS,
 )  # fmt: skip
 """Columns of a row for which mean and interval are given."""
 SIGNED: dict[str, Form] = {"psnr": "{:+.2f}".format, "ssim": "{:+.3f}".format}
@@ -155,6 +155,7 @@ def main_table(section: Section) -> Columns:
         *((_heading(one), _column(section, one, _form(one), interval=one == QUALITY)) for one in HEADLINE),
         ("complex NRMSE", _column(section, "complex_nrmse", "{:.4f}".format)),
         ("spread / skill", _column(section, "spread_skill", "{:.2f}".format)),
+        ("of 16 x 16 blocks", _column(section, "spread_skill_16", "{:.2f}".format)),
         ("coverage of 50, 80, 95 %", [", ".join(f"{100 * share:.0f}" for share in one) for one in shares]),
         *((name, _column(section, cost, form, zeros=False)) for cost, (name, form) in COSTS.items()),
         ("cells", [str(len(line.cells)) for line in lines]),

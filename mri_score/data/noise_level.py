@@ -23,6 +23,9 @@ WEIGHT = 0.03
 SIGNAL = 0.9
 """Below this ratio of residual level to level of the outer ring, the ring has signal; both scatter by less."""
 
+TOLD = 1.5
+"""A given noise level that differs from the measured one by more than this factor is warned of."""
+
 
 def noise_level(
     slices: Sequence[Tensor] | Tensor,
@@ -57,6 +60,35 @@ def noise_level(
     )
     equal = torch.full_like(level.coil_std, found)
     return replace(level, noise_std=found, coil_std=equal, covariance=None, whitening=None, notes=(*level.notes, note))
+
+
+def told_noise(
+    noise_std: float, kspace: Tensor, mask: Tensor, maps: Tensor, name: str = "k-space", unit: float = 1.0
+) -> str | None:
+    """A warning if a given noise level is not near the measured one; None if it is, or nothing can be measured.
+
+    A level told too high smooths the image, one told too low leaves noise in it, and in both cases the standard
+    deviation of the draws is wrong and does not show it.
+    noise_std: as given, of each real component, in the unit of kspace. kspace: (B, C, H, W). mask: bool, broadcastable
+    to it. maps: (B or 1, C, H, W). name: of the scan. unit: times the numbers of the message, for k-space that was
+    divided by it.
+    """
+    middle = len(kspace) // 2
+    fitting = maps[middle : middle + 1] if len(maps) > 1 else maps
+    try:
+        measured = noise_level(kspace, mask, fitting, middle=middle, name=name).noise_std
+    except InputError:  # no outer k-space, such as scans of a few lines: there is nothing to compare with
+        return None
+    if not measured > 0 or 1 / TOLD <= noise_std / measured <= TOLD:
+        return None
+    above = noise_std > measured
+    told, found = noise_std * unit, measured * unit
+    effect = "smooths the image too much" if above else "leaves noise in the image"
+    return (
+        f"{name}: noise_std is given as {told:.3g}, but outer k-space has {found:.3g}; a level"
+        f" {'above' if above else 'below'} the true one {effect} and makes the standard deviation wrong; leave"
+        f" noise_std out, or give {found:.3g}"
+    )
 
 
 def unexplained_noise(kspace: Tensor, maps: Tensor, mask: Tensor | None = None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from torch import Tensor
 from mri_score.data import masks
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import CalibrationRegion, coil_maps, compress_coils, maps_from_calibration, truth_image
-from mri_score.data.noise_level import noise_level
+from mri_score.data.noise_level import noise_level, told_noise
 from mri_score.data.noise_rings import NoiseLevel, evenly_spaced, whiten, with_noise_scan
 from mri_score.data.scale import percentile, safe_unit
 from mri_score.errors import InputError
@@ -85,6 +86,7 @@ def from_arrays(
     noise_std: standard deviation of the real, and of the imaginary, part of a sample, in the units of kspace; by
     default measured, and the coils are then whitened if maps are not given. name: seeds random numbers and labels
     messages.
+    A given noise_std far from the measured one is warned of (UserWarning).
     Errors: InputError for shapes that do not fit, NaN or infinity, and slices without signal.
     """
     if kspace.ndim != 4 or not kspace.is_complex():
@@ -96,6 +98,7 @@ def from_arrays(
     mask = _mask_of_arrays(kspace, mask, name)
     unit = safe_unit(kspace)
     kspace = kspace * mask if unit == 1 else kspace / unit * mask
+    told = noise_std is not None
     noise_std = None if noise_std is None else noise_std / unit
     empty = (kspace == 0).flatten(1).all(1)
     if bool(empty.any()):
@@ -111,6 +114,8 @@ def from_arrays(
     if mixing is not None:
         kspace = whiten(kspace, mixing)
     maps = coil_maps(kspace, mask)[0] if maps is None else maps
+    if told and (warning := told_noise(noise_std, kspace, mask, maps, name, unit)) is not None:
+        warnings.warn(warning, stacklevel=2)
     found = scaled(kspace, mask, maps, noise_std, name, mixing)
     return found if unit == 1 else replace(found, scale=found.scale * unit)
 

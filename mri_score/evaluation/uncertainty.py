@@ -1,9 +1,9 @@
-"""Calibration of draws (samples of the posterior): spread-skill ratio, and coverage of intervals."""
+"""Calibration of draws (samples of the posterior): spread against error by scale and size, coverage of intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,20 @@ from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
 
 LEVELS = (0.5, 0.8, 0.95)
+BLOCKS = (1, 4, 8, 16)
+"""Sides of the square blocks of pixels, whose means are judged: from single pixels to the size of a lesion."""
+OUTLIER = 3.0
+"""Number of standard deviations beyond which an error counts as an outlier."""
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Errors of more than `OUTLIER` standard deviations."""
+
+    share: float
+    """Share of the real components with such an error."""
+    expected: float
+    """The same share of a calibrated Gaussian ensemble with as many draws."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +38,141 @@ class EnsembleCalibration:
     """1 if calibrated, below 1 if the draws are overconfident."""
     coverage: Mapping[float, float]
     """Nominal level -> share of the truth inside the intervals of that level."""
+    blocks: Mapping[int, float] = field(default_factory=dict)
+    """Side of a block in pixels -> spread-skill ratio of the means of such blocks; see `block_spread_skill`."""
+    bins: Sequence[tuple[float, float]] = ()
+    """(predicted, actual) root mean square error of pixels with similar std, rising; see `errors_by_std`."""
+    outliers: Outliers | None = None
+    """Share of the errors beyond 3 standard deviations."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """"measured" or "unmeasured" -> spread-skill ratio of that part of k-space; see `kspace_spread_skill`."""
 
 
 Calibration = EnsembleCalibration  # the former name
 
 
+def calibration(
+    samples: Images, truth: Images, mask: Images | None = None, group: int = 1, measured: Images | None = None
+) -> EnsembleCalibration:
+    """Calibration of samples (P, S, H, W) against a truth (S, H, W).
 
-def calibration(samples: Images, truth: Images, mask: Images | None = None, group: int = 1) -> EnsembleCalibration:
-    """Spread-skill ratio and coverage at 50, 80 and 95 % of samples (P, S, H, W) against a truth (S, H, W).
-
-    mask: bool (S, H, W), the pixels to use; None means all. group: as in `pair_share`.
+    mask: bool (S, H, W), the pixels to use; None means all. group: as in `pair_share`. measured: bool, broadcastable to
+    (S, H, W), the measured points of k-space on the grid of the images, DC at N // 2; None leaves that part out.
+    Returns the spread-skill ratio of pixels, of block means and of k-space, coverage at 50, 80 and 95 %, errors by
+    predicted std, and outliers.
     Errors: as in `spread_skill`.
     """
-    covered = ensemble_coverage(samples, truth, mask=mask, group=group)
-    return EnsembleCalibration(len(as_numpy(samples)), spread_skill(samples, truth, mask, group), covered)
+    return EnsembleCalibration(
+        draws=len(as_numpy(samples)),
+        spread_skill=spread_skill(samples, truth, mask, group),
+        coverage=ensemble_coverage(samples, truth, mask=mask, group=group),
+        blocks=block_spread_skill(samples, truth, mask, group),
+        bins=errors_by_std(samples, truth, mask, group),
+        outliers=outliers(samples, truth, mask, group),
+        measured={} if measured is None else kspace_spread_skill(samples, truth, measured, mask, group),
+    )
+
+
+def block_means(images: Images, side: int, mask: Images | None = None) -> NDArray:
+    """Means of square blocks of side x side pixels: (..., H, W) -> (..., H // side, W // side); a rest is left out.
+
+    images: real or complex. side: in pixels. mask: bool (S, H, W) or like the images, the pixels to average; None means
+    all. Returns the means in the units of the images, 0 for a block without a pixel.
+    """
+    images = as_numpy(images)
+    if mask is None:
+        return _block_means(images, side)
+    inside = as_numpy(mask).astype(np.float64)
+    share = _block_means(inside, side)
+    return _block_means(np.where(inside > 0, images, 0), side) / np.where(share > 0, share, 1)
+
+
+def _block_means(images: NDArray, side: int) -> NDArray:
+    rows, columns = (length // side for length in images.shape[-2:])
+    whole = images[..., : rows * side, : columns * side]
+    return whole.reshape(*images.shape[:-2], rows, side, columns, side).mean((-3, -1))
+
+
+def whole_blocks(mask: Images, side: int) -> NDArray[np.bool_]:
+    """The blocks that lie in the mask by more than half: bool (..., H, W) -> bool (..., H // side, W // side)."""
+    return _block_means(as_numpy(mask).astype(np.float64), side) > 0.5
+
+
+def block_spread_skill(
+    samples: Images, truth: Images, mask: Images | None = None, group: int = 1, sides: Sequence[int] = BLOCKS
+) -> dict[int, float]:
+    """Side of a block -> `spread_skill` of the means of such blocks; sides without a block in the mask are left out.
+
+    Pixels can be calibrated where blocks are not: errors that neighbours share do not average out in a block, and
+    what a reader sees of a lesion is a mean of many pixels.
+    samples: (P, S, H, W), complex or real. truth: (S, H, W). mask: bool (S, H, W); a block counts if more than half of
+    it is inside, by the mean of its pixels that are. group: as in `pair_share`. sides: in pixels.
+    Errors: as in `spread_skill`.
+    """
+    mask = np.ones(as_numpy(truth).shape, bool) if mask is None else as_numpy(mask).astype(bool)
+    found = {}
+    for side in sides:
+        inside = whole_blocks(mask, side)
+        if inside.any():
+            parts = block_means(samples, side, mask), block_means(truth, side, mask)
+            found[side] = spread_skill(*parts, inside, group)
+    return found
+
+
+def errors_by_std(
+    samples: Images, truth: Images, mask: Images | None = None, group: int = 1, bins: int = 10
+) -> list[tuple[float, float]]:
+    """Predicted and actual root mean square error of real components, in bins of equal size by predicted std, rising.
+
+    The predicted variance of mean - truth is (1 + mean_share) times that of a draw. With few draws the std of a pixel
+    is itself uncertain: pixels of the lowest bins have a larger error than predicted, those of the highest a smaller
+    one, also for a calibrated ensemble.
+    Shapes, group and errors: as in `spread_skill`. bins: their number. Returns one pair a bin, in the samples' unit.
+    """
+    error, std = _errors_and_std(samples, truth, mask, group)
+    order = np.argsort(std, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return [(float(np.sqrt(np.mean(std[part] ** 2))), float(np.sqrt(np.mean(error[part] ** 2)))) for part in parts]
+
+
+def outliers(samples: Images, truth: Images, mask: Images | None = None, group: int = 1) -> Outliers:
+    """The share of real components whose error exceeds `OUTLIER` predicted std, beside that of a calibrated ensemble.
+
+    The reference is Student's t with P - 1 degrees of freedom, as in `ensemble_coverage`.
+    Shapes, group and errors: as in `spread_skill`.
+    """
+    error, std = _errors_and_std(samples, truth, mask, group)
+    return Outliers(float(np.mean(error > OUTLIER * std)), float(2 * t.sf(OUTLIER, len(as_numpy(samples)) - 1)))
+
+
+def kspace_spread_skill(
+    samples: Images, truth: Images, measured: Images, mask: Images | None = None, group: int = 1
+) -> dict[str, float]:
+    """`spread_skill` of the Fourier transform of the images inside the mask, at measured points and at the others.
+
+    An operator or coil maps that do not fit show at the measured points, a prior that does not fit at the others.
+    measured: bool, broadcastable to (S, H, W), DC at N // 2. Other shapes, group and errors: as in `spread_skill`.
+    Returns {"measured": ratio, "unmeasured": ratio}, without a part that has no point.
+    """
+    samples, truth = as_numpy(samples), as_numpy(truth)
+    inside = np.ones(truth.shape, bool) if mask is None else as_numpy(mask)
+    points = np.broadcast_to(as_numpy(measured).astype(bool), truth.shape)
+    transformed, wanted = _transform(samples * inside), _transform(truth * inside)
+    parts = {"measured": points, "unmeasured": ~points}
+    return {name: spread_skill(transformed, wanted, part, group) for name, part in parts.items() if part.any()}
+
+
+def _transform(images: NDArray) -> NDArray:
+    """Centred orthonormal Fourier transform of the last two axes."""
+    axes = (-2, -1)
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes=axes), norm="ortho"), axes=axes)
+
+
+def _errors_and_std(samples: Images, truth: Images, mask: Images | None, group: int) -> tuple[NDArray, NDArray]:
+    """|mean - truth| and its predicted std, of each real component inside the mask, flat."""
+    parts, wanted, chosen = _checked(samples, truth, mask)
+    std = np.sqrt((1 + mean_share(len(parts), group)) * _variance(parts, group))
+    return np.abs(parts.mean(0) - wanted)[chosen].ravel(), std[chosen].ravel()
 
 
 def pair_share(count: int, group: int = 1) -> float:
@@ -105,11 +240,9 @@ def ensemble_coverage(
     coverages. For antithetic samples, in groups as in `pair_share`, `mean_share` replaces 1 / P.
     Shapes and errors as in `spread_skill`.
     """
-    parts, truth, chosen = _checked(samples, truth, mask)
-    count = len(parts)
-    error = np.abs(parts.mean(0) - truth)[chosen]
-    std = np.sqrt((1 + mean_share(count, group)) * _variance(parts, group))[chosen]
-    return {level: float(np.mean(error <= t.ppf((1 + level) / 2, count - 1) * std)) for level in levels}
+    error, std = _errors_and_std(samples, truth, mask, group)
+    freedom = len(as_numpy(samples)) - 1
+    return {level: float(np.mean(error <= t.ppf((1 + level) / 2, freedom) * std)) for level in levels}
 
 
 def coverage(

@@ -187,4 +187,19 @@ class Volume:
         """Calibration of the draws inside the foreground; None without ground truth, or with a single draw."""
         if not self.projected or len(self.samples[0]) < 2:
             return None
-        return calibration(torch.stack(self.samples, 1), torch.stack(self.projected), self.foreground, self.group)
+        samples, truth = torch.stack(self.samples, 1), torch.stack(self.projected)
+        measured = None if self.mask is None else measured_points(self.mask[:, 0], truth.shape[-2:])
+        return calibration(samples, truth, self.foreground, self.group, measured)
+
+
+def measured_points(mask: Tensor, shape: Sequence[int]) -> Tensor:
+    """The mask on the grid of the Fourier transform of a cropped image: (S, H, W), or 1 for an axis, -> same with h, w.
+
+    A cropped image has a coarser grid in k-space over the same range: each of its points takes the nearest of the mask.
+    """
+    for axis, small in zip((-2, -1), shape, strict=True):
+        large = mask.shape[axis]
+        if large not in (1, small):
+            nearest = ((torch.arange(small) - small // 2) * large / small).round().long() + large // 2
+            mask = mask.index_select(axis, nearest.clamp(0, large - 1))
+    return mask
