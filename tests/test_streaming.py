@@ -13,9 +13,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ismrmrd = pytest.importorskip("ismrmrd", reason="needs the extra mrd")
 
@@ -74,7 +76,7 @@ def messages(xml, readouts, config="mri_score"):
 def sent(readouts):
     """The messages of readouts, made by `ismrmrd`."""
     for one in readouts:
-        made = ismrmrd.Acquisition.from_array(np.asarray(one.samples, np.complex64))
+        made = ismrmrd.Acquisition.from_array(np.asarray(one.samples, np.complex64), one.trajectory)
         made.center_sample, made.sample_time_us, made.measurement_uid = one.samples.shape[1] // 2, 5.0, 77
         made.idx.kspace_encode_step_1 = one.line
         for flag in one.flags:
@@ -320,6 +322,74 @@ def test_a_streamed_slice_is_the_image_of_the_file(tmp_path):
     np.testing.assert_allclose(image.values, found.rss[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(std.values, (found.std * found.weight)[0], rtol=1e-3, atol=1e-5)
     assert std.meta["DataRole"] == "Quantitative" and "separate" not in " ".join(answer.texts)
+
+
+@pytest.mark.parametrize("name", ["brain_t2_4ch", "brain_flash_16ch", "phantom_oversampled_2ch"])
+def test_real_scans_are_the_same_through_the_stream(name):
+    """K-space, mask and geometry of a slice, as readouts and as a file."""
+    from mri_score.readers import open_scan
+    from mri_score.readers.received import Received, open_received
+
+    path = Path(__file__).resolve().parents[2] / "shared" / "data" / "kspace" / f"{name}.h5"
+    if not path.exists():
+        pytest.skip("the real scans are not part of the repository")
+    file = open_scan(path)
+    y, mask = file.stored(0)
+    lines = mask.any(0).nonzero()[0].tolist()
+    data = io.BytesIO(b"".join(sent(mrd.lines_of(y, lines))))
+    readouts = [wire.read_message(data) for _ in lines]
+    headers = np.array([one.header for one in readouts])
+    xml = file.header_xml.decode() if isinstance(file.header_xml, bytes) else file.header_xml
+    parts = [one.samples for one in readouts], [one.trajectory for one in readouts]
+    found = open_received(Received(xml, headers, *parts))
+    np.testing.assert_allclose(found.kspace(0), file.kspace(0), atol=1e-5 * float(file.kspace(0).abs().max()))
+    assert (found.mask is None) == (file.mask is None) and found.crop == file.crop
+    assert found.geometry(0).voxel_size == pytest.approx(file.geometry(0).voxel_size)
+
+
+def test_spokes_are_reconstructed_along_their_trajectory():
+    """Radial readouts of a scan, without noise and calibration lines, give its image."""
+    from mri_score.data.noncartesian import samples
+    from mri_score.data.trajectories import radial
+    from mri_score.streaming.slices import Slices
+
+    images, _ = coil_images()
+    along = radial((SIZE, SIZE), 1.0)
+    y = samples(torch.from_numpy(images[:1].astype(np.complex64)), along)[0].numpy()
+    count = len(along.coordinates) // SIZE
+    spokes = np.split(np.arange(count * SIZE), count)
+    readouts = [mrd.Readout(y[:, one], trajectory=along.coordinates.numpy()[one].astype(np.float32)) for one in spokes]
+    xml = mrd.header((SIZE, SIZE, 1), coils=COILS, trajectory="radial")
+    answer = talk(b"".join(messages(xml, readouts)), Slices("brain-fast"))
+    image, wanted = answer.series(1)[0].values, np.sqrt(np.square(np.abs(images[0])).sum(0))
+    assert np.corrcoef(image.ravel(), wanted.ravel())[0, 1] > 0.97, answer.texts
+
+
+def test_damaged_streams_end_in_texts_and_images():
+    """Bytes changed at random places: whatever comes of it, the client hears of it, and nothing else is raised."""
+    from mri_score.data.scan import Scan
+    from mri_score.readers.received import Received, open_received
+
+    def read(header, group, settings):
+        headers = np.array([one.header for one in group.readouts])
+        parts = [one.samples for one in group.readouts], [one.trajectory for one in group.readouts]
+        try:
+            scan = Scan(open_received(Received(header, headers, *parts)))
+            scan.kspace(0)
+            scan.file.geometry(0)
+            yield InputError("read, and not reconstructed here")
+        except InputError as error:
+            yield error
+
+    random, data = np.random.default_rng(0), b"".join(messages(*scan(slices=1)))
+    headers = data.find(b"<?xml") + 2500
+    for number in range(60):
+        changed = bytearray(data)
+        for place in random.integers(0, headers if number % 2 else len(data), 8):
+            changed[place] = random.integers(256)
+        answer = talk(bytes(changed), read)
+        assert answer.closed or not answer.images
+        assert not any("fault of mri_score" in text for text in answer.texts), answer.texts
 
 
 # The server

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from mri_score.errors import InputError
 from mri_score.streaming.wire import Readout
 
 LAST_IN_SLICE, NOISE, CALIBRATION, CALIBRATION_AND_IMAGING = 8, 19, 20, 21
@@ -16,8 +15,6 @@ OTHER = (23, 24, 26, 27, 28, 29, 30, 31)
 """Flags of readouts that belong to no image: navigation, phase correction, dummy and the like; counted from 1."""
 COUNTERS = ("slice", "contrast", "phase", "repetition", "set")
 """Counters whose combinations are images of their own."""
-LARGEST_SCAN = 8 << 30
-"""Bytes of readouts that one connection may hold at a time."""
 
 
 def flagged(header: np.void, *flags: int) -> bool:
@@ -44,7 +41,7 @@ class Collector:
     """Sorts readouts.
 
     whole: whether images are complete at the end of the scan only, as in 3-D scans. last_average: number of the last
-    average, with which an image is complete. Errors: InputError for a scan above LARGEST_SCAN.
+    average, with which an image is complete.
     """
 
     whole: bool = False
@@ -57,13 +54,12 @@ class Collector:
     late: int = 0
     """Number of readouts that came after their image was complete; they are left out."""
     size: int = 0
+    """Bytes of the readouts that are kept."""
 
     def add(self, readout: Readout) -> Group | None:
         """Keep a readout; returns the image that it completes, with noise and calibration readouts before its own."""
         header = readout.header
         self.size += readout.samples.nbytes + readout.trajectory.nbytes
-        if self.size > LARGEST_SCAN:
-            raise InputError(f"the scan has more than {LARGEST_SCAN >> 30} GiB of readouts that wait; use fewer slices")
         slice_ = int(header["idx"]["slice"])
         if flagged(header, NOISE):
             self.noise.append(readout)
@@ -121,5 +117,5 @@ def zero_filled(group: Group, columns: int = 0) -> np.ndarray:
         for line, samples in lines.items():
             kspace[:, line] = np.nan_to_num(samples[coil], nan=0, posinf=0, neginf=0)
         image = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace), norm="ortho"))
-        total += np.abs(image) ** 2
+        total += np.abs(image).astype(np.float64) ** 2
     return np.sqrt(total).astype(np.float32)

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 WAITING = 16
 """Connections that the system accepts while the server loads or is full."""
-IDLE_SECONDS = 1800.0
-"""A connection on which nothing comes for so long is closed."""
+HELLO_SECONDS, IDLE_SECONDS = 60.0, 1800.0
+"""A connection on which nothing comes for so long is closed: before its first byte, and after it."""
 GRACE_SECONDS = 5.0
 """Time for connections to say goodbye when the server is stopped."""
 
@@ -99,6 +99,8 @@ def _serve_one(connection: socket.socket, handle: Handle, inherited: tuple[socke
         signal.signal(signal.SIGTERM, stop)
         for one in inherited:
             one.close()
+        connection.settimeout(HELLO_SECONDS)
+        connection.recv(1, socket.MSG_PEEK)
         connection.settimeout(IDLE_SECONDS)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

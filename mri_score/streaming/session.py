@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LARGEST_SCAN = 8 << 30
+"""Bytes of readouts that one connection may hold at a time."""
+
 
 class Found(Protocol):
     """One reconstructed image."""
@@ -87,6 +90,8 @@ class Session:
         self.failures = 0
         self.columns = 0
         """Phase-encoding steps of the matrix, by the header."""
+        self._came = self._taken = 0
+        """Bytes of readouts that came, and of those whose turn has come."""
         self._series: dict[str, Series] = {}
 
     def run(self) -> bool:
@@ -126,6 +131,10 @@ class Session:
             try:
                 while True:
                     item = self.receive()
+                    if isinstance(item, Readout):
+                        self._came += item.samples.nbytes
+                    if self._came - self._taken + self.collector.size > LARGEST_SCAN:
+                        raise InputError(f"more than {LARGEST_SCAN >> 30} GiB of readouts wait; send fewer slices")
                     queue.put(item)
                     if isinstance(item, Message) and item.kind == CLOSE:
                         return
@@ -145,6 +154,7 @@ class Session:
 
     def _take(self, item: Message | Readout) -> None:
         if isinstance(item, Readout):
+            self._taken += item.samples.nbytes
             if (group := self.collector.add(item)) is not None:
                 self._reconstruct(group)
         elif item.kind in (CONFIG_FILE, CONFIG_TEXT):

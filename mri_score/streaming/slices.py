@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mri_score.data.noncartesian import MeasuredScan
 from mri_score.data.scan import Scan
 from mri_score.errors import InputError
 from mri_score.methods import METHODS
@@ -16,7 +17,7 @@ from mri_score.models.network import NetworkPrior
 from mri_score.numerics.fourier import resize_image
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers.geometry import Geometry
-from mri_score.readers.received import ReceivedScan
+from mri_score.readers.received import Received, open_received
 from mri_score.reconstruction import sample_posterior
 from mri_score.streaming.collect import Group
 from mri_score.streaming.settings import StreamSettings
@@ -47,8 +48,10 @@ class Slices:
         torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
         try:
             headers = np.array([one.header for one in group.readouts])
-            received = ReceivedScan(header, headers, [one.samples for one in group.readouts])
-            scan = Scan(received, coils=settings.coils)
+            samples, positions = ([getattr(one, name) for one in group.readouts] for name in ("samples", "trajectory"))
+            file = open_received(Received(header, headers, samples, positions))
+            measured = file.coordinates(0) is not None
+            scan = MeasuredScan(file, settings.coils) if measured else Scan(file, coils=settings.coils)
         except InputError as error:
             yield error
             return

@@ -17,7 +17,7 @@ from mri_score.data.masks import make_mask
 from mri_score.data.scan import Scan
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers.ismrmrd_header import build_header
-from mri_score.readers.received import ReceivedScan
+from mri_score.readers.received import Received, open_received
 from mri_score.reconstruction import sample_posterior
 from mri_score.simulation.phantom import phantom
 from mri_score.streaming.session import Session
@@ -71,7 +71,9 @@ def run(sizes: str, threads: int) -> list[Row]:
         assert Session(receive, WireClient(io.BytesIO()), settings, [], slices).run()
 
     def direct() -> None:
-        scan = Scan(ReceivedScan(xml, np.array([header for header, _ in lines]), [y for _, y in lines]))
+        positions = [np.zeros((side, 0), np.float32)] * len(lines)
+        headers, samples = np.array([header for header, _ in lines]), [y for _, y in lines]
+        scan = Scan(open_received(Received(xml, headers, samples, positions)))
         options = {"steps": settings.steps, "samples": settings.samples, "device": "cpu"}
         sample_posterior(scan.acquisition(0), prior, settings.method, slices=[0], **options)
 
