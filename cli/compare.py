@@ -22,7 +22,8 @@ from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precis
     "--baselines", metavar="LIST", show_default=True,
     default="zero-filled,cg-sense,l1-wavelet,tv,l1-wavelet-tuned,tv-tuned",
     help="Classical methods, or none. Those named -tuned use the regularisation weight that is best for the ground"
-    " truth. Also available: pnp-bm3d (takes minutes; needs the package bm3d), bart-l1-wavelet, bart-tv (need BART),"
+    " truth. Also available: pocs (partial Fourier), pnp-bm3d (needs bm3d;"
+    " takes minutes), bart-l1-wavelet, bart-tv (need BART),"
     " and -tuned versions of these.",
 )  # fmt: skip
 @click.option(

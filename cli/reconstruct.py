@@ -56,7 +56,8 @@ class BatchSize(click.IntRange):
 @ignore_mask_option
 @click.option(
     "--baselines", default="zero-filled,cg-sense,l1-wavelet,tv", show_default=True, metavar="LIST",
-    help="Classical methods to compare with, or none. Also available: pnp-bm3d (takes minutes; needs the package bm3d),"
+    help="Classical methods to compare with, or none. Also available: pocs (partial Fourier), pnp-bm3d (needs bm3d;"
+    " takes minutes),"
     " bart-l1-wavelet and bart-tv (need BART). With --trajectory only zero-filled (as gridding) and cg-sense.",
 )  # fmt: skip
 @click.option(

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from command import mri_score
 from mrd import Readout, header, lines_of, write_mrd
 
 from mri_score.data.noise_rings import whiten
@@ -396,3 +397,15 @@ def test_noise_scan_and_separate_calibration_of_the_generator(tmp_path):
     scan = Scan(open_scan(tmp_path / "scan.h5"))
     assert scan.noise_std == pytest.approx(0.05, rel=0.05) and scan.noise.whitening is not None
     assert "separate calibration lines (64 x 16)" in str(scan.make_maps(0)[2])
+
+
+@pytest.mark.slow
+def test_the_report_of_a_series_has_a_film(tmp_path):
+    """Three frames of one slice: a film of three, and the file states which frame each image is."""
+    generated(tmp_path / "scan.h5", "-a", "3", "-m", "32")
+    options = ("--steps", "2", "--samples", "1", "--baselines", "none", "--out", tmp_path / "out")
+    mri_score("reconstruct", tmp_path / "scan.h5", *options)
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "<h2>Film</h2>" in page and "frame 1 of 3" in page and "3 frames, slice 0 to slice 0, repetition 2" in page
+    with h5py.File(tmp_path / "out" / "reconstructions" / "scan.h5") as file:
+        assert file["frame"][:].tolist() == [0, 1, 2]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mri_score.baselines.bart import bart_l1_wavelet, bart_total_variation
 from mri_score.baselines.linear import cg_sense, zero_filled
+from mri_score.baselines.partial_fourier import pocs
 from mri_score.baselines.plug_and_play import pnp_bm3d
 from mri_score.baselines.variation import total_variation
 from mri_score.baselines.wavelets import l1_wavelet
@@ -42,6 +43,7 @@ BASELINES: dict[str, Baseline] = {
     "cg-sense": Baseline("CG-SENSE", _plain(cg_sense)),
     "l1-wavelet": Baseline("L1-wavelet", l1_wavelet, tunable=True),
     "tv": Baseline("total variation", _fixed(total_variation), tunable=True),
+    "pocs": Baseline("POCS", _plain(pocs)),
     "pnp-bm3d": Baseline("plug-and-play BM3D", _fixed(pnp_bm3d)),
     "bart-l1-wavelet": Baseline("BART, L1-wavelet", _fixed(bart_l1_wavelet), tunable=True),
     "bart-tv": Baseline("BART, total variation", _fixed(bart_total_variation), tunable=True),

@@ -73,12 +73,26 @@ class SliceFigures:
 
 
 @dataclass(frozen=True)
+class Film:
+    """Pictures of the frames of one slice, as PNG bytes, in one grey window.
+
+    title: above the film. frames: the reconstruction of each frame. stds: its standard deviation, or nothing. labels:
+    the text of each frame.
+    """
+
+    title: str
+    frames: Sequence[bytes]
+    stds: Sequence[bytes]
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Report:
     """Content of a report, in the order of the page; empty parts are left out.
 
     title: of the page. facts: name -> text about the run; names that contain "patient" are not printed. notes:
     warnings, shown before all figures. tables: of scores. calibration: of the draws. intervals: conformal, with their
-    coverage. held_out: table of how well each method predicts left-out samples. slices: pictures.
+    coverage. held_out: table of how well each method predicts left-out samples. films: of series. slices: pictures.
     """
 
     title: str
@@ -88,6 +102,7 @@ class Report:
     calibration: EnsembleCalibration | None = None
     intervals: IntervalCheck | None = None
     held_out: Table | None = None
+    films: Sequence[Film] = ()
     slices: Sequence[SliceFigures] = ()
 
 
@@ -120,7 +135,7 @@ def render_report(report: Report) -> str:
     """The report as an HTML page with all pictures embedded.
 
     All text is escaped, the page's content security policy blocks network access, and its only script turns the pages
-    of the flip-books.
+    of the flip-books and films.
     """
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["png"] = lambda png: "data:image/png;base64," + b64encode(png).decode()

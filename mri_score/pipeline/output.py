@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -14,13 +15,16 @@ from mri_score import __version__
 from mri_score.errors import InputError
 from mri_score.evaluation.intervals import TARGETS
 from mri_score.evaluation.panel import choose_zoom, panel, picture, zoomed
-from mri_score.evaluation.report import Report, SliceFigures, Table, render_report, score_table
+from mri_score.evaluation.report import Film, Report, SliceFigures, Table, render_report, score_table
 from mri_score.methods import METHODS
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.placement import write_placement
 from mri_score.pipeline.result import MVUE, Volume
 from mri_score.readers.hdf5 import new_hdf5, open_hdf5, reading
 
+Value = TypeVar("Value")
+LONGEST_FILM = 60
+"""Largest number of frames of a film in a report."""
 REPORTED_SLICES = 4
 """Largest number of slices in a report, evenly spaced; a page with all slices would be too large."""
 
@@ -169,10 +173,43 @@ def _misfit_table(volume: Volume) -> Table:
     return Table(f"{volume.facts['Held out']} left out", ["Method", "Misfit", "Expected", "Ratio"], rows, best=best)
 
 
+def draw_films(volume: Volume) -> list[Film]:
+    """A film of each slice of which there are several images: contrasts, sets, phases or repetitions.
+
+    volume: the result. At most REPORTED_SLICES slices and LONGEST_FILM frames, evenly spaced.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, item in enumerate(volume.items):
+        groups.setdefault((item.slab, item.slice), []).append(place)
+    series = [places for places in groups.values() if len(places) > 1]
+    films = []
+    for places in _spread(series, REPORTED_SLICES):
+        shown = _spread(places, LONGEST_FILM)
+        magnitude = torch.stack([volume.rss[place] for place in shown])
+        std = torch.stack([volume.std[place] for place in shown]) if len(volume.samples[0]) > 1 else None
+        white = float(np.percentile(magnitude.numpy(), 99.5))
+        spread = None if std is None else (0.0, max(float(np.percentile(std.numpy(), 99.5)), 1e-12 * white))
+        films.append(
+            Film(
+                f"Slice {volume.items[places[0]].slice}",
+                [picture(one, (0.0, white)) for one in magnitude],
+                [] if std is None else [picture(one, spread) for one in std],
+                [str(volume.items[place]) for place in shown],
+            )
+        )
+    return films
+
+
+def _spread(values: Sequence[Value], most: int) -> list[Value]:
+    """At most so many of the values, evenly spaced, the first and the last among them."""
+    places = np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)
+    return [values[place] for place in places.tolist()]
+
+
 def draw_pictures(volume: Volume, options: Options, facts: dict[str, str]) -> Pictures:
     """Draw a panel of each reported slice, and the report. facts: further entries of the report."""
-    count = len(volume.slices)
-    shown = sorted({round(place) for place in np.linspace(0, count - 1, min(count, REPORTED_SLICES))})
+    shown = _spread(range(len(volume.slices)), REPORTED_SLICES)
+    titles = [str(one).capitalize() for one in volume.items] or [f"Slice {number}" for number in volume.slices]
     panels: dict[str, bytes] = {}
     figures = []
     scores = volume.scores(options.estimate).get(MVUE, [])
@@ -195,7 +232,7 @@ def draw_pictures(volume: Volume, options: Options, facts: dict[str, str]) -> Pi
         shown_draws = draws if len(draws) > 1 else draws[:0]
         flips = [picture(draw, (0.0, white)) for draw in shown_draws]
         zooms = [picture(zoomed(draw, zoom), (0.0, white)) for draw in shown_draws]
-        figures.append(SliceFigures(f"Slice {volume.slices[place]}", png, flips, zooms))
+        figures.append(SliceFigures(titles[place], png, flips, zooms))
     notes = list(volume.notes)
     if not volume.truth:
         notes.append("The scan was acquired undersampled: there is no ground truth, so there are no scores.")
@@ -212,6 +249,7 @@ def draw_pictures(volume: Volume, options: Options, facts: dict[str, str]) -> Pi
         calibration=volume.calibration() if METHODS[options.method].draws else None,
         intervals=volume.interval_check(),
         held_out=_misfit_table(volume) if volume.held_out else None,
+        films=draw_films(volume),
         slices=figures,
     )
     return Pictures(panels, render_report(page))

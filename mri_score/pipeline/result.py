@@ -15,6 +15,7 @@ from mri_score.evaluation.report import IntervalCheck, MethodScores
 from mri_score.evaluation.uncertainty import EnsembleCalibration, calibration
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.held_out import Misfit
+from mri_score.readers.base import Item
 from mri_score.readers.geometry import Geometry
 
 MVUE = "|MVUE|, maps from full k-space"
@@ -48,6 +49,8 @@ class Volume:
     """The place of each slice in the patient; empty if the file does not state pixel sizes."""
     frames: Sequence[int] = ()
     """Number of the frame of each slice, see `frames_of`."""
+    items: Sequence[Item] = ()
+    """Which image of the scan each slice is."""
     header: bytes | None = None
     """The ISMRMRD header of the scan, see `header_of`."""
     images: list[Tensor] = field(default_factory=list)

@@ -141,6 +141,7 @@ def _of(scan: Scan, chosen: list[int]) -> dict[str, Any]:
         "accelerations": [scan.acceleration_of([number]) for number in chosen],
         "geometries": geometries_of(scan.file, chosen),
         "frames": frames_of(scan.file, chosen),
+        "items": [scan.file.item(number) for number in chosen],
     }
     if not isinstance(scan, NonCartesianScan):
         fields["mask"] = scan.mask[chosen] if len(scan.mask) > 1 else scan.mask
