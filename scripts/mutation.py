@@ -279,7 +279,7 @@ FAULTS = (
         "samples=self.samples[:count]",
         "samples=self.samples[-count:]",
         "last draws for the first",
-        ("reconstruction", "compare"),
+        ("reconstruction:first_draws",),
     ),
     Fault(
         RECON,
@@ -293,7 +293,7 @@ FAULTS = (
         "scan.mask if len(scan.mask) == 1 else scan.mask[items]",
         "scan.mask[:1]",
         "mask of the first slice for all",
-        ("reconstruction", "volumes"),
+        ("reconstruction:different_masks",),
     ),
     Fault("methods.py", '{"zeta": 0.85**2}', '{"zeta": 0.85}', "option of a method", ("plug_and_play",)),
     Fault(
@@ -308,7 +308,7 @@ FAULTS = (
         '"renoise", "karras", 30, 1, False',
         '"renoise", "karras", 30, 1',
         "an estimate called draws",
-        ("cli:help", "plug_and_play", "samplers", "compare"),
+        ("work:page_says_which",),
     ),
     # command line
     Fault("cli/exits.py", "else NOTHING_DONE", "else 0", "wrong exit code", ("cli:bad_options",)),
@@ -333,7 +333,7 @@ FAULTS = (
         '"out", "again",',
         '"seed", "out", "again",',
         "another seed counts as finished",
-        ("old_names", "cli:seed_of_the_draws"),
+        ("cli:seed_of_the_draws",),
     ),
     Fault(
         RUN, "if not given.again and finished", "if finished", "--again ignored", ("cli:folder_skips or again or told",)

@@ -233,10 +233,11 @@ def test_results_do_not_depend_on_the_batch_size(tmp_path, scans):
 
 
 def test_the_seed_of_the_draws_does_not_change_the_mask(tmp_path, scans):
+    """All runs go into one folder: a file of another seed does not count as finished."""
     masks, images = [], []
-    for name, options in {"a": ["--seed", 1], "b": ["--seed", 2], "c": ["--seed", 1, "--mask-seed", 5]}.items():
-        mri_score("reconstruct", scans[0], "--accel", 3, *options, "--out", tmp_path / name, *QUICK)
-        with h5py.File(tmp_path / name / "reconstructions" / scans[0].name) as file:
+    for options in (["--seed", 1], ["--seed", 2], ["--seed", 1, "--mask-seed", 5]):
+        mri_score("reconstruct", scans[0], "--accel", 3, *options, "--out", tmp_path, *QUICK)
+        with h5py.File(tmp_path / "reconstructions" / scans[0].name) as file:
             masks.append(file["mask"][()])
             images.append(file["reconstruction"][()])
     assert (masks[0] == masks[1]).all() and (masks[0] != masks[2]).any()

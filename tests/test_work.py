@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from mri_score.generation import GenerationOptions, inpaint, sample_prior
 from mri_score.methods import METHODS
 from mri_score.reconstruction import WalkOptions
 from mri_score.work import draw_work, sample_work
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "samplers.md"
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +65,24 @@ def test_the_table_of_methods_says_the_calls_per_level(prior, name):
     """A final denoising may come on top; `matched-draw` takes one or two calls, depending on the level."""
     work = draw_work(WalkOptions(name, steps=4), prior, coils=1)
     assert work.calls - 4 * METHODS[name].calls in (0, 1)
+
+
+def table_of_the_page() -> dict[str, list[str]]:
+    """Method -> the cells of its row in the table `All of them` of docs/samplers.md."""
+    section = PAGE.read_text(encoding="utf-8").partition("## All of them")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "| `" in line]
+    return {cells[0].strip("`-"): cells for cells in rows if not cells[0].startswith("`--")}
+
+
+def test_the_page_says_which_methods_give_estimates():
+    assert {name: cells[4] == "an estimate" for name, cells in table_of_the_page().items()} == {
+        name: not method.draws for name, method in METHODS.items()
+    }
+
+
+@pytest.mark.slow
+def test_the_page_says_the_calls_and_products_of_a_draw(prior):
+    for name, cells in table_of_the_page().items():
+        calls, _, products = cells[2].partition(" + ")
+        work = draw_work(WalkOptions(name), prior, coils=1)
+        assert (work.calls, work.products) == (int(calls.split()[0]), int(products or 0)), name
