@@ -336,7 +336,7 @@ FAULTS = (
         ("cli:seed_of_the_draws",),
     ),
     Fault(
-        RUN, "if not given.again and finished", "if finished", "--again ignored", ("cli:folder_skips or again or told",)
+        RUN, "if not given.again and finished", "if finished", "--again ignored", ("cli:folder_skips",)
     ),
     Fault(RUN, "seed=given.seed,", "seed=0,", "seed ignored", ("cli:seed_of_the_draws", "held_out:ranks")),
     Fault(
