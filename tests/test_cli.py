@@ -120,8 +120,8 @@ def test_a_folder_skips_what_is_finished_and_evaluate_scores_it(tmp_path, scans)
     assert restored.count("made from its result: pictures, report, scores") == 2
     assert {path: path.read_bytes() for path in made} == contents and len(made) == 1 + 2 * 2 + 3
     assert written.stat().st_mtime_ns == stamp
-    for more in ((), ("--again",)):
-        assert "finished before" not in mri_score("reconstruct", scans[0], "--accel", 2, "--out", tmp_path, *QUICK, *more)
+    for more in (QUICK, [*QUICK, "--again"]):
+        assert "finished before" not in mri_score("reconstruct", scans[0], "--accel", 2, "--out", tmp_path, *more)
     scores = mri_score("evaluate", "--target", scans[0].parent, "--predictions", tmp_path / "reconstructions")
     assert "PSNR = " in scores and "+/-" in scores
 
