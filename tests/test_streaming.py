@@ -515,8 +515,6 @@ def test_one_scan_through_standard_input_and_output(tmp_path):
     done = subprocess.run(command, input=data, capture_output=True, timeout=120)
     answer = client.read_answer(io.BytesIO(done.stdout))
     assert done.returncode == 0 and answer.closed and len(answer.series(1)) == len(answer.series(2)) == 1
-    done = subprocess.run(command, input=data[:-40_000], capture_output=True, timeout=120)
-    assert done.returncode == 1, "a stream that ends within a message is no success"
 
 
 COMPARE = """
