@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -409,3 +411,20 @@ def test_the_report_of_a_series_has_a_film(tmp_path):
     assert "<h2>Film</h2>" in page and "frame 1 of 3" in page and "3 frames, slice 0 to slice 0, repetition 2" in page
     with h5py.File(tmp_path / "out" / "reconstructions" / "scan.h5") as file:
         assert file["frame"][:].tolist() == [0, 1, 2]
+
+
+def test_the_example_of_the_formats_page_writes_a_scan(tmp_path, monkeypatch):
+    pytest.importorskip("ismrmrd", reason="the package ismrmrd is not installed: install the extra mrd")
+    page = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
+    if not page.exists():
+        pytest.skip("the pages are part of a checkout")
+    kspace = white(3, 16, 12)
+    kspace[:, :, 1:4] = 0
+    monkeypatch.chdir(tmp_path)
+    np.save("scan.npy", kspace)
+    (code,) = re.findall(r"```python\n(import ismrmrd.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    exec(code, {})
+    file = open_scan(tmp_path / "mine.mrd")
+    np.testing.assert_array_equal(file.kspace(0).numpy(), kspace)
+    assert file.mask.nonzero().flatten().tolist() == [0, *range(4, 12)]
+    assert file.geometry(0).oriented and file.geometry(0).voxel_size == pytest.approx((15.0, 20.0, 5.0))

@@ -17,6 +17,7 @@ from mri_score.readers.geometry import Geometry
 from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.ismrmrd_header import LARGEST_HEADER, ForbiddenHeader, Header, build_header, parse_header
 from mri_score.readers.layout import check_header, check_samples
+from mri_score.readers.oversampling import narrowed
 from mri_score.readers.sampling import (
     StoredSampling,
     choose_mask,
@@ -232,7 +233,8 @@ class FastMRI(PlainReader):
 
         Readout oversampling is removed by a crop in image space, from (N - n) // 2, between orthonormal transforms.
         Image values do not change. White noise stays white with the same standard deviation, because both transforms
-        are unitary. Errors: InputError for NaN, infinity and coils of zeros.
+        are unitary. Where readouts are incomplete, the rows come from a fit to the measured samples instead, see
+        `remove_oversampling`. Errors: InputError for NaN, infinity and coils of zeros.
         """
         import torch
 
@@ -244,9 +246,11 @@ class FastMRI(PlainReader):
         if (mask := self._sampling.mask) is not None:
             y = y * torch.from_numpy(mask[slice if len(mask) > 1 else 0])
         if self.oversampled:
+            region = self._sampling.acquired if mask is None else mask
+            measured = region[slice if len(region) > 1 else 0]
+            if len(measured) > 1 and not measured.all():  # a crop would mix rows that were not sampled with others
+                return torch.from_numpy(narrowed(y.numpy(), measured, self.image_shape[0]))
             y = fft(resize_image(ifft(y, axes=(-2,)), self.image_shape), axes=(-2,))
-            if (sampled := self.sampled).shape[-2] > 1:  # the crop has mixed rows that were not sampled with others
-                y = y * sampled[slice if len(sampled) > 1 else 0]
         return y
 
     def stored(self, slice: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mri_score.readers.base import Shape
+from mri_score.readers.oversampling import determined
 
 FILLED = 0.99
 """Share of nonzero points from which a region counts as completely sampled: quantised samples may be exactly zero."""
@@ -143,17 +144,13 @@ def _smallest(masks: np.ndarray) -> np.ndarray:
 
 
 def remove_oversampled_rows(masks: np.ndarray, rows: int) -> np.ndarray:
-    """Masks (slices, 1 or rows, cols) for k-space whose field of view was cropped to `rows` rows along the readout.
+    """Masks (slices, 1 or rows, cols) for k-space whose field of view was narrowed to `rows` rows along the readout.
 
-    A row of the smaller matrix lies at the spatial frequency of a row of the larger one, or between two rows, which
-    must then both be sampled.
+    masks: bool (slices, 1 or N, cols); columns have no gaps. Sampled are the rows that the samples determine.
     """
-    size = masks.shape[1]
-    if size == 1 or size == rows:
+    if masks.shape[1] in (1, rows):
         return masks
-    place = size // 2 + (np.arange(rows) - rows // 2) * size / rows
-    below, above = (np.clip(edge(place), 0, size - 1).astype(int) for edge in (np.floor, np.ceil))
-    return _smallest(masks[:, below] & masks[:, above])
+    return _smallest(np.stack([determined(mask, rows) for mask in masks]))
 
 
 def mask_candidates(stored: np.ndarray, slices: int, coils: int, shape: Shape) -> list[np.ndarray]:
