@@ -168,17 +168,20 @@ def start(arguments: list[str], log: Path, before: Callable[[], None] = lambda: 
         os._exit(code)
 
 
-def wait(process: int, seconds: float | None = None) -> int | None:
-    """The exit code of a process, -9 if it was killed; None if it was alive after `seconds` and was killed now."""
-    end = None if seconds is None else time.monotonic() + seconds
-    while end is None or time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG if end is not None else 0)
+def wait(process: int, seconds: float | None = None) -> tuple[int | None, float]:
+    """Wait for a process, or kill it after so much processor time, which a busy machine does not change.
+
+    Returns its exit code, -9 if it was killed, and its processor time in seconds.
+    """
+    while True:
+        done, status, usage = os.wait4(process, 0 if seconds is None else os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        if seconds is not None and (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") >= seconds:
+            os.kill(process, signal.SIGKILL)
+            seconds = None
         time.sleep(0.002)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
 
 
 def kill_at_rename(number: int, after: bool) -> Callable[[], None]:
@@ -213,11 +216,10 @@ def run(name: str, kills: int, seed: int, folder: Path, share: float) -> dict[st
     """Kill a command `kills` times. share: of kills at a random time. Returns counts and faults."""
     subject = SUBJECTS[name](folder)
     whole = folder / f"{name}-whole"
-    started = time.monotonic()
     log = folder / "log.txt"
-    code = wait(start(subject.arguments(whole), log))
+    code, length = wait(start(subject.arguments(whole), log))
     assert code == 0, f"the uninterrupted {name} ended with {code}: {log.read_text()}"
-    length, wanted = time.monotonic() - started, subject.left(whole)
+    wanted = subject.left(whole)
     rng = random.Random(f"{name} {seed}")
     done, passes, faults = 0, 0, []
     out = folder / f"{name}-killed"
@@ -231,10 +233,10 @@ def run(name: str, kills: int, seed: int, folder: Path, share: float) -> dict[st
             else:
                 process = start(subject.arguments(out), log, kill_at_rename(rng.randrange(1, 7), rng.random() < 0.5))
                 limit = None
-            code = wait(process, limit)
+            code, _ = wait(process, limit)
             if code == 0:
                 break
-            if code not in (None, -signal.SIGKILL):
+            if code != -signal.SIGKILL:
                 faults.append(f"after {done} kills {name} ended with {code}: {log.read_text()}")
                 break
             done += 1
