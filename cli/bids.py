@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from . import names
 from .options import (
     FOLDER,
     coils_option,
@@ -40,7 +41,8 @@ from .options import (
 )
 @steps_option
 @click.option(
-    "--baselines", default="none", show_default=True, metavar="LIST", help="Classical methods, for the report."
+    "--baselines", type=names.BASELINE_LIST, default="none", show_default=True, metavar="LIST",
+    help="Classical methods, for the report.",
 )
 @coils_option
 @click.option("--seed", default=0, show_default=True, help="Random seed of the draws; the mask has its own.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from . import names
 from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precision_option, prior_option
 
 
@@ -14,7 +15,7 @@ from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precis
 @click.argument("scans", nargs=-1, type=ANY_PATH)
 @click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Folder for the results.")
 @click.option(
-    "--methods", default="matched-draw", show_default=True, metavar="LIST",
+    "--methods", type=names.METHOD_LIST, default="matched-draw", show_default=True, metavar="LIST",
     help="Methods as for mri-score reconstruct, or none. Also deepinv-pigdm, deepinv-mmps, deepinv-dps and"
     " deepinv-diffpir: methods of the package deepinv, with the same prior.",
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from . import names
 from .log import note, say
 from .options import ANY_PATH, FOLDER, base_line, base_options, batch_size_option, device_options, steps_option
 
@@ -39,7 +40,8 @@ class FidOptions:
 
 @click.command("fid")
 @click.option(
-    "--prior", metavar="PRIOR", help="Draw samples from this prior: a bundled one, a run folder or .safetensors file."
+    "--prior", type=names.PRIOR, metavar="PRIOR",
+    help="Draw samples from this prior: a bundled one, a run folder or .safetensors file.",
 )
 @click.option("--run", type=FOLDER, help="Draw samples from each checkpoint of this run, with its averaged weights.")
 @click.option("--samples", type=ANY_PATH, metavar="FILE", help="Use the samples in this file of mri-score sample.")
@@ -69,7 +71,7 @@ class FidOptions:
     "--size", type=click.IntRange(8), metavar="N",
     help="Draw samples of N x N pixels and crop the real images to that.  [default: the size of the images]",
 )  # fmt: skip
-@click.option("--method", "--sampler", metavar="NAME", help="Sampler, as for mri-score sample.")
+@click.option("--method", "--sampler", type=names.SAMPLER, metavar="NAME", help="Sampler, as for mri-score sample.")
 @steps_option
 @base_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed, the same for all checkpoints.")

@@ -11,6 +11,7 @@ import click
 
 from mri_score.methods import DEFAULT_METHOD
 
+from . import names
 from .log import say
 from .options import (
     ANY_PATH,
@@ -72,10 +73,16 @@ class IntervalsOptions:
     "--samples", "-n", type=click.IntRange(2), default=8, show_default=True, help="Number of draws per slice."
 )
 @prior_option
-@click.option("--method", "--sampler", default=DEFAULT_METHOD, show_default=True, help="As for mri-score reconstruct.")
+@click.option(
+    "--method", "--sampler", type=names.METHOD, default=DEFAULT_METHOD, show_default=True,
+    help="As for mri-score reconstruct.",
+)  # fmt: skip
 @steps_option
 @slices_option
-@click.option("--mask", "law", default="variable-density", show_default=True, help="As for mri-score reconstruct.")
+@click.option(
+    "--mask", "law", type=names.MASK, default="variable-density", show_default=True,
+    help="As for mri-score reconstruct.",
+)  # fmt: skip
 @click.option(
     "--mask-seed", type=click.IntRange(0), metavar="N", help="Random seed of the masks.  [default: from the file names]"
 )

@@ -16,6 +16,7 @@ from mri_score.errors import InputError
 from mri_score.files import DiskFull
 from mri_score.methods import DEFAULT_METHOD, METHODS
 
+from . import names
 from .exits import SomeFailed, explained
 from .log import fail, note, say
 
@@ -31,16 +32,17 @@ TRAJECTORIES = ("radial", "spiral")
 """The names of `mri_score.data.trajectories.TRAJECTORIES`, repeated here because --help must not import torch."""
 
 method_option = click.option(
-    "--method", "--sampler", default=DEFAULT_METHOD, show_default=True,
+    "--method", "--sampler", type=names.METHOD, default=DEFAULT_METHOD, show_default=True,
     help=f"Reconstruction method. Draws (samples of the posterior): {', '.join(DRAWS)}. Point estimates, whose spread"
     f" does not measure uncertainty: {', '.join(ESTIMATES)}.",
 )  # fmt: skip
 
 precision_option = click.option(
-    "--precision", default="float32", show_default=True, help="Precision of the network: float32 or bfloat16."
-)
+    "--precision", type=names.PRECISION, default="float32", show_default=True,
+    help="Precision of the network: float32 or bfloat16.",
+)  # fmt: skip
 prior_option = click.option(
-    "--prior", "-p", default="brain", show_default=True, metavar="PRIOR",
+    "--prior", "-p", type=names.PRIOR, default="brain", show_default=True, metavar="PRIOR",
     help="Name of a bundled prior (see mri-score priors), a run folder, or a .safetensors file.",
 )  # fmt: skip
 batch_size_option = click.option(
@@ -220,7 +222,7 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Undersample a fully sampled scan by this factor; the true factor is printed.",
             ),
             click.option(
-                "--mask", "law", default="variable-density", show_default=True, metavar="LAW|FILE",
+                "--mask", "law", type=names.MASK, default="variable-density", show_default=True, metavar="LAW|FILE",
                 help="Sampling pattern: variable-density, random, fastmri-random, equispaced, equispaced_fraction,"
                 " magic,"
                 " magic_fraction, poisson-disc, or a file with a mask (.npy or .h5).",

@@ -14,7 +14,7 @@ def command(name: str | None) -> None:
     Example:
       mri-score priors brain
     """
-    from mri_score.priors.store import bundled_priors, find_prior, read_record
+    from mri_score.priors.record import bundled_priors, find_prior, read_record
 
     if name is not None:
         path = find_prior(name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from . import names
 from .options import (
     ANY_PATH,
     FOLDER,
@@ -55,7 +56,8 @@ class BatchSize(click.IntRange):
 @axes_option
 @ignore_mask_option
 @click.option(
-    "--baselines", default="zero-filled,cg-sense,l1-wavelet,tv", show_default=True, metavar="LIST",
+    "--baselines", type=names.BASELINE_LIST, default="zero-filled,cg-sense,l1-wavelet,tv", show_default=True,
+    metavar="LIST",
     help="Classical methods to compare with, or none. Also available: pocs (partial Fourier), pnp-bm3d (needs bm3d;"
     " takes minutes),"
     " bart-l1-wavelet and bart-tv (need BART). With --trajectory only zero-filled (as gridding) and cg-sense.",
@@ -95,8 +97,8 @@ class BatchSize(click.IntRange):
 )  # fmt: skip
 @precision_option
 @click.option(
-    "--operator", default="torch", show_default=True, help="Forward operator: torch, or sigpy (the same built of"
-    " SigPy linops)."
+    "--operator", type=names.OPERATOR, default="torch", show_default=True,
+    help="Forward operator: torch, or sigpy (the same built of SigPy linops).",
 )
 @click.option(
     "--batch-size", type=BatchSize(1), default=8, show_default=True, metavar="N|auto",
@@ -124,6 +126,11 @@ def command(scan: Path | None, **options: Any) -> None:
       mri-score reconstruct scan.h5 --accel 4 --trajectory radial
       mri-score reconstruct scan.h5 --write nifti,dicom --dicom-like exam/0001.dcm
     """
-    from .run.reconstruct import ReconstructOptions, reconstruct_all
+    from .run.finished import ReconstructOptions, nothing_left
 
-    reconstruct_all(scan, ReconstructOptions(**options))
+    given = ReconstructOptions(**options)
+    if nothing_left(scan, given):
+        return
+    from .run.reconstruct import reconstruct_all
+
+    reconstruct_all(scan, given)

@@ -9,6 +9,7 @@ import click
 
 from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS
 
+from . import names
 from .options import (
     ANY_PATH,
     FOLDER,
@@ -27,7 +28,7 @@ from .options import (
 @click.option("--number", "-n", type=click.IntRange(1), default=16, show_default=True, help="Number of images.")
 @click.option("--size", default="256", show_default=True, metavar="N|ROWSxCOLS", help="Image size, in pixels.")
 @click.option(
-    "--method", "--sampler",
+    "--method", "--sampler", type=names.SAMPLER,
     help=f"Sampler: {', '.join(WALKS)}; with --inpaint: {', '.join(INPAINTING)}."
     f"  [default: {DEFAULT_WALK}; with --interpolate {DEFAULT_FLOW}, with --inpaint {DEFAULT_INPAINTING}]",
 )

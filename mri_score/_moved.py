@@ -45,7 +45,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "footprint": ("memory.footprint",),
     "noise_levels": ("noise.ncsnv2_levels",),
     "quality": ("sample_quality.features", "sample_quality.images", "sample_quality.checkpoints"),
-    "results": ("pipeline.output", "pipeline.derived"),
+    "results": ("pipeline.output", "pipeline.result_file"),
     "schedules": ("noise.schedules",),
     "simulation.borrowed": ("simulation.from_images",),
     "score": ("models.base", "models.network", "models.preconditioning", "models.analytic", "models.counted"),

@@ -19,7 +19,8 @@ from pages import fill
 from mri_score.benchmark.ledger import read_rows
 from mri_score.benchmark.yardstick import BEST, HEADLINE, best_classical
 from mri_score.errors import InputError
-from mri_score.priors.store import bundled_priors, read_record
+from mri_score.priors.record import bundled_priors
+from mri_score.priors.store import read_record
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 LAB = DOCS / "lab"

@@ -7,7 +7,8 @@ import torch
 
 from mri_score.experiment import read_config
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.priors.store import bundled_priors, load_prior, read_record
+from mri_score.priors.record import bundled_priors
+from mri_score.priors.store import load_prior, read_record
 from mri_score.simulation.phantom import phantom
 
 PRIORS = bundled_priors()

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "kills.py"
 BROKEN = {
-    "reconstruct": "from mri_score.cli.run import reconstruct; reconstruct.restore = lambda *_: []",
+    "reconstruct": "from mri_score.cli.run import finished; finished.restore = lambda *_: []",
     "train": "from mri_score.training import loop; loop._forget_after = lambda *_: None",
 }
 """Faults that kills would show: nothing is made from a result again; the log keeps what is done a second time."""

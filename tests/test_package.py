@@ -30,7 +30,7 @@ FLOORS = [
     ["noise", "operators", "readers"],
     ["networks", "evaluation"],
     ["numerics"],
-    ["files", "methods", "progress", "untrusted"],
+    ["files", "keys", "methods", "progress", "untrusted"],
     ["errors"],
     ["__init__"],
     ["_moved"],

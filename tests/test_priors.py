@@ -13,7 +13,8 @@ from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors import store
-from mri_score.priors.store import build_prior, bundled_priors, load_prior, read_record, save_prior
+from mri_score.priors.record import bundled_priors
+from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
 
 NETWORK = {"name": "unet", "widths": [6, 8], "blocks": 1, "embedding": 32}
 LEVELS = torch.tensor([0.01, 0.3, 3.0, 40.0])

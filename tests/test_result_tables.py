@@ -11,7 +11,8 @@ import pytest
 from mri_score.benchmark.yardstick import best_classical
 from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
-from mri_score.priors.store import build_prior, bundled_priors, read_record, save_prior
+from mri_score.priors.record import bundled_priors
+from mri_score.priors.store import build_prior, read_record, save_prior
 from mri_score.simulation.phantom import phantom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))

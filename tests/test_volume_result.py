@@ -12,8 +12,9 @@ import torch
 from mri_score.evaluation.intervals import Factor, Intervals
 from mri_score.pipeline.derived import Metrics, Page, Panels, restore
 from mri_score.pipeline.options import Options
-from mri_score.pipeline.output import draw_pictures, finished, read_scores, score_rows, write_volume
+from mri_score.pipeline.output import draw_pictures, score_rows, write_volume
 from mri_score.pipeline.result import Volume, measured_points
+from mri_score.pipeline.result_file import finished, read_scores
 
 SLICES, DRAWS, SHAPE = 2, 3, (24, 20)
 R = 4.0

@@ -13,7 +13,8 @@ from mri_score.errors import InputError
 from mri_score.pipeline.bids import BidsScan, Derivative, find_scans, write_description
 
 from ..reconstruct import command as reconstruct
-from .reconstruct import ReconstructOptions, reconstruct_all
+from .finished import ReconstructOptions
+from .reconstruct import reconstruct_all
 
 
 def defaults() -> dict[str, Any]:

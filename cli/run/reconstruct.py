@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import torch
 
-from mri_score import __version__
-from mri_score.data.masks import MASK_FILES
 from mri_score.data.noncartesian import MeasuredScan, NonCartesianScan
 from mri_score.data.scan import Scan, Undersampling
 from mri_score.data.trajectories import TRAJECTORIES
 from mri_score.errors import InputError
 from mri_score.evaluation.intervals import read_intervals
-from mri_score.evaluation.report import MethodScores, Report, Table, write_report
-from mri_score.files import alone, make_folder, sha256
+from mri_score.evaluation.report import MethodScores
+from mri_score.files import make_folder, sha256
 from mri_score.memory import footprint
 from mri_score.methods import METHODS
 from mri_score.models.base import Work
 from mri_score.models.network import NetworkPrior
-from mri_score.numerics.noise import key
 from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
-from mri_score.pipeline.derived import Derived, Metrics, Page, Panels, read_metrics, restore
-from mri_score.pipeline.exports import check_placement, exports
+from mri_score.pipeline.derived import Derived
+from mri_score.pipeline.exports import check_placement
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.options import Options
-from mri_score.pipeline.output import finished, write_volume
-from mri_score.pipeline.result import MVUE, Volume
+from mri_score.pipeline.output import write_volume
+from mri_score.pipeline.result import Volume
+from mri_score.pipeline.result_file import MVUE
 from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_together
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.progress import progress
@@ -44,10 +42,8 @@ from mri_score.work import draw_work
 
 from ..log import note, say
 from ..options import (
-    MaskOptions,
     Rest,
     chosen,
-    content,
     each_file,
     make_sampling,
     maps_of,
@@ -55,57 +51,12 @@ from ..options import (
     read_slices,
     take_shard,
 )
-
-NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run", "write", "dicom_like", "maps")
-"""Options that do not change a result: a finished file stays finished when they change. Of maps, the content counts."""
+from .finished import ReconstructOptions, derived_of, finished_before, identity_of, summary_of
 
 CARTESIAN = (
     "law", "calibration_lines", "mask_seed", "axis", "maps", "full_maps", "check_lines", "intervals", "operator"
 )  # fmt: skip
 """Options that exist for masks only, not for trajectories."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructOptions(MaskOptions):
-    """The options of the command, named and typed as by click."""
-
-    prior: str
-    trajectory: str | None
-    trajectory_file: Path | None
-    method: str
-    samples: int
-    steps: int | None
-    warm_start: float | None
-    precision: str
-    seed: int
-    slices: str | None
-    axes: tuple[str, ...] | None
-    ignore_mask: bool
-    maps: Path | None
-    full_maps: bool
-    coils: int | None
-    baselines: str
-    operator: str
-    check_lines: str | None
-    intervals: Path | None
-    batch_size: int | Literal["auto"]
-    keep_samples: bool
-    bad_slices: str
-    device: str
-    threads: int | None
-    shard: str | None
-    out: Path
-    again: bool
-    dry_run: bool
-    write: str
-    dicom_like: Path | None
-
-    def identity(self) -> list[tuple[str, str]]:
-        """Names and values of all options that change a result; a file with a mask counts by its content."""
-        given = {name: value for name, value in vars(self).items() if name not in NO_INFLUENCE}
-        if Path(self.law).suffix in MASK_FILES:
-            given["law"] = content(Path(self.law))
-        return sorted((name, str(value)) for name, value in given.items())
 
 
 def reconstruct_all(
@@ -142,7 +93,7 @@ def reconstruct_all(
     )
     find_device(given.device)
     formats = read_names(given.write)
-    exported = exports(out, formats, given.dicom_like)
+    derived_of(Path(), given)  # unknown formats are refused before any work
     if not given.dry_run:
         make_folder(out)
     prior_path = find_prior(given.prior)
@@ -161,21 +112,12 @@ def reconstruct_all(
     else:
         files = scan_files(scan, axes=given.axes) if isinstance(scan, Path) else list(scan)
         one_name_each(files)
-    settings = [*given.identity(), ("intervals", str(intervals))]
 
     def redo(path: Path) -> Rest | None:
-        status = path.stat()
         maps = maps_of(given.maps, path)
-        of_maps = "None" if maps is None else content(maps)
-        identity = key(__version__, settings, digest, of_maps, path.resolve(), status.st_size, status.st_mtime_ns)
-        name = result_name(path)
-        result = out / "reconstructions" / name
-        derived = _derived(out, out / "report" if len(files) == 1 else out / "report" / path.stem) + exported
-        derived += [] if also is None else also(path)
-        if not given.again and finished(out, name, identity):
-            made = [] if given.dry_run else restore(result, derived)
-            again = f"; made from its result: {', '.join(made)}" if made else ""
-            say(f"{path.name}: finished before (--again redoes it){again}", file=path.name, finished=True)
+        identity = identity_of(path, given, digest, intervals)
+        derived = [*derived_of(path, given, alone=len(files) == 1), *([] if also is None else also(path))]
+        if finished_before(path, given, identity, derived):
             return None
         file = open_scan(
             path, axes=given.axes, ignore_mask=given.ignore_mask, trajectory=given.trajectory_file
@@ -207,14 +149,8 @@ def reconstruct_all(
         rest()
         return None
 
-    def summarise() -> None:
-        if len(files) > 1:
-            with alone(out / "metrics.csv"):  # another process may write the same summary
-                page = _summary(out, [result_name(path) for path in files])
-            say(f"Report of all volumes: {page}", report=page)
-
     mine = take_shard(files, given.shard, folder=isinstance(scan, Path) and scan.is_dir())
-    each_file(mine, redo, None if given.dry_run else summarise)
+    each_file(mine, redo, summary_of(files, given))
 
 
 def _check_sampling(file: Reader, sampling: Undersampling) -> None:
@@ -228,11 +164,6 @@ def _check_sampling(file: Reader, sampling: Undersampling) -> None:
             f" against all samples; or remove its noise with: mri-score denoise {file.path}; --accel 1 reconstructs it"
             " from all samples"
         )
-
-
-def _derived(out: Path, report: Path) -> list[Derived]:
-    """What is written beside a result file, in this order. report: the folder of its page."""
-    return [Panels(out / "panels"), Page(report), Metrics(out / "metrics.csv")]
 
 
 def _write(
@@ -432,16 +363,3 @@ def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) 
     if (check := volume.interval_check()) is not None and check.coverage:
         shares = ", ".join(f"{share:.1%} of the {target}s" for target, share in check.coverage.items())
         say(f"  conformal intervals of {check.level:.0%} cover {shares}")
-
-
-def _summary(out: Path, names: list[str]) -> Path:
-    """Write the report page of all volumes, with those finished earlier; return its path."""
-    rows = [
-        [row["file"], row["method"], row["psnr"], row["ssim"], row["nmse"]]
-        for row in read_metrics(out / "metrics.csv")
-        if row["target"] == MVUE and row["region"] == "foreground" and row["file"] in names
-    ]
-    table = Table(f"Against {MVUE}, foreground", ["Volume", "Method", "PSNR (dB)", "SSIM", "NMSE"], rows)
-    pages = [name for name in names if (out / "report" / Path(name).stem / "index.html").exists()]
-    facts = {"Volumes": str(len(pages)), "Pages": ", ".join(f"{Path(name).stem}/index.html" for name in pages)}
-    return write_report(out / "report", Report(title="All volumes", facts=facts, tables=[table] if rows else []))

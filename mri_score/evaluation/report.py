@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
-from mri_score.evaluation.uncertainty import EnsembleCalibration
 from mri_score.files import write_text
+
+if TYPE_CHECKING:  # a summary of finished volumes needs no torch
+    from mri_score.evaluation.uncertainty import EnsembleCalibration
 
 FORMATS = {"psnr": "{:.2f}", "ssim": "{:.4f}", "nmse": "{:.4f}"}
 HEADS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+
+from mri_score.keys import key
 
 
 class Antithetic(NamedTuple):
@@ -104,9 +105,3 @@ def antithetic_generators(seed: int, name: str, slice: int, draws: Sequence[int]
         for number in {draw // size for draw in draws}
     }
     return [Antithetic(groups[draw // size], draw % size) for draw in draws]
-
-
-def key(*parts: object) -> int:
-    """A 63-bit number from anything printable; unlike `hash`, the same in every process."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 from mri_score.errors import InputError
 from mri_score.files import alone, whole_file, write_text
-from mri_score.pipeline.output import SCORES, read_pictures, read_scores
+from mri_score.pipeline.result_file import SCORES, read_pictures, read_scores
 from mri_score.untrusted.names import table_cell
 from mri_score.untrusted.text import read_text
 

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 import torch
 
 from mri_score import __version__
-from mri_score.errors import InputError
 from mri_score.evaluation.intervals import TARGETS
 from mri_score.evaluation.panel import choose_zoom, panel, picture, zoomed
 from mri_score.evaluation.report import Film, Report, SliceFigures, Table, render_report, score_table
 from mri_score.methods import METHODS
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.placement import write_placement
-from mri_score.pipeline.result import MVUE, Volume
-from mri_score.readers.hdf5 import new_hdf5, open_hdf5, reading
+from mri_score.pipeline.result import Volume
+from mri_score.pipeline.result_file import MVUE, SCORES, Pictures
+from mri_score.readers.hdf5 import new_hdf5
 
 Value = TypeVar("Value")
 LONGEST_FILM = 60
 """Largest number of frames of a film in a report."""
 REPORTED_SLICES = 4
 """Largest number of slices in a report, evenly spaced; a page with all slices would be too large."""
-
-SCORES = ("target", "region", "method", "psnr", "ssim", "nmse", "seconds")
-"""The columns of a result's table of scores."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures of a volume, as they are stored in its result file."""
-
-    panels: dict[str, bytes]
-    """File name -> PNG of one slice."""
-    page: str
-    """The report, a self-contained HTML page."""
-
 
 def write_volume(
     folder: Path, volume: Volume, options: Options, attributes: dict[str, Any], facts: dict[str, str] | None = None
@@ -103,19 +87,6 @@ def _figures(volume: Volume) -> dict[str, Any]:
     return figures
 
 
-def finished(folder: Path, name: str, identity: int) -> bool:
-    """Whether <folder>/reconstructions/<name> is complete, and was made with the same settings and prior.
-
-    identity: a number that settings and prior determine.
-    """
-    try:
-        file = open_hdf5(folder / "reconstructions" / name)
-    except InputError:
-        return False
-    complete = bool(file.attrs.get("complete")) and "pictures" in file  # earlier releases stored none
-    return complete and file.attrs.get("identity") == str(identity)
-
-
 def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
     """The scores of a volume, one row for each target, region and method, with the columns SCORES.
 
@@ -133,24 +104,6 @@ def score_rows(volume: Volume, options: Options) -> list[dict[str, Any]]:
         for one in methods
         for region in ("foreground", "whole")
     ]
-
-
-def read_scores(result: Path) -> list[dict[str, Any]]:
-    """The rows of `score_rows` in a result file; empty without ground truth. Errors: InputError for a damaged file."""
-    with reading(result), h5py.File(result) as file:
-        if "scores" not in file:
-            return []
-        table = file["scores"][()]
-    rows = [dict(zip(SCORES, row, strict=True)) for row in table.tolist()]
-    return [{key: value.decode() if isinstance(value, bytes) else value for key, value in row.items()} for row in rows]
-
-
-def read_pictures(result: Path) -> Pictures:
-    """The pictures in a result file. Errors: InputError for a damaged file."""
-    with reading(result), h5py.File(result) as file:
-        stored = file["pictures"]
-        panels = {name: png[()].tobytes() for name, png in stored["panels"].items()}
-        return Pictures(panels, stored["page"][()].tobytes().decode())
 
 
 def _table(rows: list[dict[str, Any]]) -> np.ndarray:

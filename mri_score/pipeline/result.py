@@ -15,11 +15,9 @@ from mri_score.evaluation.report import IntervalCheck, MethodScores
 from mri_score.evaluation.uncertainty import EnsembleCalibration, calibration
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.held_out import Misfit
+from mri_score.pipeline.result_file import MVUE, RSS
 from mri_score.readers.base import Item
 from mri_score.readers.geometry import Geometry
-
-MVUE = "|MVUE|, maps from full k-space"
-RSS = "RSS of full k-space"
 
 
 @dataclass

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,31 @@ def _number(text: str) -> float:
 
 def _positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def find_prior(name: str | Path) -> Path:
+    """The .safetensors file that a name, run folder or file stands for.
+
+    Errors: InputError where there is none.
+    """
+    path = Path(name)
+    if path.is_dir():
+        path = path / "prior.safetensors"
+        if not path.exists():
+            raise InputError(f"{name} holds no prior.safetensors; has its training saved once? (training.save_every)")
+        return path
+    if path.suffix == ".safetensors":
+        if not path.exists():
+            raise InputError(f"prior {name} does not exist")
+        return path
+    bundled = bundled_priors()
+    if str(name) not in bundled:
+        known = ", ".join(bundled) or "none is bundled"
+        raise InputError(f"prior {str(name)!r} is no bundled prior ({known}), run folder or .safetensors file")
+    return bundled[str(name)]
+
+
+def bundled_priors() -> dict[str, Path]:
+    """The priors that come with the package, by name."""
+    folder = Path(str(files("mri_score.priors") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mri_score.files import cannot_write, sha256, whole_file
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import build_network
 from mri_score.networks.experts import Experts
-from mri_score.priors.record import FORMAT, read_record, write_record
+from mri_score.priors.record import FORMAT, find_prior, read_record, write_record
 from mri_score.priors.shapes import require_shapes
 
 DEFAULT = "brain"
@@ -153,31 +152,3 @@ def join_experts(low: str | Path, high: str | Path, border: float) -> tuple[Netw
 def image_channels(network: Mapping[str, Any]) -> int:
     """Of the images of a network, by its arguments in a record: 2 for complex ones."""
     return image_channels(network["low"]) if network["name"] == "experts" else int(network.get("channels", 2))
-
-
-def find_prior(name: str | Path) -> Path:
-    """The .safetensors file that a name, run folder or file stands for.
-
-    Errors: InputError where there is none.
-    """
-    path = Path(name)
-    if path.is_dir():
-        path = path / "prior.safetensors"
-        if not path.exists():
-            raise InputError(f"{name} holds no prior.safetensors; has its training saved once? (training.save_every)")
-        return path
-    if path.suffix == ".safetensors":
-        if not path.exists():
-            raise InputError(f"prior {name} does not exist")
-        return path
-    bundled = bundled_priors()
-    if str(name) not in bundled:
-        known = ", ".join(bundled) or "none is bundled"
-        raise InputError(f"prior {str(name)!r} is no bundled prior ({known}), run folder or .safetensors file")
-    return bundled[str(name)]
-
-
-def bundled_priors() -> dict[str, Path]:
-    """The priors that come with the package, by name."""
-    folder = Path(str(files("mri_score.priors") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem)}

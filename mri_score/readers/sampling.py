@@ -10,6 +10,8 @@ import numpy as np
 from mri_score.readers.base import Shape
 from mri_score.readers.oversampling import determined
 
+MASK_FILES = (".npy", ".h5")
+"""Suffixes of files with a mask, in place of the name of a sampling pattern."""
 FILLED = 0.99
 """Share of nonzero points from which a region counts as completely sampled: quantised samples may be exactly zero."""
 LEAST_SHARE = 0.5

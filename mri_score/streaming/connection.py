@@ -65,7 +65,7 @@ def talk(session: Session) -> bool:
 
 def bundled_names() -> list[str]:
     """The names of the bundled priors."""
-    from mri_score.priors.store import bundled_priors  # imports torch
+    from mri_score.priors.record import bundled_priors
 
     return list(bundled_priors())
 
