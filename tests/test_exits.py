@@ -21,10 +21,15 @@ from mri_score.errors import InputError
 from mri_score.files import DiskFull
 from mri_score.simulation.simulate import simulate
 
+
 def shortest(command):
     """The arguments of the shortest call of a command."""
-    needed = [one for one in command.params if one.required]
-    return [part for one in needed for part in (["x"] if isinstance(one, click.Argument) else [one.opts[0], "x"])]
+    found: list[str] = []
+    for one in command.params:
+        if one.required:
+            found += [] if isinstance(one, click.Argument) else [one.opts[0]]
+            found.append(one.type.choices[0] if isinstance(one.type, click.Choice) else "x")
+    return found
 
 
 def end(number):
