@@ -514,7 +514,7 @@ def copied(fault: Fault | None) -> Iterator[Path]:
         shutil.copytree(CHECKOUT / "mri_score", checkout / "mri_score", ignore=hidden)
         for name in ("cli", "configs", "parameters"):
             shutil.copytree(CHECKOUT / name, checkout / "mri_score" / name, ignore=hidden)
-        for name in ("tests", "scripts"):
+        for name in ("tests", "scripts", "docs"):
             shutil.copytree(CHECKOUT / name, checkout / name, ignore=hidden)
         for name in ("setup.cfg", "README.md"):
             shutil.copy(CHECKOUT / name, checkout / name)
