@@ -34,10 +34,12 @@ def command(port: int, host: str, connections: int, **options: Any) -> None:
       mri-score serve --host 0.0.0.0 --method exact-draw --steps 20 --samples 4
     """
     from mri_score.streaming.server import listen
+    from mri_score.streaming.settings import StreamSettings
 
+    settings = StreamSettings(**options)
     listener = listen(host, port)
     address, port = listener.getsockname()[:2]
     say(f"listening on {address} port {port}")
     from .run.serve import serve_all
 
-    serve_all(listener, connections, options)
+    serve_all(listener, connections, settings)

@@ -25,6 +25,9 @@ def command(config: str, **options: Any) -> None:
     Example:
       mri-score stream --method exact-draw < scan.mrd > images.mrd
     """
+    from mri_score.streaming.settings import StreamSettings
+
+    settings = StreamSettings(**options)
     from .run.serve import stream_one
 
-    stream_one(config, options)
+    stream_one(config, settings)

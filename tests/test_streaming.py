@@ -505,6 +505,7 @@ def test_a_port_that_is_taken_is_one_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         said = refused("serve", "--port", taken.getsockname()[1])
     assert "cannot listen" in said and "--port" in said
+    assert "known names" in refused("serve", "--port", "0", "--method", "magic")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from mri_score.errors import unknown_name
 from mri_score.methods import DEFAULT_METHOD, METHODS
 
 OWN_NAMES = ("mri_score", "mri-score", "default")
@@ -19,7 +20,7 @@ class StreamSettings:
 
     method: a name of `METHODS`. prior: name, run folder or file. samples: draws of each slice. steps: noise levels;
     None: the method's own. seed: of the draws. device: auto, cpu, cuda, ... threads: of torch; None leaves its default.
-    batch_size: walks at a time.
+    batch_size: walks at a time. Errors: InputError for an unknown method.
     """
 
     method: str = DEFAULT_METHOD
@@ -34,6 +35,10 @@ class StreamSettings:
     device: str = "auto"
     threads: int | None = None
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown_name("the method", self.method, METHODS)
 
 
 def _whole(value: Any) -> int:
