@@ -36,7 +36,8 @@ from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precis
     help="Sampling patterns, as for mri-score reconstruct.",
 )  # fmt: skip
 @click.option(
-    "--mask-seeds", default="0,1,2", show_default=True, metavar="LIST", help="Random seeds, one mask for each."
+    "--mask-seeds", default="0,1,2", show_default=True, metavar="LIST", help="Random seeds, one mask for each: the"
+    " masks of mri-score reconstruct --mask-seed."
 )
 @click.option(
     "--slices", default="middle", show_default=True, metavar="LIST",

@@ -120,10 +120,28 @@ def test_a_folder_skips_what_is_finished_and_evaluate_scores_it(tmp_path, scans)
     assert restored.count("made from its result: pictures, report, scores") == 2
     assert {path: path.read_bytes() for path in made} == contents and len(made) == 1 + 2 * 2 + 3
     assert written.stat().st_mtime_ns == stamp
+    scores = mri_score("evaluate", "--target", scans[0].parent, "--predictions", tmp_path / "reconstructions")
     for more in (QUICK, [*QUICK, "--again"]):
         assert "finished before" not in mri_score("reconstruct", scans[0], "--accel", 2, "--out", tmp_path, *more)
-    scores = mri_score("evaluate", "--target", scans[0].parent, "--predictions", tmp_path / "reconstructions")
-    assert "PSNR = " in scores and "+/-" in scores
+    _check_evaluation(first, scores, [scan.name for scan in scans])
+
+
+def _check_evaluation(printed: str, scores: str, names: list[str]) -> None:
+    """Both commands name target and region of each number, and print the same numbers for the same ones."""
+    assert "reconstruction_rss, whole image: PSNR = " in scores and "+/- n/a" not in scores
+    regions = {"|MVUE|, maps from full k-space": "inside the foreground", "RSS of full k-space": "whole"}
+    for target, region in regions.items():
+        blocks = printed.split(f"  against {target}, {region}")[1:]
+        assert len(blocks) == len(names)
+        for name, block in zip(names, blocks, strict=True):
+            line = next(line for line in block.splitlines() if line.strip().startswith("posterior mean"))
+            psnr, ssim, nmse = map(float, line.rsplit(maxsplit=4)[1:4])
+            of_file = scores.split(f"{name}\n")[1]
+            title = target if region != "whole" else "reconstruction_rss, whole image"
+            found = next(line for line in of_file.splitlines() if line.strip().startswith(title))
+            values = [float(one.split(" = ")[1]) for one in found.split(": ", 1)[1].split("  ")][:3]
+            assert values == pytest.approx([psnr, ssim, nmse], rel=2e-3, abs=1e-4)
+    assert printed.count("SSIM of the whole image is lower") == len(names) and "SSIM of the whole image" in scores
 
 
 def test_a_bad_file_in_a_folder_is_reported_skipped_and_fails_at_the_end(tmp_path, scans):

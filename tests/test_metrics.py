@@ -178,6 +178,11 @@ def test_folders_are_scored_volume_by_volume_on_centre_squares(folders):
     expected = [volume_scores(*(x[:, 2:17] for x in pair((2, 20, 15), seed))) for seed in range(2)]
     assert scores.volumes["0.h5"] == pytest.approx(expected[0])
     assert scores.volumes["1.h5"] == pytest.approx(expected[1])
+    truth, prediction = (x[:, 2:17] for x in pair((2, 20, 15), 1))
+    assert scores.foreground["1.h5"] == pytest.approx(volume_scores(truth, prediction, foreground(truth)))
+    assert scores.summary("foreground")["ssim"][0] == pytest.approx(
+        np.mean([one["ssim"] for one in scores.foreground.values()])
+    )
     psnr = [one["psnr"] for one in expected]
     assert scores.summary()["psnr"] == pytest.approx((np.mean(psnr), 2 * np.std(psnr, ddof=1)))
 

@@ -70,8 +70,10 @@ def test_another_size_is_refused_even_without_a_fingerprint(config, tmp_path):
             found(config, folder)
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(config, tmp_path):
-    arguments = ["--config", "tiny.yml", "--data", "scans", "--set", "data.size=32", "--set", "data.patch=32", "--out", "run"]
+    sizes = ["--set", "data.size=32", "--set", "data.patch=32"]
+    arguments = ["--config", "tiny.yml", "--data", "scans", *sizes, "--out", "run"]
     mri_score("calibrate", *arguments[:-2], "--count", "4")
     assert "data " in (tmp_path / "parameters" / "simulated.txt").read_text()
     before = sorted(tmp_path.rglob("*"))

@@ -17,6 +17,7 @@ from mri_score.data.scan import Scan, Undersampling
 from mri_score.data.trajectories import TRAJECTORIES
 from mri_score.errors import InputError
 from mri_score.evaluation.intervals import read_intervals
+from mri_score.evaluation.metrics import AIR, REGIONS
 from mri_score.evaluation.report import MethodScores
 from mri_score.files import make_folder, sha256
 from mri_score.memory import footprint
@@ -30,7 +31,7 @@ from mri_score.pipeline.facts import counted
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import write_volume
 from mri_score.pipeline.result import Volume
-from mri_score.pipeline.result_file import MVUE
+from mri_score.pipeline.result_file import MVUE, RSS
 from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_together
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.progress import progress
@@ -177,7 +178,7 @@ def _write(
     """Write all results of a volume; print their places and scores."""
     result = write_volume(out, volume, options, attributes, facts)
     panels, page, *others = [one.write(result)[0] for one in derived]
-    _print(volume, volume.scores(options.estimate).get(MVUE, []), options)
+    _print(volume, volume.scores(options.estimate), options)
     places: dict[str, Any] = {"reconstruction": result, "pictures": panels.parent, "report": page}
     places |= {one.title: path.parent for one, path in zip(derived[3:], others[1:], strict=True)}
     say("\n".join(f"  {name:<16}{place}" for name, place in places.items()), file=volume.name, **places)
@@ -327,10 +328,14 @@ def _amount(text: str | None) -> float | None:
         ) from error
 
 
-def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None:
-    """Print the scores and notes of one volume."""
+def _print(volume: Volume, scores: dict[str, list[MethodScores]], options: Options) -> None:
+    """Print the scores and notes of one volume. scores: target -> those of each method."""
     count = counted(len(volume.slices), "slice")
-    scored = [{"method": one.method, **one.foreground} for one in scores]
+    scored = [
+        {"target": target, "region": region, "method": one.method, **getattr(one, region)}
+        for target, region in SHOWN
+        for one in scores.get(target, [])
+    ]
     facts = {"file": volume.name, "acceleration": volume.acceleration, "slices": volume.slices, "scores": scored}
     say(f"\n{volume.name}: acceleration {volume.facts['Acceleration']}, {count}", bold=True, **facts)
     for text in volume.notes:
@@ -344,16 +349,22 @@ def _print(volume: Volume, scores: list[MethodScores], options: Options) -> None
         say(f"  left-out samples, {name}: misfit {one.misfit:.2f} (1 is noise alone){draws}")
 
 
-def _print_scores(volume: Volume, scores: list[MethodScores], options: Options) -> None:
-    lines = [
-        f"  against {MVUE}, inside the foreground",
-        f"  {'':<34}{'PSNR (dB)':>10}{'SSIM':>9}{'NMSE':>9}{'seconds':>9}",
-    ]
-    for one in scores:
-        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
-        psnr, ssim, nmse = (one.foreground[name] for name in ("psnr", "ssim", "nmse"))
-        lines.append(f"  {one.method:<34}{psnr:>10.2f}{ssim:>9.4f}{nmse:>9.4f}{seconds:>9}")
-    say("\n".join(lines), file=volume.name)
+SHOWN = ((MVUE, "foreground"), (RSS, "whole"))
+"""Targets and regions of the printed scores; metrics.csv and the report have all."""
+
+
+def _print_scores(volume: Volume, scores: dict[str, list[MethodScores]], options: Options) -> None:
+    lines = []
+    for target, region in SHOWN:
+        lines += [
+            f"  against {target}, {REGIONS[region]}",
+            f"  {'':<34}{'PSNR (dB)':>10}{'SSIM':>9}{'NMSE':>9}{'seconds':>9}",
+        ]
+        for one in scores[target]:
+            seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+            psnr, ssim, nmse = (getattr(one, region)[name] for name in ("psnr", "ssim", "nmse"))
+            lines.append(f"  {one.method:<34}{psnr:>10.2f}{ssim:>9.4f}{nmse:>9.4f}{seconds:>9}")
+    say("\n".join([*lines, f"  {AIR}"]), file=volume.name)
     if (spread := volume.calibration()) is not None and METHODS[options.method].draws:
         shares = ", ".join(f"{share:.0%} of {level:.0%}" for level, share in spread.coverage.items())
         say(f"  spread / skill {spread.spread_skill:.2f} (1 is calibrated); intervals cover {shares}")

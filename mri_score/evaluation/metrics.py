@@ -19,6 +19,11 @@ WINDOW = 7
 """Side of SSIM's uniform window, in pixels."""
 
 
+REGIONS = {"whole": "whole image", "foreground": "inside the foreground"}
+"""Regions of scores, and their names in tables."""
+AIR = "SSIM of the whole image is lower: it counts air, where the truth is noise that no reconstruction should repeat."
+
+
 def mse(truth: Images, prediction: Images, inside: Images | None = None) -> float:
     """mean |truth - prediction|^2 over the volume or over the pixels `inside`, in the truth's units squared.
 

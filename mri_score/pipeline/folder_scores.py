@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mri_score.errors import InputError
-from mri_score.evaluation.metrics import METRICS, centre_crop, volume_scores
+from mri_score.evaluation.metrics import METRICS, centre_crop, foreground, volume_scores
 from mri_score.readers.hdf5 import open_hdf5, plain_dataset, read_whole
 
 ATTRIBUTES = ("acquisition", "acceleration")
@@ -21,13 +21,18 @@ LARGEST_VOLUME = 1 << 30
 
 @dataclass(frozen=True)
 class FolderScores:
-    """PSNR (dB), SSIM, NMSE and MSE of each volume, by file name."""
+    """PSNR (dB), SSIM, NMSE and MSE of each volume, by file name: of the whole image, and inside the foreground."""
 
     volumes: Mapping[str, Mapping[str, float]]
+    foreground: Mapping[str, Mapping[str, float]]
 
-    def summary(self) -> dict[str, tuple[float, float]]:
-        """Metric -> (mean over volumes, twice their sample standard deviation; nan for a single volume)."""
-        return {name: _mean_and_two_std([scores[name] for scores in self.volumes.values()]) for name in METRICS}
+    def summary(self, region: str = "whole") -> dict[str, tuple[float, float]]:
+        """Metric -> (mean over volumes, twice their sample standard deviation; nan for a single volume).
+
+        region: whole or foreground.
+        """
+        scores = {"whole": self.volumes, "foreground": self.foreground}[region]
+        return {name: _mean_and_two_std([one[name] for one in scores.values()]) for name in METRICS}
 
 
 def score_folders(
@@ -49,6 +54,7 @@ def score_folders(
     """
     target_dir, predictions_dir = Path(target_dir), Path(predictions_dir)
     volumes: dict[str, dict[str, float]] = {}
+    inside: dict[str, dict[str, float]] = {}
     seen: set[str] = set()
     for path in sorted(target_dir.glob("*.h5")):
         truth, attributes = _read(path, target)
@@ -63,11 +69,11 @@ def score_folders(
         seen.add(f"acceleration {found}")
         if acceleration is not None and not _equals(found, acceleration):
             continue
-        volumes[path.name] = _scores(prediction_path, truth, prediction)
+        volumes[path.name], inside[path.name] = _scores(prediction_path, truth, prediction)
     if not volumes:
         known = f"the files have {', '.join(sorted(seen))}" if seen else "it has no *.h5 file"
         raise InputError(f"{target_dir} has no volume to score; {known}")
-    return FolderScores(volumes)
+    return FolderScores(volumes, inside)
 
 
 def _mean_and_two_std(column: list[float]) -> tuple[float, float]:
@@ -84,7 +90,8 @@ def _equals(found: str | None, number: float) -> bool:
         return False
 
 
-def _scores(path: Path, truth: NDArray, prediction: NDArray) -> dict[str, float]:
+def _scores(path: Path, truth: NDArray, prediction: NDArray) -> tuple[dict[str, float], dict[str, float]]:
+    """The scores of one volume, of the whole image and inside the foreground."""
     columns = truth.shape[-1]
     square = (min(truth.shape[-2], columns), columns)
     if len(prediction) != len(truth) or prediction.shape[-2] < square[0] or prediction.shape[-1] < square[1]:
@@ -93,7 +100,8 @@ def _scores(path: Path, truth: NDArray, prediction: NDArray) -> dict[str, float]
             f" it needs {len(truth)} slices of at least {square[0]} x {square[1]}"
         )
     try:
-        return volume_scores(centre_crop(truth, square), centre_crop(prediction, square))
+        truth, prediction = centre_crop(truth, square), centre_crop(prediction, square)
+        return volume_scores(truth, prediction), volume_scores(truth, prediction, foreground(truth))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
