@@ -349,6 +349,8 @@ def changed(path: Path, sign: bool = True, **values) -> None:
 def test_a_record_is_under_its_own_hash_and_old_ones_load(prior):
     record = read_record(prior)
     assert record["record_sha256"] == record_sha256(record) == record_sha256(dict(reversed(record.items())))
+    trained = {**record, "about": {"denoising_errors": {1.0: 0.2, 3.0: 0.3, 10.0: 0.1}}}  # numbers as keys
+    assert record_sha256(trained) == record_sha256(json.loads(json.dumps(trained)))
     changed(prior, sign=False, about={"step": 4})
     with pytest.raises(InputError, match="p.json is damaged or was changed by hand"):
         load_prior(prior)
