@@ -13,6 +13,7 @@ from mri_score import __version__
 from mri_score.errors import InputError
 from mri_score.files import whole_file
 from mri_score.readers.geometry import Geometry
+from mri_score.untrusted.process import read_apart
 from mri_score.writers.base import OutputVolume
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ def read_template(path: Path) -> Dataset:
 
     try:
         if path.stat().st_size > LARGEST_TEMPLATE:
-            raise InputError(
-                f"--dicom-like {path} is larger than {LARGEST_TEMPLATE >> 20} MiB; name a file of one slice"
-            )
+            raise InputError(f"{path} is larger than {LARGEST_TEMPLATE >> 20} MiB, more than one slice has")
+        # compressed attributes could inflate without end: first where memory is limited
+        read_apart("mri_score.writers.dicom_parsing:study_of", path, memory=512 << 20)
         template = pydicom.dcmread(path, stop_before_pixels=True)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"--dicom-like {error}; name a file of the exam") from error
     except Exception as error:  # pydicom raises many kinds for a broken file
         raise InputError(f"--dicom-like {path} cannot be read as DICOM: {error}; name a file of the exam") from error
     if not template.get("StudyInstanceUID"):
