@@ -53,8 +53,8 @@ FAULTS = (
     Fault(V, "append(one.level * scale)", "append(one.level)", "noise not scaled", ("volume_units",)),
     Fault(
         V,
-        "float(acquisition.noise_std) / gain",
-        "float(acquisition.noise_std) * gain",
+        "float(acquisition.noise_std) / _gain(",
+        "float(acquisition.noise_std) * _gain(",
         "gain inverted",
         ("volume_units",),
     ),
@@ -173,9 +173,9 @@ FAULTS = (
         ("volume_result",),
     ),
     Fault(
-        OUTPUT,
-        ' and file.attrs.get("identity") == str(identity)',
-        "",
+        "pipeline/result_file.py",
+        'return complete and file.attrs.get("identity") == str(identity)',
+        "return complete",
         "a file of other settings counts as finished",
         ("volume_result",),
     ),
@@ -329,14 +329,18 @@ FAULTS = (
         ("shards:slices",),
     ),
     Fault(
-        RUN,
+        "cli/run/finished.py",
         '"out", "again",',
         '"seed", "out", "again",',
         "another seed counts as finished",
         ("cli:seed_of_the_draws",),
     ),
     Fault(
-        RUN, "if not given.again and finished", "if finished", "--again ignored", ("cli:folder_skips",)
+        "cli/run/finished.py",
+        "if given.again or not finished(",
+        "if not finished(",
+        "--again ignored",
+        ("cli:folder_skips",),
     ),
     Fault(RUN, "seed=given.seed,", "seed=0,", "seed ignored", ("cli:seed_of_the_draws", "held_out:ranks")),
     Fault(
