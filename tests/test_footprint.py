@@ -102,7 +102,7 @@ def test_the_peak_of_walks_is_foretold(coils, shape, walks):
 
 
 @measured
-@pytest.mark.parametrize(("make", "shape"), [(unet, (96, 96)), (ncsn, (96, 64))])
+@pytest.mark.parametrize(("make", "shape"), [(unet, (96, 96)), pytest.param(ncsn, (96, 64), marks=pytest.mark.slow)])
 def test_the_peak_of_training_is_foretold(tmp_path, make, shape):
     prior, loss = make(), Denoising(LogNormal(0.01, 5.0))
     item = TrainingItem("item", image=torch.ones(1, *shape, dtype=torch.complex64))

@@ -82,6 +82,7 @@ def test_sure_denoises_without_clean_points_and_its_prior_is_too_narrow(run):
     assert spreads["truth"] == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_posterior_mean_beats_one_draw_and_cg_sense(run):
     names = run("05_reconstruction")
     psnr = {name: score[0] for name, score in names["scores"].items()}
