@@ -427,7 +427,10 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
     section = config.get("prior") or {}
     schedule = make_schedule(config, parameters)
     known = {"sd": parameters.sd, "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
-    require_size("the network of the config", dict(config.get("network") or {}))
+    arguments = dict(config.get("network") or {})
+    for key, value in arguments.items():
+        _check_range("network", key, value)
+    require_size("the network of the config", arguments)
     network = build("network", config.get("network"), NETWORKS)
     if isinstance(network, UNet) and network.place is not None:
         _refuse_patches(config)

@@ -451,6 +451,8 @@ def test_odd_configs_are_one_message_before_anything_runs(tmp_path, text, messag
         ("network", {"name": "unet", "widths": []}),
         ("network", {"name": "unet", "widths": [60000, 60000, 60000]}),
         ("network", {"name": "unet", "widths": [-4]}),
+        ("network", {"name": "unet", "blocks": 45045}),
+        ("network", {"name": "unet", "widths": [4] * 900, "blocks": 1000}),
     ],
 )
 def test_numbers_of_sections_are_checked(section, values):

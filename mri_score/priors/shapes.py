@@ -19,8 +19,8 @@ SCALING = {"mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "exp"}
 DRAWING = {"randn", "rand"}
 LARGEST_NETWORK = 1 << 31
 """Most weights of a network that is trained."""
-MOST_MODULES = 100_000
-"""Most parameter tensors of a network that is trained."""
+MOST_TENSORS = 10_000
+"""Most tensors of a network; building more takes many seconds."""
 MOST_ELEMENTS = 1 << 20
 """Elements of buffers that no file stores, such as frequencies."""
 
@@ -33,6 +33,8 @@ def require_shapes(place: str, network: dict[str, Any], shapes: Mapping[str, tup
     have shapes and no values, and building ends as soon as it has more than the file.
     Errors: InputError for other tensors, and for arguments that do not fit.
     """
+    if len(shapes) > MOST_TENSORS:
+        raise InputError(f"{place}: it has {len(shapes)} tensors; networks have at most {MOST_TENSORS}")
     try:
         with torch.device("meta"), _Unfilled(), _at_most(place, shapes):
             built = build_network(network)
@@ -58,11 +60,11 @@ def require_size(place: str, network: dict[str, Any], most: int = LARGEST_NETWOR
     that do not fit are left to whoever builds it.
     """
     try:
-        with torch.device("meta"), _Unfilled(), _at_most(place, {"": (most,)}, MOST_MODULES):
+        with torch.device("meta"), _Unfilled(), _at_most(place, {"": (most,)}, MOST_TENSORS):
             build_network(network)
     except InputError as error:
         if "larger than" in str(error):
-            raise InputError(f"{place} has more than {most:,} weights; make it smaller") from error
+            raise InputError(f"{place} has more than {most:,} weights or {MOST_TENSORS:,} tensors") from error
     except Exception:
         pass
 
