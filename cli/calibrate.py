@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .options import data_changes
+
 
 @click.command("calibrate")
 @click.option("--config", "-c", required=True, metavar="FILE", help="The training config that names the data.")
@@ -26,14 +28,12 @@ def command(config: str, data: str | None, changes: tuple[str, ...], count: int,
     Example:
       mri-score calibrate --config tiny.yml
     """
-    import json
-
     from mri_score import experiment
     from mri_score.noise.parameters import write_parameters
 
-    if data is not None:
-        changes = (*changes, f"data.paths={json.dumps([data])}")
-    settings = experiment.read_config(config, changes)
+    settings = experiment.read_config(config, (*changes, *data_changes(config, data)))
+    if not Path((settings.get("data") or {}).get("cache") or "/").is_absolute():
+        settings["data"]["cache"] = None  # relative caches are within the folder of a run
     parameters = experiment.calibrate(settings, experiment.make_source(settings), count)
     path = out or Path("parameters") / f"{settings['dataset']}.txt"
     write_parameters(path, parameters)

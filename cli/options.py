@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -352,6 +353,18 @@ def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: 
         unseen = f"; {len(files) - tried} were not tried because the disk is full" if tried < len(files) else ""
         kind = SomeFailed if len(failed) < tried else InputError
         raise kind(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}{unseen}")
+
+
+def data_changes(config: str, data: str | None) -> list[str]:
+    """The changes of a config that --data stands for: its paths, and those of a validation on the same paths."""
+    if data is None:
+        return []
+    from mri_score.experiment import read_config
+
+    settings = read_config(config)
+    paths = [(settings.get(section) or {}).get("paths") for section in ("data", "validation")]
+    sections = ["data"] + (["validation"] if paths[1] is not None and paths[0] == paths[1] else [])
+    return [f"{section}.paths={json.dumps([data])}" for section in sections]
 
 
 def read_names(text: str) -> list[str]:

@@ -10,7 +10,7 @@ import click
 
 from .exits import Failure
 from .log import note, say
-from .options import FOLDER, device_options
+from .options import FOLDER, data_changes, device_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,6 @@ def command(**options: Any) -> None:
       mri-score train --config knee_384.yml --data multicoil_train
       mri-score train --config knee_noisy_sure.yml --data noisy_scans
     """
-    import json
-
     import torch
 
     from mri_score import experiment
@@ -76,14 +74,19 @@ def command(**options: Any) -> None:
     given = TrainOptions(**options)
     if given.threads:
         torch.set_num_threads(given.threads)
-    data = () if given.data is None else (f"data.paths={json.dumps([given.data])}",)
-    settings = experiment.read_config(given.config, (*given.changes, *data))
+    settings = experiment.read_config(given.config, (*given.changes, *data_changes(given.config, given.data)))
     folder = given.out or Path("runs") / Path(given.config).stem
     if given.dry_run:
         _describe(settings, folder)
         return
     if not given.resume and checkpoint.found(folder):
         raise InputError(f"{folder} has a run already; remove it, or give another folder with --out")
+    found = checkpoint.found(folder)
+    say(
+        f"config  {experiment.find_config(given.config)}\ndata    {_paths(settings)}\nrun     {folder}"
+        + (f", continued from {found[-1].name}" if found else ""),
+        run=folder,
+    )
     try:
         experiment.run(settings, folder, start=given.start, device=given.device, say=note)
     except Interrupted as stop:
@@ -92,6 +95,11 @@ def command(**options: Any) -> None:
     say(f"run     {folder}\n{'network' if supervised else 'prior  '} {folder / 'prior.safetensors'}", run=folder)
     following = f"compare --supervised {folder} SCANS" if supervised else f"reconstruct --accel 4 --prior {folder}"
     say(f"next    mri-score {following}")
+
+
+def _paths(settings: dict[str, Any]) -> str:
+    paths = (settings.get("data") or {}).get("paths") or []
+    return ", ".join(map(str, [paths] if isinstance(paths, str) else paths))
 
 
 def _describe(settings: dict[str, Any], folder: Path) -> None:
@@ -108,14 +116,14 @@ def _describe(settings: dict[str, Any], folder: Path) -> None:
     prior = experiment.make_prior(settings, parameters)
     loss = experiment.make_loss(settings, parameters)
     count = sum(parameter.numel() for parameter in prior.parameters())
-    click.echo(f"run          {folder}")
-    click.echo(f"images       {len(source)}")  # type: ignore[arg-type]
+    click.echo(f"run            {folder}")
+    click.echo(f"images         {len(source)}")  # type: ignore[arg-type]
     click.echo(
-        f"network      {type(prior.network).__name__}, {count:,} parameters, {prior.precondition} preconditioning"
+        f"network        {type(prior.network).__name__}, {count:,} parameters, {prior.precondition} preconditioning"
     )
-    click.echo(f"noise        sigma from {prior.sigma_max:g} to {prior.sigma_min:g}, sd {prior.sd:g}")
-    click.echo(f"loss         {type(loss).__name__}")
+    click.echo(f"noise          sigma from {prior.sigma_max:g} to {prior.sigma_min:g}, sd {prior.sd:g}")
+    click.echo(f"loss           {type(loss).__name__}")
     needed = footprint.train_bytes(prior, loss, source.sample(generators(0, "batch")[0]), options.batch_size)
-    click.echo(f"memory       {footprint.peak_text(needed)}")
+    click.echo(f"memory         {footprint.peak_text(needed)}")
     for key, value in (settings.get("training") or {}).items():
-        click.echo(f"{key:<13}{value}")
+        click.echo(f"{key:<15}{value}")

@@ -464,6 +464,7 @@ def run(
     Errors: InputError for bad configs and data, Interrupted after SIGTERM or SIGINT.
     """
     options = training_options(config, device, quiet)  # before the data are read
+    given, config = config, _caches_within(config, folder)
     source = make_source(config)
     for note in getattr(source, "notes", ()):
         say(note)
@@ -488,9 +489,18 @@ def run(
         save_prior(folder / f"{name}.safetensors", averaged, network, {"dataset": config["dataset"], **about})
 
     with claimed(folder) if first_process() else nullcontext():
-        _keep_config(config, folder)
+        _keep_config(given, folder)
         write_parameters(folder / "parameters.txt", parameters)
         train(prior, loss, source, folder, save, options, validation=validation, watch=figures.watch)
+
+
+def _caches_within(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config with relative `cache` folders of its sections moved into the run folder."""
+    found = dict(config)
+    for section in ("data", "validation"):
+        if isinstance(cache := (config.get(section) or {}).get("cache"), str):
+            found[section] = {**config[section], "cache": str(folder / cache)}
+    return found
 
 
 def _start_from(prior: NetworkPrior, start: str | Path) -> None:

@@ -307,7 +307,8 @@ def sample_posterior(
             index, draw = batch[error.item]
             raise InputError(
                 f"{scan.name}, slice {slices[index]}, draw {draw}: not finite any more at {error.where} of"
-                f" {options.title}; take more --steps, or look for NaN in the scan with: mri-score info"
+                f" {options.title}; the prior may be hardly trained or unfit for this scan: take another --prior, or"
+                " more --steps"
             ) from error
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:

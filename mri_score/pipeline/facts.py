@@ -9,6 +9,7 @@ import numpy as np
 
 from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan
+from mri_score.evaluation.report import MethodScores
 from mri_score.methods import METHODS
 from mri_score.models.base import Work
 from mri_score.pipeline.options import Options
@@ -86,6 +87,20 @@ def _source_of_maps(scan: Scan) -> str:
     if scan.full_maps:
         return "ESPIRiT from full k-space (for studies only)"
     return "ESPIRiT from the calibration region of the sampled data"
+
+
+def worse_than_nothing(scores: Sequence[MethodScores]) -> str | None:
+    """The warning that a result is worse than the zero-filled image, in the foreground; None if it is not.
+
+    scores: of all methods against one target, the result last.
+    """
+    simple = next((one for one in scores if one.method == "zero-filled"), None)
+    if simple is None or (loss := simple.foreground["psnr"] - scores[-1].foreground["psnr"]) <= 0:
+        return None
+    return (
+        f"the result is {loss:.1f} dB worse than the zero-filled image: the prior does not fit this scan or is hardly"
+        " trained, or --steps is too small; try another --prior, such as brain"
+    )
 
 
 def out_of_distribution_note(

@@ -65,15 +65,27 @@ def write_volume(
         stored["page"] = np.frombuffer(pictures.page.encode(), np.uint8)
         for name, png in pictures.panels.items():
             stored[f"panels/{name}"] = np.frombuffer(png, np.uint8)
-        file.attrs.update({name.lower().replace(" ", "_"): value for name, value in volume.facts.items()})
-        file.attrs.update({"true_acceleration": volume.acceleration, **_figures(volume), **attributes})
+        file.attrs.update({name.lower().replace(" ", "_"): _value(text) for name, text in volume.facts.items()})
+        numbers = {"acceleration": volume.acceleration, "true_acceleration": volume.acceleration, **_figures(volume)}
+        file.attrs.update(numbers | attributes)  # the nominal acceleration, if there is one
         file.attrs.update({"mri_score": __version__, "complete": True})
     return path
 
 
+def _value(text: str) -> str | int | float:
+    """A number where a fact is one, such as the seed."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _figures(volume: Volume) -> dict[str, Any]:
     """Numbers for the file's attributes: out-of-distribution score, coverage of intervals, misfit of left-out lines."""
-    figures: dict[str, Any] = {"misfit_ratio": max(volume.misfit_ratios)} if volume.misfit_ratios else {}
+    figures: dict[str, Any] = {"noise_std": float(np.mean(volume.noise))} if volume.noise else {}
+    figures |= {"misfit_ratio": max(volume.misfit_ratios)} if volume.misfit_ratios else {}
     if volume.left_out:
         figures["left_out"] = np.array(volume.left_out)
     if (check := volume.interval_check()) is not None:

@@ -23,11 +23,12 @@ from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.numerics.fourier import resize_image
 from mri_score.operators.noncartesian import find_gain
 from mri_score.pipeline.baselines import Classical, classical_methods
-from mri_score.pipeline.facts import counted, out_of_distribution_note, volume_facts
+from mri_score.pipeline.facts import counted, out_of_distribution_note, volume_facts, worse_than_nothing
 from mri_score.pipeline.held_out import held_out_of, misfit
 from mri_score.pipeline.options import OPERATORS, Options
 from mri_score.pipeline.placement import frames_of, geometries_of, header_of
 from mri_score.pipeline.result import Volume
+from mri_score.pipeline.result_file import MVUE
 from mri_score.pipeline.sound import left_out_notes, none_left, sound_slices
 from mri_score.readers.base import result_name
 from mri_score.reconstruction import Progress, Reconstruction, find_device, sample_posterior
@@ -122,6 +123,8 @@ def reconstruct_volume(
             setattr(volume, name, value)
         volume.left_out = sorted(left_out)
         volume.notes = [*volume.notes, *left_out_notes(left_out)]
+    if (reason := worse_than_nothing(volume.scores(options.estimate).get(MVUE, []))) is not None:
+        volume.notes = [*volume.notes, reason]
     volume.facts = volume_facts(scan, options, levels, chosen, sum(work, Work()))
     if held is not None:
         volume.facts["Held out"] = _counted_held_out({number: held[number] for number in chosen})

@@ -117,6 +117,8 @@ def find_prior(name: str | Path) -> Path:
             raise InputError(f"prior {name} does not exist")
         return path
     bundled = bundled_priors()
+    if str(name) not in bundled and (beside := path.with_name(f"{path.name}.safetensors")).is_file():
+        return beside  # as import-checkpoint --out names it
     if str(name) not in bundled:
         known = ", ".join(bundled) or "none is bundled"
         raise InputError(f"prior {str(name)!r} is no bundled prior ({known}), run folder or .safetensors file")
