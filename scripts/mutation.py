@@ -348,7 +348,7 @@ FAULTS = (
         "(1 if options.check_lines is None else 2)",
         "1",
         "walks of the check not counted",
-        ("held_out", "footprint", "cli:dry"),
+        ("footprint:dry_run",),
     ),
     Fault("cli/run/denoise.py", '"std": std * weight', '"std": std', "std without its weight", ("denoise:command",)),
     Fault(

@@ -242,4 +242,6 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tmp_path):
     assert done.exit_code == 0, done.output
     for words in ("2 of 2", "48 x 48", "10 by matched-draw", " 110\n", " 60 with", "2 of 5 draws", "MiB", str(out)):
         assert words in done.output
+    checked = CliRunner().invoke(main, [*arguments, "--out", str(out), "--dry-run", "--check-lines", "2"])
+    assert "20 by matched-draw" in checked.output and " 220\n" in checked.output  # the second reconstruction counts
     assert not out.exists()
