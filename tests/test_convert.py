@@ -13,6 +13,7 @@ import torch
 from command import mri_score, refused
 from mrd import Readout, header, lines_of, write_mrd
 
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.numerics.fourier import ifft
 from mri_score.pipeline.convert import convert
 from mri_score.readers import open_scan
@@ -147,3 +148,34 @@ def test_the_libraries_of_ismrmrd_read_what_is_written(tmp_path):
     ours = ifft(open_scan(tmp_path / "scan.mrd").kspace(0)).abs().square().sum(0).sqrt().numpy().T
     scale = np.vdot(ours, theirs) / np.vdot(ours, ours)
     assert theirs.shape == (12, 16) and np.linalg.norm(theirs - scale * ours) < 1e-4 * np.linalg.norm(theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_real_scans_give_the_same_undersampled_image_through_every_format(shared, tmp_path, name):
+    """Same mask, noise level, whitening, maps and CG-SENSE image; arrays too, where there is no oversampling."""
+    file = open_scan(shared / f"data/kspace/{name}.h5")
+    others = [chain(file, tmp_path, "ismrmrd"), chain(file, tmp_path / "b", "ismrmrd", "fastmri")]
+    if not file.oversampled:
+        np.save(tmp_path / f"{name}.npy", file.stored(0)[0])
+        others.append(open_scan(tmp_path / f"{name}.npy", axes=("coils", "rows", "cols")))
+        others.append(chain(file, tmp_path / "c", "cfl"))
+    expected = Scan(file, Undersampling(4.0)).acquisition(0)
+    image = expected.operator().cg_sense(expected.kspace) * expected.scale
+    for other in others:
+        found = Scan(other, Undersampling(4.0)).acquisition(0)
+        assert torch.equal(found.mask, expected.mask)
+        theirs = found.operator().cg_sense(found.kspace) * found.scale
+        assert float((theirs - image).norm() / image.norm()) < 1e-5
+        assert float(found.noise_std) == pytest.approx(float(expected.noise_std), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_full_ismrmrd_scan_is_undersampled_here_and_scored(shared, tmp_path):
+    file = open_scan(shared / "data/kspace/brain_flash_16ch.h5")
+    chain(file, tmp_path, "ismrmrd")
+    options = ("--prior", "brain-fast", "--steps", "2", "--samples", "1", "--coils", "4", "--baselines", "cg-sense")
+    path, out = tmp_path / "0" / f"{file.name}.mrd", ("--out", tmp_path / "out")
+    text = mri_score("reconstruct", path, "--accel", "4", *options, *out)
+    assert "CG-SENSE" in text and (tmp_path / "out" / "metrics.csv").exists()
+    assert (tmp_path / "out" / "reconstructions" / f"{file.name}.h5").exists()

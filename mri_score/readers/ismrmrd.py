@@ -394,11 +394,30 @@ class ISMRMRD(Readouts):
         ranges = np.stack([measured.argmax(1), self._read_full - measured[:, ::-1].argmax(1)], 1)
         for first, last in np.unique(ranges, axis=0).tolist():
             these = (ranges == (first, last)).all(1)
+            if (first, last) == (0, self._read_full):
+                result[these] = self._cropped(lines[these])
+                continue
             matrix, inside = remove_oversampling(self._read_full, self._read_size, first, last)
             matrix = matrix * inside[:, None]
             if self.three_dimensional:
                 matrix = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(matrix, 0), axis=0, norm="ortho"), 0)
             result[these] = lines[these] @ matrix.T.astype(np.complex64)
+        return result
+
+    def _cropped(self, lines: np.ndarray) -> np.ndarray:
+        """Complete readouts (L, C, Nx) as `_without_oversampling` gives them, by Fourier transforms."""
+        import torch
+
+        from mri_score.numerics.fourier import fft, ifft
+
+        first = (self._read_full - self._read_size) // 2
+        result = np.zeros((*lines.shape[:2], self._read_size), np.complex64)
+        for place, line in enumerate(lines):  # one by one: transforms of all lines at once would need twice the memory
+            if self._read_size == self._read_full and not self.three_dimensional:
+                result[place] = line
+                continue
+            image = ifft(torch.from_numpy(line), axes=(-1,))[:, first : first + self._read_size]
+            result[place] = (image if self.three_dimensional else fft(image, axes=(-1,))).numpy()
         return result
 
     def _image(self, lines: Lines, slice: int) -> np.ndarray:

@@ -254,6 +254,8 @@ def geometry_of(
     image of phase and slice direction along the readout, relative to the centre; None for images of read and phase.
     """
     centre, *axes = (_vector(head[name]) for name in ("position", "read_dir", "phase_dir", "slice_dir"))
+    if not np.isfinite([centre, *axes]).all():
+        centre, axes = (0.0, 0.0, 0.0), [(0.0, 0.0, 0.0)] * 3
     known = bool(np.allclose(np.array(axes) @ np.array(axes).T, np.eye(3), atol=0.01))
     order = (0, 1, 2) if along_read is None else (1, 2, 0)
     directions = (axes[order[0]], axes[order[1]], axes[order[2]]) if known else None
