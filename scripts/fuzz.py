@@ -680,7 +680,7 @@ class Reader:
 
     def run(self, kind: str, number: int) -> dict[str, Any]:
         if self.process is None:
-            self._start()
+            self.start()
         assert self.process is not None and self.process.stdin is not None
         self.process.stdin.write(json.dumps([kind, number]) + "\n")
         self.process.stdin.flush()
@@ -695,7 +695,7 @@ class Reader:
             self.end()
         return answer | {"seconds": time.monotonic() - started}
 
-    def _start(self) -> None:
+    def start(self) -> None:
         command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -729,6 +729,7 @@ def fuzz(
 ) -> tuple[Counter[str], list[str]]:
     """Run cases, kinds by turns, until either limit; (how many ended how, texts of the findings)."""
     reader, ends, findings = Reader(), Counter[str](), []
+    reader.start()  # before the time is taken: imports and valid files take longer than a hundred cases
     names, number, stop = kinds or list(READERS), 0, time.monotonic() + (seconds or 1e12)
     try:
         while (cases is None or number < cases) and time.monotonic() < stop:

