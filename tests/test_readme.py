@@ -23,6 +23,7 @@ def run(text, number):
     return names
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(text):
     names = run(text, 0)
     truth, image = names["scan"].image.abs(), names["image"].abs()
@@ -31,6 +32,7 @@ def test_the_python_example_runs(text):
     assert torch.isfinite(names["std"]).all()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_four_parts_runs(text):
     names = run(text, 1)
     truth, image = names["scan"].image.abs(), names["images"].mean(0).abs()

@@ -118,6 +118,7 @@ def start(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_folder_give_what_one_gives(tmp_path):
     scans = simulate(tmp_path / "scans", volumes=3, slices=1, size=48, coils=3, noise=30.0)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -143,6 +144,7 @@ def test_processes_that_share_a_folder_give_what_one_gives(tmp_path):
     assert (parts / "report" / "index.html").read_text() == (whole / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_maps_are_made_once(tmp_path):
     simulate(tmp_path / "scans", volumes=2, slices=1, size=48, coils=3, noise=30.0)
     out = tmp_path / "maps"

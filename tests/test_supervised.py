@@ -190,6 +190,7 @@ def test_a_fresh_network_leaves_the_estimate_as_it_is():
     assert torch.allclose(network.denoise(image(), 0.02), image())
 
 
+@pytest.mark.slow
 def test_the_bundled_config_trains_a_network_that_improves_on_cg_sense(stack, tmp_path):
     data = {"paths": [str(stack)], "patch": [40, 40], "least_resolution": 1.0, "accelerations": [2, 3], "coils": [2, 4]}
     parts = {"data": {"exclude": {}, **data}, "validation": data, "network": NETWORK,
