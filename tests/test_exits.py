@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 
 import click
 import pytest
 from click.testing import CliRunner
-from command import mri_score
+from command import mri_score, refused
 
-from mri_score import progress
+from mri_score import progress, readers
 from mri_score.cli import COMMANDS, main
 from mri_score.cli.exits import SomeFailed, explained
 from mri_score.cli.log import note, say
@@ -128,6 +129,16 @@ def test_a_full_disk_ends_the_folder(tmp_path):
 def test_full_memory_says_what_to_lower():
     text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
     assert "--batch-size" in explained(RuntimeError(text)) and "--batch-size" in explained(MemoryError())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_vanished_files_and_names_that_are_no_text_cost_only_themselves(tmp_path, monkeypatch):
+    (path,) = simulate(tmp_path, volumes=1, slices=1, size=32, coils=3)
+    odd, gone = tmp_path / os.fsdecode(b"odd\xff.h5"), tmp_path / "gone.h5"
+    shutil.copy(path, odd)
+    monkeypatch.setattr(readers, "scan_files", lambda *_, **__: [gone, odd, path])
+    output = refused("info", "--quick", tmp_path, code=1)
+    assert output.count("skipped: ") == 2 and "3 coils" in output and "2 of 3 files failed: gone.h5, odd" in output
 
 
 # What is printed.
