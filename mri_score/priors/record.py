@@ -58,7 +58,7 @@ def add_to_record(path: Path, **facts: Any) -> None:
 def record_sha256(record: Mapping[str, Any]) -> str:
     """The SHA-256 of a record without this entry, independent of the order of its keys and of white space."""
     rest = {key: value for key, value in record.items() if key != "record_sha256"}
-    rest = json.loads(json.dumps(rest))  # as it is read again: numbers as keys become text, which sorts in another order
+    rest = json.loads(json.dumps(rest))  # as it is read again: numbers as keys are text, sorted otherwise
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
