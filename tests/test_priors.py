@@ -12,7 +12,7 @@ from mri_score.errors import InputError
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.priors import store
+from mri_score.priors import record as record_module
 from mri_score.priors.record import bundled_priors
 from mri_score.priors.store import build_prior, load_prior, read_record, save_prior
 
@@ -85,7 +85,7 @@ def test_a_missing_file_says_so(tmp_path):
 def test_bundled_priors_go_by_name_and_unknown_names_list_them(prior, tmp_path, monkeypatch):
     for name in ("brain", "knee"):
         save_prior(tmp_path / "weights" / f"{name}.safetensors", prior, NETWORK, {})
-    monkeypatch.setattr(store, "files", lambda package: tmp_path)
+    monkeypatch.setattr(record_module, "files", lambda package: tmp_path)
     assert list(bundled_priors()) == ["brain", "knee"]
     assert torch.equal(denoised(load_prior("knee")), denoised(prior))
     assert torch.equal(denoised(load_prior()), denoised(prior))
