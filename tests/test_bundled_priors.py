@@ -17,7 +17,7 @@ LIMIT = 16 * 2**20
 
 
 def test_the_default_and_its_companions_are_there():
-    assert {"brain", "brain-fast", "brain-ncsnv2", "brain-heads"} <= set(PRIORS)
+    assert {"brain", "brain@1", "brain-complex", "brain-fast", "brain-ncsnv2", "brain-heads"} <= set(PRIORS)
 
 
 @pytest.mark.parametrize("name", PRIORS)

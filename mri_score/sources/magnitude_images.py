@@ -34,6 +34,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     )
 }
 """Steps from a magnitude to a complex image of a scan, in this order; a patch is cut out before the last step."""
+EFFECT_NAMES = frozenset(effect.__name__ for effect in acquisition_effects.EFFECTS)
 LEAST_BRIGHT = 0.05
 """The least 99th percentile that gives an image its scale, as a part of its maximum."""
 
@@ -57,6 +58,8 @@ class ImageStacks:
         without: Sequence[str] = (),              # augmentations to leave out, by their names in AUGMENTATIONS
         matrix: tuple[int, int] | None = None,    # smallest and largest matrix: `decimate` in place of `coarsen`
         acquisition: bool = False,                # True: also what a scanner adds, with receiver noise
+        plain_share: float = 0.0,                 # share of the images that a scanner adds nothing to
+        noise: tuple[float, float] | None = None, # smallest and largest receiver noise; see receiver_noise
     ) -> None:  # fmt: skip
         for name in without:
             if name not in AUGMENTATIONS:
@@ -68,7 +71,11 @@ class ImageStacks:
             )
         if matrix is not None and not 8 <= matrix[0] <= matrix[1]:
             raise InputError(f"data.matrix is {list(matrix)}; give the smallest and the largest side, e.g. [96, 288]")
-        self.patch, self.augment = patch, augment
+        if not 0 <= plain_share <= 1:
+            raise InputError(f"data.plain_share is {plain_share}; give a share, 0 to 1")
+        if noise is not None and not 0 < noise[0] <= noise[1]:
+            raise InputError(f"data.noise is {list(noise)}; give the smallest and the largest std, e.g. [0.002, 0.012]")
+        self.patch, self.augment, self.plain_share = patch, augment, plain_share
         self.settings: dict[str, dict[str, Any]] = {
             "coarsen": {"least": least_resolution},
             "smooth_phase": {
@@ -77,11 +84,13 @@ class ImageStacks:
                 "steps": phase_steps,
             },
         }
+        if noise is not None:
+            self.settings["receiver_noise"] = {"low": noise[0], "high": noise[1]}
         unused = {*without, "decimate" if matrix is None else "coarsen"}
         if matrix is not None:
             self.settings["decimate"] = {"smallest": matrix[0], "largest": matrix[1]}
         if not acquisition:
-            unused |= {effect.__name__ for effect in acquisition_effects.EFFECTS}
+            unused |= EFFECT_NAMES
         self.kept = [name for name in AUGMENTATIONS if name not in unused]
         self.images: list[np.ndarray] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
@@ -135,8 +144,9 @@ class ImageStacks:
 
     def _augmented(self, image: Tensor, random: Generator) -> Tensor:
         """All but the scale, which comes after the crop; some phase comes in any case, as no image has a right one."""
+        plain = self.plain_share > 0 and acquisition_effects.happens(self.plain_share, random)
         for name in self.kept:
-            if name != "rescale":
+            if name != "rescale" and not (plain and name in EFFECT_NAMES):
                 image = AUGMENTATIONS[name](image, random, **self.settings.get(name, {}))
         if "smooth_phase" not in self.kept:
             image = augmentation.global_phase(image, random)
