@@ -29,7 +29,7 @@ from mri_score.readers import open_scan
 from mri_score.readers.arrays import open_npy, read_nifti, read_picture
 from mri_score.readers.hdf5 import open_hdf5, plain_dataset
 from mri_score.readers.maps import read_maps
-from mri_score.untrusted import process
+from mri_score.untrusted import process, worker
 from mri_score.untrusted.names import table_cell
 from mri_score.untrusted.process import read_apart, trust
 
@@ -113,6 +113,24 @@ def test_without_a_child_files_are_read_here(call, monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     process.end_worker()
     assert call("process")[0] == os.getpid()
+
+
+def test_without_limits_of_the_system_there_are_none_and_files_are_read(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    limits = worker._Limits()
+    limits.set(1, 1)
+    limits.lift()
+    assert limits.resource is None and len(bytearray(1 << 20)) == 1 << 20
+
+
+def test_trusted_files_need_no_reading_process(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["kspace"] = np.ones((1, 2, 8, 8), np.complex64)
+    process.end_worker()
+    for option, started in (("--trust", False), ("-q", True)):
+        result = CliRunner().invoke(main, ["info", str(tmp_path / "scan.h5"), option])
+        assert result.exit_code == 0, result.output
+        assert (process._current is not None) is started and not process.trusted()
 
 
 def test_the_process_ends_with_its_program(tmp_path):
