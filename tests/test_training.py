@@ -197,7 +197,7 @@ def steps_of(folder: Path) -> list[int]:
     return [checkpoint.load(path)["step"] for path in checkpoint.found(folder)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_writes_a_checkpoint_and_the_resumed_run_is_the_uninterrupted_one(whole, tmp_path, number, code):
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"stopped by {number.name}") as stop:
