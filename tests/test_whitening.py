@@ -9,7 +9,7 @@ import sigpy
 import sigpy.mri
 import torch
 
-from mri_score.data.noise_rings import measure_noise, whiten, whitening_matrix
+from mri_score.data.noise_rings import measure_noise, whiten, whitening_matrix, with_noise_scan
 from mri_score.data.scan import Scan
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
@@ -167,10 +167,24 @@ def test_whitening_is_exact_and_has_an_inverse():
 def test_a_noise_scan_gives_the_covariance_and_outer_kspace_the_level():
     kspace, mix = head((128, 100), coils=6), mixing(6)
     calibration = 30 * noise(torch.empty(6, 40, 500, dtype=torch.complex64), seed=4, mix=mix)
-    level = measure_noise([kspace + noise(kspace, mix=mix)], noise_scan=calibration)
+    level = measure_noise([kspace + noise(kspace, mix=mix)])
+    level = with_noise_scan(level, calibration.flatten(1), calibrated=False)
     assert level.noise_std == pytest.approx(STD, rel=0.03)
     white = level.whitening @ mix @ mix.mH @ level.whitening.mH
     assert (torch.linalg.eigvalsh(white) - 1).abs().max() < 0.1
+
+
+def test_a_calibrated_noise_scan_gives_the_level_unless_kspace_is_quieter():
+    """Signal in outer k-space makes it louder; what is quieter contradicts the noise scan."""
+    level = measure_noise([head((128, 100), coils=6) + noise(head((128, 100), coils=6), mix=mixing(6))])
+    scan = noise(torch.empty(6, 40, 500, dtype=torch.complex64), seed=4, mix=mixing(6)).flatten(1)
+    for factor, expected, words in ((1.0, STD, ""), (0.5, STD / 2, "the level of the noise scan"), (2.0, STD, "only")):
+        found = with_noise_scan(level, factor * scan, calibrated=True)
+        assert found.noise_std == pytest.approx(expected, rel=0.03)
+        assert found.coil_std.square().mean().sqrt() == pytest.approx(expected, rel=0.03)
+        assert any(words in note for note in found.notes) if words else not found.notes
+    few = with_noise_scan(level, scan[:, :50], calibrated=True)
+    assert few.noise_std == level.noise_std and "too few" in few.notes[-1]
 
 
 def test_too_few_samples_do_not_whiten():

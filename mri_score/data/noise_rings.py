@@ -65,19 +65,18 @@ def measure_noise(
     slices: Sequence[Tensor] | Tensor,
     mask: Tensor | None = None,
     *,
-    noise_scan: Tensor | None = None,
     name: str = "k-space",
 ) -> NoiseLevel:
     """Measure noise_std = median |Re, Im| / 0.6745 in the two outermost rings of the sampled points.
 
     A ring has 2 to 5 % of the points, and at least 20 samples per coil over all slices. The median is robust to the few
     points with signal. The second ring is used only if it agrees with the first within 5 %; in that case, or with a
-    noise scan, the coils can be whitened. Otherwise outer k-space has signal or was filtered, and a note states it.
+    noise scan (`with_noise_scan`), the coils can be whitened. Otherwise outer k-space has signal or was filtered, and a
+    note states it.
 
     slices: sequence of k-space (C, H, W), file's units, of which at most 8 are read; readout oversampling must be
     removed, because receive filters darken the removed margin. mask: bool, broadcastable to (1, H, W), one for the
-    volume; points that are zero in all coils are left out. noise_scan: (C, ...), noise only, in any unit, from which
-    the covariance is then computed (the level still comes from outer k-space). name: of the scan, for messages.
+    volume; points that are zero in all coils are left out. name: of the scan, for messages.
     Errors: InputError for NaN, and for k-space without a nonzero sample.
     """
     chosen = evenly_spaced(len(slices))
@@ -98,8 +97,8 @@ def measure_noise(
         notes.append(_disagreement(ratio, max((one for one in coherences if one is not None), default=None)))
     region = torch.cat(samples, 1) if agree else samples[0]
     coil_std = _coil_std(region)
-    covariance = _covariance(noise_scan.flatten(1)) if noise_scan is not None else None
-    if covariance is None and agree:
+    covariance = None
+    if agree:
         covariance = _covariance_or_none(region, coil_std, samples[1].shape[1], notes)
     matrix = _whitening_or_none(covariance, notes)
     return NoiseLevel(float(_mean(coil_std)), coil_std, covariance, matrix, tuple(notes))
