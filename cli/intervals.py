@@ -87,9 +87,9 @@ class IntervalsOptions:
     "--mask-seed", type=click.IntRange(0), metavar="N", help="Random seed of the masks.  [default: from the file names]"
 )
 @click.option(
-    "--unit", type=click.Choice(["slice", "volume"]), default="slice", show_default=True,
-    help="What counts as one independent observation. Slices of a volume are not independent: volume is the rigorous"
-    " choice, but needs more scans.",
+    "--unit", type=click.Choice(["slice", "volume", "patient"]), default="slice", show_default=True,
+    help="What counts as one independent observation. Slices of a volume, and volumes of a patient, are not"
+    " independent: patient is the rigorous choice, but needs more scans, and few patients give wide intervals.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Random seed of the draws; the masks have their own.")
 @precision_option
@@ -101,7 +101,8 @@ def command(folder: Path, **options: Any) -> None:
     The result is a factor for the standard deviation of the draws. Mean +/- factor x standard deviation then covers
     the ground truth at a share of at least --level of the foreground pixels, on average over new slices; with n slices
     in FOLDER, by at most 2 / (n + 1) more. Fifty slices are a good start. mri-score reconstruct --intervals writes the
-    intervals; prior, method, steps and number of draws must be the same as here.
+    intervals; prior, method, steps and number of draws must be the same as here. The means of blocks of 4, 8 and 16
+    pixels have factors of their own, and PSNR and SSIM of a slice get lower bounds.
 
     \b
     Example:
@@ -138,7 +139,8 @@ def command(folder: Path, **options: Any) -> None:
     path = find_prior(given.prior)
     prior = load_prior(path)
     files, found = scan_files(folder), []
-    require_units(len(files) if unit == "volume" else sum(_slices(file, given.slices) for file in files), level)
+    count = sum(_slices(file, given.slices) for file in files) if unit == "slice" else len(files)
+    require_units(len({_patient(file) for file in files}) if unit == "patient" else count, level)
 
     def measure(file: Path) -> None:
         found.append([_errors(file, acceleration, prior, walks, given) for acceleration in accelerations])
@@ -148,9 +150,10 @@ def command(folder: Path, **options: Any) -> None:
         bar.close()
         factors = [_fit(volumes, level, unit) for volumes in zip(*found, strict=True)]
         for factor in factors:
+            blocks = "".join(f", {value:.3f} ({side} x {side} blocks)" for side, value in factor.blocks.items())
             say(
                 f"acceleration {factor.acceleration:.2f}, {counted(factor.units, unit)}: {level:.0%} within std x"
-                f" {factor.magnitude:.3f} (magnitude), {factor.component:.3f} (each component)"
+                f" {factor.magnitude:.3f} (magnitude), {factor.component:.3f} (each component){blocks}"
             )
         Intervals(
             level=level,
@@ -182,11 +185,24 @@ def _slices(path: Path, chosen: str | None) -> int:
         return 0
 
 
+def _patient(path: Path) -> str:
+    """Who was scanned, as the file states it, or else its name; the name too if it cannot be read."""
+    from mri_score.errors import InputError
+    from mri_score.readers import open_scan
+
+    try:
+        return str(open_scan(path).attributes.get("patient_id") or path.stem)
+    except InputError:
+        return path.stem
+
+
 class _Errors(NamedTuple):
-    """Relative errors of one volume at one acceleration: for each target one array per slice."""
+    """Relative errors of one volume at one acceleration: for each target one array per slice; and its shortfalls."""
 
     acceleration: float
+    patient: str
     scores: dict[str, list[NDArray[np.float32]]]
+    shortfalls: list[dict[str, float]]
 
     @property
     def slices(self) -> int:
@@ -196,7 +212,7 @@ class _Errors(NamedTuple):
 def _errors(path: Path, acceleration: float, prior: ScoreModel, options: Options, given: IntervalsOptions) -> _Errors:
     from mri_score.data.scan import Scan, Undersampling
     from mri_score.errors import InputError
-    from mri_score.evaluation.intervals import TARGETS
+    from mri_score.evaluation.intervals import SIDES, TARGETS
     from mri_score.pipeline.volume import reconstruct_volume
     from mri_score.readers import open_scan
 
@@ -204,19 +220,39 @@ def _errors(path: Path, acceleration: float, prior: ScoreModel, options: Options
     if not scan.has_truth:
         raise InputError(f"{path} was acquired undersampled; intervals are fitted on fully sampled scans only")
     volume = reconstruct_volume(scan, prior, options, read_slices(given.slices, scan.file.slices))
-    return _Errors(volume.acceleration, {target: volume.interval_scores(target) for target in TARGETS})
+    scores = {target: volume.interval_scores(target) for target in TARGETS}
+    scores |= {str(side): volume.block_scores(side) for side in SIDES}
+    return _Errors(volume.acceleration, _patient(path), scores, volume.shortfalls())
 
 
 def _fit(volumes: Sequence[_Errors], level: float, unit: str) -> Factor:
-    """The conformal factors at one acceleration, over slices or volumes."""
+    """The conformal factors at one acceleration, over slices, volumes or patients."""
     import numpy as np
 
-    from mri_score.evaluation.intervals import TARGETS, Factor, conformal_factor
+    from mri_score.evaluation.intervals import BOUNDS, SIDES, TARGETS, Factor, conformal_factor, least_margin
 
-    scores: dict[str, list[NDArray[np.float32]]] = {target: [] for target in TARGETS}
-    for volume in volumes:
-        for target, found in volume.scores.items():
-            scores[target] += found if unit == "slice" else [np.concatenate(found)]
-    factors = {target: conformal_factor(found, level) for target, found in scores.items()}
-    true = np.mean([volume.acceleration for volume in volumes])
-    return Factor(float(true), units=len(scores["magnitude"]), **factors)
+    def units(lists: Sequence[list]) -> list[list]:
+        """What each volume has of its slices, joined to units."""
+        if unit == "slice":
+            return [[one] for found in lists for one in found]
+        groups: dict[object, list] = {}
+        for number, (volume, found) in enumerate(zip(volumes, lists, strict=True)):
+            groups.setdefault(volume.patient if unit == "patient" else number, []).extend(found)
+        return list(groups.values())
+
+    factors = {}
+    for target in (*TARGETS, *map(str, SIDES)):
+        scores = [np.concatenate(one) for one in units([volume.scores[target] for volume in volumes]) if one]
+        if scores or target in TARGETS:
+            factors[target] = conformal_factor(scores, level)
+    together = units([volume.shortfalls for volume in volumes])
+    means = {name: [float(np.mean([one[name] for one in part])) for part in together] for name in BOUNDS}
+    margins = {name: least_margin(found, level) for name, found in means.items()}
+    return Factor(
+        float(np.mean([volume.acceleration for volume in volumes])),
+        magnitude=factors.pop("magnitude"),
+        component=factors.pop("component"),
+        units=len(together),
+        blocks=factors,
+        margins=margins,
+    )

@@ -25,7 +25,10 @@ from mri_score.training.validation import SIGMAS, denoising_errors
 
 
 def average(first: NetworkPrior, second: NetworkPrior, share: float) -> NetworkPrior:
-    """`second` with the mean of the weights of both, its own counting `share`. Errors: InputError for other networks."""
+    """`second` with the mean of the weights of both, its own counting `share`.
+
+    Errors: InputError for priors of different networks.
+    """
     weights, others = second.state_dict(), first.state_dict()
     if {name: tensor.shape for name, tensor in weights.items()} != {n: t.shape for n, t in others.items()}:
         raise InputError("the two priors have different networks, whose weights have no mean")

@@ -15,7 +15,7 @@ from mri_score.networks.unet import UNet
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 pytest.importorskip("pages", reason="scripts/ lies in a checkout alone")
 
-from average_priors import average  # noqa: E402
+from average_priors import average
 
 
 def prior(seed: int, width: int = 8) -> NetworkPrior:

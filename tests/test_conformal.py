@@ -16,6 +16,7 @@ from mri_score.evaluation.intervals import (
     Intervals,
     conformal_factor,
     covered,
+    least_margin,
     predicted_std,
     read_intervals,
     relative_errors,
@@ -77,6 +78,15 @@ def test_units_count_alike_however_many_pixels_they_hold():
     assert factor == pytest.approx(4 * (2 * 0.75 * 101 / 100 - 1), abs=0.01)
 
 
+def test_a_margin_holds_for_the_nominal_share_of_new_units():
+    random = np.random.default_rng(1)
+    kept = [random.normal() <= least_margin(list(random.normal(size=19)), 0.9) for _ in range(4000)]
+    assert np.mean(kept) == pytest.approx(18 / 20, abs=0.015)  # the 18th of 19: exact for any distribution
+    assert least_margin(range(9), 0.9) == 8
+    with pytest.raises(InputError, match="at least 9 are needed"):
+        least_margin(range(8), 0.9)
+
+
 def test_too_few_units_or_a_wrong_level_are_refused():
     scores = slices(range(8))
     with pytest.raises(InputError, match="at least 9 are needed"):
@@ -110,7 +120,7 @@ def test_a_std_of_zero_has_no_interval():
 INTERVALS = Intervals(
     level=0.9,
     unit="slice",
-    factors=(Factor(3.9, 1.8, 1.7, 88), Factor(7.8, 2.3, 2.2, 88)),
+    factors=(Factor(3.9, 1.8, 1.7, 88, {"16": 2.6}, {"psnr": 1.2, "ssim": 0.1}), Factor(7.8, 2.3, 2.2, 88)),
     prior="brain",
     prior_sha256="ab12",
     sampler="adaptive-draw",
@@ -155,6 +165,9 @@ def test_the_command_line_fits_writes_and_refuses(tmp_path):
     assert (intervals.slices, intervals.volumes, len(intervals.factors)) == (10, 2, 1)
     factor = intervals.factors[0]
     assert f"80% within std x {factor.magnitude:.3f} (magnitude), {factor.component:.3f}" in output
+    assert set(factor.blocks) <= {"4", "8", "16"} and set(factor.margins) == {"psnr", "ssim"} and factor.units == 10
+    patients = mri_score("intervals", scans[0].parent, "--accel", "3", "--unit", "patient", "--level", 0.8, code=2)
+    assert "2 slices, volumes or patients are too few" in patients
 
     run = ["reconstruct", new, "--accel", "3", "--out", tmp_path / "out", "--intervals", file, "--baselines", "none"]
     output = mri_score(*run, *quick)
@@ -167,10 +180,16 @@ def test_the_command_line_fits_writes_and_refuses(tmp_path):
             assert f"{kept:.1%} of the {target}s" in output and 0.6 < kept < 0.97
         with h5py.File(new) as full:  # what anyone finds who takes both files and compares
             truth = full["reconstruction_rss"][()]
+        half, image = found["interval_blocks_4"][()], found["reconstruction"][()]
+        means, wanted = (one.reshape(2, 12, 4, 12, 4).mean((2, 4)) for one in (image, truth))
+        object_ = wanted > 0.3 * np.percentile(wanted, 99)
+        assert half.shape == (2, 12, 12) and np.mean((np.abs(means - wanted) <= half)[object_]) > 0.6
+        assert 10 < found.attrs["psnr_bound"] < 50 and 0 < found.attrs["ssim_bound"] < 1
         inside = truth > 0.3 * np.percentile(truth, 99)
         rate = np.mean((np.abs(found["reconstruction"][()] - truth) <= interval)[inside])
         assert rate == pytest.approx(found.attrs["interval_coverage_magnitude"], abs=0.1)
-    assert "Conformal intervals" in (tmp_path / "out/report/index.html").read_text()
+    page = (tmp_path / "out/report/index.html").read_text()
+    assert "Conformal intervals" in page and "mean of 4 x 4 pixels" in page and "its PSNR is at least" in page
     assert "samples 3, but this run has samples 2" in mri_score(*run, *quick, "--samples", 2, code=2)
     replace(intervals, prior_sha256="0").write(file)
     assert "prior_sha256" in mri_score(*run, *quick, code=2)

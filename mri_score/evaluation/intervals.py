@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ from mri_score.untrusted.text import read_json
 
 TARGETS = ("magnitude", "component")
 """Quantities that have intervals: the magnitude image, or the real and the imaginary part, each."""
-UNITS = ("slice", "volume")
+UNITS = ("slice", "volume", "patient")
+SIDES = (4, 8, 16)
+"""Sides of the square blocks of pixels whose mean magnitude has intervals: 16 x 16 pixels are about a lesion."""
+BOUNDS = ("psnr", "ssim")
+"""Scores that have a lower bound."""
 SIMILAR = 1.15
 """Largest ratio of the scan's and the fit's acceleration, or its inverse, without a warning."""
 LARGEST_FILE = 1 << 20
@@ -67,9 +71,8 @@ def require_units(count: int, level: float) -> None:
     least = math.ceil(round(level / (1 - level), 9))
     if count < least:
         raise InputError(
-            f"{count} slices or volumes are too few for intervals of {level:.0%}: at least {least} are needed; fit on"
-            " more,"
-            " or lower --level"
+            f"{count} slices, volumes or patients are too few for intervals of {level:.0%}: at least {least} are"
+            " needed; fit on more, or lower --level"
         )
 
 
@@ -93,6 +96,17 @@ def conformal_factor(scores: Sequence[NDArray], level: float = 0.9) -> float:
     reached = np.cumsum(weights[order])
     place = min(int(np.searchsorted(reached, level - 1e-9)), len(values) - 1)
     return float(values[order[place]])
+
+
+def least_margin(shortfalls: Sequence[float], level: float = 0.9) -> float:
+    """The margin m with P(shortfall of a new unit <= m) >= level: the ceil(level (n + 1))-th smallest of n shortfalls.
+
+    shortfalls: predicted less actual score of each unit, such as dB of PSNR. level: nominal.
+    Errors: as in `conformal_factor`.
+    Reference: Vovk, Gammerman and Shafer, Algorithmic learning in a random world, 2005, chapter 2.
+    """
+    require_units(len(shortfalls), level)
+    return float(sorted(shortfalls)[math.ceil(round(level * (len(shortfalls) + 1), 9)) - 1])
 
 
 def covered(scores: Sequence[NDArray], factor: float) -> float:
@@ -119,6 +133,10 @@ class Factor:
     """Factor for intervals of the real part and of the imaginary part."""
     units: int
     """Number of units, such as slices, that the factors were fitted to."""
+    blocks: Mapping[str, float] = field(default_factory=dict)
+    """Side of a block of pixels, one of `SIDES` as text -> factor for intervals of the mean magnitude of blocks."""
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """One of `BOUNDS` -> what is taken off the predicted score for a lower bound; empty in earlier files."""
 
 
 @dataclass(frozen=True)
@@ -206,5 +224,9 @@ def _check_kinds(found: Intervals) -> None:
         numbers = one.acceleration, one.magnitude, one.component
         if not all(type(value) in (int, float) and 0 < value < math.inf for value in numbers) or one.acceleration < 1:
             raise ValueError(f"a factor is missing or not positive: {one}")
+        if not all(side in map(str, SIDES) and 0 < value < math.inf for side, value in one.blocks.items()):
+            raise ValueError(f"the factors of blocks are {dict(one.blocks)}")
+        if not all(name in BOUNDS and math.isfinite(value) for name, value in one.margins.items()):
+            raise ValueError(f"the margins are {dict(one.margins)}")
     if not found.factors:
         raise ValueError("a factor is missing")

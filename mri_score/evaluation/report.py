@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,11 +55,13 @@ class IntervalCheck:
     level: float
     """Nominal coverage."""
     factors: Mapping[str, float]
-    """Target ("magnitude", "component") -> factor for the standard deviation."""
+    """Target ("magnitude", "component", "mean of 16 x 16 pixels") -> factor for the standard deviation."""
     coverage: Mapping[str, float]
     """Target -> share of the foreground that is covered; empty without ground truth."""
     fitted: str
     """The data of the fit, such as "88 slices of 1 volume at acceleration 4.00"."""
+    bounds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """"psnr" (dB) or "ssim" -> its lower bound for each slice, inside the foreground against |MVUE|."""
 
 
 @dataclass(frozen=True)

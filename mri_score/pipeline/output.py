@@ -35,7 +35,7 @@ def write_volume(
     (`pipeline.derived`) are made from it, and can be made again without the scan.
     Other datasets: reconstruction_complex, std, slices, mask or trajectory, scores (a table with the columns SCORES),
     the groups pictures (report page and panels) and geometry, ismrmrd_header where the scan has one, and if asked for
-    interval, interval_complex and samples.
+    interval, interval_complex, interval_blocks_4, _8 and _16 (half widths for means of blocks) and samples.
     folder: the output folder. options: the settings of the run. attributes: written beside the facts of the volume.
     facts: further entries of the report.
     Errors: InputError where the file cannot be written.
@@ -50,6 +50,9 @@ def write_volume(
         for name, target in zip(("interval", "interval_complex"), TARGETS, strict=True):
             if (interval := volume.interval(target)) is not None:
                 file[name] = (unit * interval).numpy().astype(np.float32)
+        for side, factor in (volume.intervals.at(volume.acceleration).blocks if volume.intervals else {}).items():
+            half = factor * np.stack(volume.block_std(int(side)))
+            file[f"interval_blocks_{side}"] = (unit * half).astype(np.float32)
         if volume.mask is not None:
             masks = volume.mask[:, 0].numpy()
             file["mask"] = masks[0] if len(masks) == 1 else masks
@@ -92,6 +95,7 @@ def _figures(volume: Volume) -> dict[str, Any]:
         figures["interval_level"] = check.level
         figures |= {f"interval_factor_{target}": value for target, value in check.factors.items()}
         figures |= {f"interval_coverage_{target}": value for target, value in check.coverage.items()}
+        figures |= {f"{name}_bound": min(values) for name, values in check.bounds.items()}
     if volume.held_out:
         judged = list(volume.held_out.values())[-1]  # the method itself; baselines stand before it
         figures["held_out_misfit"] = judged.misfit

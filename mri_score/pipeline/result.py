@@ -9,10 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mri_score.evaluation.intervals import TARGETS, Intervals, covered, predicted_std, relative_errors
+from mri_score.evaluation.intervals import BOUNDS, TARGETS, Intervals, covered, predicted_std, relative_errors
 from mri_score.evaluation.metrics import foreground, volume_scores
 from mri_score.evaluation.report import IntervalCheck, MethodScores
-from mri_score.evaluation.uncertainty import EnsembleCalibration, calibration
+from mri_score.evaluation.uncertainty import (
+    EnsembleCalibration,
+    block_means,
+    calibration,
+    pixel_std,
+    whole_blocks,
+)
 from mri_score.pipeline.facts import counted
 from mri_score.pipeline.held_out import Misfit
 from mri_score.pipeline.result_file import MVUE, RSS
@@ -137,6 +143,73 @@ class Volume:
         slices = zip(images, self.predicted, truths, self.foreground, strict=True)
         return [relative_errors(*one) for one in slices if one[-1].any()]
 
+    def block_std(self, side: int) -> list[np.ndarray]:
+        """For each slice the predicted error of the mean magnitude of blocks, (h // side, w // side), in RSS units.
+
+        The standard deviation of the draws' means of such blocks, and the noise that only a full scan has, which
+        averages out with the pixels. Zero for one draw without that noise.
+        """
+        found = []
+        parts = zip(self.samples, self.weight, self.noise, self._each_acceleration, strict=True)
+        for draws, weight, noise, acceleration in parts:
+            means = block_means(draws.abs() * weight, side)
+            spread = pixel_std(means, self.group) if len(draws) > 1 else np.zeros(means.shape[1:])
+            found.append(predicted_std(spread, noise * float(weight.median()) / side, acceleration))
+        return found
+
+    def block_scores(self, side: int) -> list[np.ndarray]:
+        """Errors of the mean magnitude of blocks inside the foreground over `block_std`; empty without ground truth."""
+        if not self.truth:
+            return []
+        parts = zip(self.rss, self.block_std(side), self.projected, self.weight, self.foreground, strict=True)
+        scores = []
+        for image, std, truth, weight, inside in parts:
+            chosen = whole_blocks(inside, side)
+            if chosen.any():
+                means = block_means(image, side), block_means(truth.abs() * weight, side)
+                scores.append(relative_errors(means[0], std, means[1], chosen))
+        return scores
+
+    def predicted_scores(self) -> list[dict[str, float]]:
+        """For each slice the PSNR (dB) and SSIM that its draws predict for its image, without a truth.
+
+        PSNR from the mean predicted variance; SSIM between the image and the draws, its mean over them. Both inside
+        the foreground of the image, against |MVUE|, for a slice alone.
+        """
+        found = []
+        parts = zip(self.image.abs(), self.samples, self.predicted, self.rss, strict=True)
+        for image, draws, std, rss in parts:
+            inside = foreground(rss[None])
+            peak = float(image.max())
+            similar = [volume_scores(draw.abs()[None], image[None], inside)["ssim"] for draw in draws]
+            error = float(np.mean(np.square(std)[inside[0]]))
+            found.append({"psnr": 10 * float(np.log10(peak**2 / error)), "ssim": float(np.mean(similar))})
+        return found
+
+    def shortfalls(self) -> list[dict[str, float]]:
+        """For each slice the predicted less the actual PSNR (dB) and SSIM; empty without ground truth."""
+        if not self.truth:
+            return []
+        found = []
+        for one, image, truth, inside in zip(
+            self.predicted_scores(), self.image.abs(), self.projected, self.foreground, strict=True
+        ):
+            actual = volume_scores(truth.abs()[None], image[None], inside[None])
+            found.append({name: one[name] - actual[name] for name in BOUNDS})
+        return found
+
+    def bounds(self) -> dict[str, list[float]]:
+        """Score -> its lower bound for each slice, from the margins of the intervals; empty where there are none."""
+        if self.intervals is None:
+            return {}
+        margins = [self.intervals.at(one).margins for one in self._each_acceleration]
+        if not all(margins):
+            return {}
+        return {
+            name: [one[name] - margin[name] for one, margin in zip(self.predicted_scores(), margins, strict=True)]
+            for name in BOUNDS
+        }
+
     def interval_check(self) -> IntervalCheck | None:
         """The conformal intervals and, with ground truth, their coverage; None without intervals."""
         if self.intervals is None:
@@ -144,12 +217,18 @@ class Volume:
         factor = self.intervals.at(self.acceleration)
         factors = {target: getattr(factor, target) for target in TARGETS}
         scores = {target: self.interval_scores(target) for target in TARGETS if self.truth}
+        for side, block_factor in factor.blocks.items():
+            name = f"mean of {side} x {side} pixels"
+            factors[name] = block_factor
+            if self.truth:
+                scores[name] = self.block_scores(int(side))
         fitted = f"{counted(self.intervals.slices, 'slice')} of {counted(self.intervals.volumes, 'volume')}"
         return IntervalCheck(
             self.intervals.level,
             factors,
             {target: covered(found, factors[target]) for target, found in scores.items()},
-            f"{fitted} at acceleration {factor.acceleration:.2f}",
+            f"{fitted} at acceleration {factor.acceleration:.2f}, {counted(factor.units, self.intervals.unit)}",
+            self.bounds(),
         )
 
     @property
