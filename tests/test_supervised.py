@@ -148,7 +148,7 @@ def test_the_minimum_is_the_posterior_mean_whatever_the_accelerations():
 
 
 def test_images_without_scans_are_refused():
-    with pytest.raises(InputError, match="undersampled"):
+    with pytest.raises(InputError, match="set data.name to simulated_scans"):
         Regression()(build_prior(NETWORK), TrainingItem("x", image=image()), [], 0)
 
 
