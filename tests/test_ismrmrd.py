@@ -265,6 +265,7 @@ def test_separate_calibration_lines_serve_maps_alone_embedded_ones_the_image_too
     np.testing.assert_array_equal(found[:, :, 1::2].numpy(), other[:, :, 5:12:2])
 
 
+@pytest.mark.slow
 def test_maps_from_separate_lines_of_the_whole_scan_are_those_of_the_full_scan(shared, tmp_path):
     with h5py.File(shared / "data/kspace/brain_flash_16ch.h5") as file:
         kspace = file["kspace"][0]
