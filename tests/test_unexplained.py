@@ -149,3 +149,27 @@ def test_training_images_of_a_small_head_use_it(tmp_path):
     volume = Combined(tmp_path / "head.h5")
     assert volume.slices == [1, 2, 3]
     assert volume.noise_std == pytest.approx(float(scan.noise_std), rel=0.05)
+
+
+COVARIANCES = {
+    "0.3 + 0.7 of all": 0.3 * torch.eye(8) + 0.7,
+    "neighbours": 0.85 ** (torch.arange(8)[:, None] - torch.arange(8)).abs().float(),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "acceleration"),
+    [*(("0.3 + 0.7 of all", r) for r in (1, 4, 8)), pytest.param("neighbours", 8, marks=pytest.mark.slow)],
+)
+def test_strongly_correlated_coils_are_measured_and_whitened(kind, acceleration):
+    """The level within 5 %, and the coils whitened: the largest over the smallest noise power falls from 19 to below 5.
+    """
+    clean = phantom(128, coils=8, noise_snr=None).kspace
+    level = 0.006 * float(clean.abs().max())
+    root = torch.linalg.cholesky(COVARIANCES[kind].double()).to(torch.complex64)
+    y = clean + level * whiten(noise_like(clean, generators(acceleration)), root)
+    mask = make_mask("variable-density", (128, 128), acceleration, seed=3)[None, None]
+    found = noise_level(y * mask, mask)
+    assert found.noise_std == pytest.approx(level, rel=0.05)
+    powers = torch.linalg.svdvals(found.whitening @ root).square()
+    assert powers.mean() == pytest.approx(1, rel=0.2) and powers.max() < 5 * powers.min()

@@ -234,6 +234,11 @@ def _covariance(samples: Tensor, coil_std: Tensor | None = None) -> Tensor:
     return covariance * gain[:, None] * gain
 
 
+def robust_covariance(samples: Tensor) -> Tensor:
+    """Covariance (C, C) of samples (C, n): their correlation, scaled to the robust deviations of the coils."""
+    return _covariance(samples, _coil_std(samples))
+
+
 def _covariance_or_none(samples: Tensor, coil_std: Tensor, count: int, notes: list[str]) -> Tensor | None:
     """The covariance, if a ring has enough samples (`count`) and all coils have noise; else None and a note."""
     coils = len(coil_std)
