@@ -130,8 +130,10 @@ def _correlated(
         return None
     noise_std = float(covariance.diagonal().real.mean().sqrt())
     ring = level.noise_std
-    if abs(noise_std / ring - 1) < NOISE_ALONE:  # few samples make one too small, signal the other too large
-        noise_std = noise_std ** (2 / 3) * ring ** (1 / 3)
+    if abs(noise_std / ring - 1) > NOISE_ALONE:  # the ring holds signal, and errors of the maps may look correlated
+        return None
+    # Few samples make the residual's level too small, faint signal the ring's too large.
+    noise_std = noise_std ** (2 / 3) * ring ** (1 / 3)
     note = f"the noise of the coils is strongly correlated: noise_std {noise_std:.3g} allows for that"
     if noise_std >= SIGNAL * ring and level.whitening is not None:
         return replace(level, noise_std=noise_std, notes=(*level.notes, note))
