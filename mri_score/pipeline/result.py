@@ -147,7 +147,7 @@ class Volume:
         """For each slice the predicted error of the mean magnitude of blocks, (h // side, w // side), in RSS units.
 
         The standard deviation of the draws' means of such blocks, and the noise that only a full scan has, which
-        averages out with the pixels. Zero for one draw without that noise.
+        averages out with the pixels. side: of the blocks, in pixels.
         """
         found = []
         parts = zip(self.samples, self.weight, self.noise, self._each_acceleration, strict=True)
@@ -158,7 +158,10 @@ class Volume:
         return found
 
     def block_scores(self, side: int) -> list[np.ndarray]:
-        """Errors of the mean magnitude of blocks inside the foreground over `block_std`; empty without ground truth."""
+        """Errors of the mean magnitude of blocks inside the foreground over `block_std`, for each slice.
+
+        side: of the blocks, in pixels. Empty without ground truth.
+        """
         if not self.truth:
             return []
         parts = zip(self.rss, self.block_std(side), self.projected, self.weight, self.foreground, strict=True)
