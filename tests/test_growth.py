@@ -111,7 +111,7 @@ def test_a_run_grows_its_network_and_can_be_grown_from(old, tmp_path):
         "dataset": "grown",
         "data": {"name": "images", "paths": [str(tmp_path / "images.h5")], "augment": False},
         "network": {**OLD, "widths": [6, 8, 8], "position": True},
-        "training": {"steps": 1, "batch_size": 2, "workers": 0, "learning_rate": 0.0},
+        "training": {"steps": 1, "batch_size": 2, "workers": 0, "learning_rate": 1e-12},
     }
     folder = tmp_path / "run"
     folder.mkdir()

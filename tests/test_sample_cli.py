@@ -127,7 +127,7 @@ def test_images_may_be_stacks_and_hidden_pixels_anything(tmp_path, prior, pictur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sampler", "hoin"], "the method is 'hoin'; known names: ancestral"),
+        (["--sampler", "hoin"], "the method is 'hoin'; known names: adaptive-draw, ancestral"),
         (["--size", "big"], "--size 'big' should be a number of pixels such as 256"),
         (["--set", "chrun=1"], "the option of --set KEY=VALUE is 'chrun'; known names: churn"),
         (["--set", "churn=much"], "--set.churn is 'much'"),

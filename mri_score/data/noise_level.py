@@ -33,6 +33,9 @@ LEAST_COILS = 4
 CORRELATED = 0.08
 """Relative change of the noise level from which the correlation of the coils is allowed for; on real scans 0.05."""
 
+STRONG = 0.3
+"""Mean correlation of two coils that counts as strong; errors of maps look like 0.2 on real and on small scans."""
+
 NOISE_ALONE = 0.35
 """Relative difference from the level of the ring up to which the ring holds little signal: the geometric mean of both
 levels is taken, the residual's counting twice.
@@ -126,7 +129,7 @@ def _correlated(
     if kspace.shape[1] < LEAST_COILS or not 0 < found < torch.inf:
         return None
     covariance = residual_covariance(kspace, maps, mask, unlike=found)
-    if covariance is None:
+    if covariance is None or _mean_correlation(covariance) < STRONG:
         return None
     noise_std = float(covariance.diagonal().real.mean().sqrt())
     ring = level.noise_std
@@ -142,6 +145,13 @@ def _correlated(
     whitening = whitening_matrix(covariance).to(torch.complex64)
     coil_std = covariance.diagonal().real.sqrt().float()
     return NoiseLevel(noise_std, coil_std, covariance, whitening, (*kept, f"{note}; the coils are whitened by it"))
+
+
+def _mean_correlation(covariance: Tensor) -> float:
+    """Mean magnitude of the correlation of two coils."""
+    std = covariance.diagonal().real.sqrt()
+    correlation = (covariance / (std[:, None] * std)).abs()
+    return float((correlation.sum() - len(std)) / (len(std) * (len(std) - 1)))
 
 
 def residual_covariance(kspace: Tensor, maps: Tensor, mask: Tensor | None, unlike: float) -> Tensor | None:

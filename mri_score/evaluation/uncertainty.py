@@ -66,7 +66,7 @@ def calibration(
         draws=len(as_numpy(samples)),
         spread_skill=spread_skill(samples, truth, mask, group),
         coverage=ensemble_coverage(samples, truth, mask=mask, group=group),
-        blocks=block_spread_skill(samples, truth, mask, group),
+        blocks=block_spread_skill(samples, truth, mask, group) if as_numpy(truth).ndim > 1 else {},
         bins=errors_by_std(samples, truth, mask, group),
         outliers=outliers(samples, truth, mask, group),
         measured={} if measured is None else kspace_spread_skill(samples, truth, measured, mask, group),
