@@ -348,7 +348,7 @@ def find_parameters(
 
     They come from parameters.txt in `folder`, from parameters/<dataset>.txt here, as `mri-score calibrate` writes it,
     or from the bundled one; else they are measured on `source()`. Nothing is written. say: called with a note where a
-    file does not state what it was measured on.
+    file does not state what it was measured on, or the bundled one was measured on images of another size.
     Errors: InputError for an invalid dataset name, and for parameters of other data or of images of another size.
     """
     dataset = config.get("dataset")
@@ -358,15 +358,26 @@ def find_parameters(
     bundled = Path(str(files("mri_score.parameters"))) / f"{dataset}.txt"
     if folder is not None and (kept := folder / "parameters.txt").is_file():
         parameters = read_parameters(kept)
-        _check_dimension(kept, parameters, source())
+        if not _is_bundled(parameters, bundled):  # a copy of those was noted when the run began
+            _check_dimension(kept, parameters, source())
         return parameters
     for path in (here, bundled):
         if path.is_file():
             parameters = read_parameters(path)
             _check_data(path, parameters, config, say)
-            _check_dimension(path, parameters, source())
+            try:
+                _check_dimension(path, parameters, source())
+            except InputError as error:
+                if path is here and not _is_bundled(parameters, bundled):
+                    raise
+                if say is not None:  # the bundled numbers of a dataset serve its configs of all sizes
+                    say(f"{error}; they are used as they are")
             return parameters
     return calibrate(config, source())
+
+
+def _is_bundled(parameters: Parameters, bundled: Path) -> bool:
+    return bundled.is_file() and parameters == read_parameters(bundled)
 
 
 ANEW = (

@@ -70,6 +70,18 @@ def test_another_size_is_refused_even_without_a_fingerprint(config, tmp_path):
             found(config, folder)
 
 
+def test_bundled_numbers_of_another_size_are_used_with_a_note_and_again_when_the_run_resumes(config, tmp_path):
+    notes = []
+    config = {**config, "dataset": "brain_images"}  # measured on patches of 96 x 96
+    bundled = found(config, notes=notes)
+    assert bundled.dimension == 18432 and "have 2048 (32 x 32)" in notes[-1] and "used as they are" in notes[-1]
+    write_parameters(tmp_path / "run" / "parameters.txt", bundled)
+    assert found(config, tmp_path / "run") == bundled
+    write_parameters(tmp_path / "run" / "parameters.txt", replace(bundled, sd=0.3))
+    with pytest.raises(Exception, match="of 18432 real numbers"):
+        found(config, tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_a_dry_run_writes_nothing(config, tmp_path):
     sizes = ["--set", "data.size=32", "--set", "data.patch=32"]
