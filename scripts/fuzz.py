@@ -101,6 +101,7 @@ def valid_files(folder: Path) -> dict[str, list[Path]]:
     from PIL import Image
 
     from mri_score.evaluation.intervals import Factor, Intervals
+    from mri_score.networks.ncsnv2 import NCSNv2
     from mri_score.priors.store import build_prior, save_prior
     from mri_score.readers.fastmri import write_fastmri
     from mri_score.training.checkpoint import save
@@ -182,7 +183,7 @@ def valid_files(folder: Path) -> dict[str, list[Path]]:
     optimizer.step()
     state = {"step": 20, "images": 40, "model": prior.state_dict(), "ema": prior.state_dict(), "losses": [0.5]}
     found["checkpoint"] = [save(folder, {**state, "optimizer": optimizer.state_dict()})]
-    published = {f"module.{key}": value for key, value in ncsnv2_weights().items()}
+    published = {f"module.{key}": value for key, value in published_weights(NCSNv2("low", 4), "low").items()}
     published["module.sigmas"] = torch.tensor([9.0, 0.1])
     for zipped in (True, False):
         path = add("published", f"published{zipped}.pth")
@@ -228,12 +229,12 @@ def valid_files(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def ncsnv2_weights() -> dict[str, Any]:
-    """Weights of a small NCSNv2 under the names of its release."""
-    from mri_score.networks.ncsnv2 import REFINEMENTS, STAGES, NCSNv2
+def published_weights(network: Any, depth: str) -> dict[str, Any]:
+    """The weights of an NCSN or NCSNv2 of this depth under their published names."""
+    from mri_score.networks.ncsnv2 import REFINEMENTS, STAGES
 
-    stages, refinements, state = STAGES["low"], REFINEMENTS["low"], {}
-    for key, value in NCSNv2("low", 4).state_dict().items():
+    stages, refinements, state = STAGES[depth], REFINEMENTS[depth], {}
+    for key, value in network.state_dict().items():
         key = re.sub(r"^stages\.(\d)", lambda found: stages[int(found[1])].name, key)
         key = re.sub(r"^refine\.(\d)", lambda found: refinements[int(found[1])].name, key)
         if found := re.search(r"(adapt_convs\.\d|output_convs)\.(conv|norm)s\.(\d)", key):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -20,11 +20,14 @@ from mri_score.errors import InputError
 from mri_score.files import sha256
 from mri_score.networks import ncsnpp
 from mri_score.networks.ncsn import NCSN
-from mri_score.networks.ncsnv2 import REFINEMENTS, STAGES, NCSNv2
+from mri_score.networks.ncsnv2 import STAGES, NCSNv2
 from mri_score.priors.published import import_published
 from mri_score.priors.store import build_prior, load_prior, read_record
 from mri_score.priors.unpickling import Skipped, read_checkpoint
 from mri_score.untrusted.process import trust
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+published_weights = pytest.importorskip("fuzz", reason="scripts/ is not beside the tests").published_weights
 
 SIGMAS = torch.tensor([40.0, 3.0, 0.02])
 
@@ -68,23 +71,6 @@ def test_every_layout_gives_the_published_score(shared, file, answers, raw, outp
     assert about["source_sha256"] == sha256(folder / file)
 
 
-def published(network: torch.nn.Module, depth: str) -> dict[str, torch.Tensor]:
-    """The weights of our NCSN or NCSNv2 under their published names."""
-    stages, refinements = STAGES[depth], REFINEMENTS[depth]
-    state = {}
-    for key, value in network.state_dict().items():
-        key = re.sub(r"^stages\.(\d)", lambda found: stages[int(found[1])].name, key)
-        key = re.sub(r"^refine\.(\d)", lambda found: refinements[int(found[1])].name, key)
-        if found := re.search(r"(adapt_convs\.\d|output_convs)\.(conv|norm)s\.(\d)", key):
-            block, step = divmod(int(found[3]), 2)
-            key = key.replace(found[0], f"{found[1]}.{block + 1}_{step + 1}_{found[2]}")
-        for stage in stages:
-            if stage.halve:
-                key = re.sub(rf"^{stage.name}\.0\.(conv2|shortcut)\.", rf"{stage.name}.0.\1.conv.", key)
-        state[key] = value
-    return state
-
-
 def ema_beside(state: dict[str, torch.Tensor]) -> list:
     """The list of the NCSNv2 releases: the weights as average, others as those of the last step."""
     raw = {f"module.{key}": 2 * value for key, value in state.items()} | {"module.sigmas": SIGMAS}
@@ -95,7 +81,7 @@ def ema_beside(state: dict[str, torch.Tensor]) -> list:
 @pytest.mark.parametrize(("width", "channels"), [(4, 2), (6, 1)])
 def test_ncsnv2_of_any_depth_width_and_channels_comes_back(tmp_path, depth, width, channels):
     ours = NCSNv2(depth, width, channels, published_input=True)
-    torch.save(ema_beside(published(ours, depth)), tmp_path / "checkpoint.pth")
+    torch.save(ema_beside(published_weights(ours, depth)), tmp_path / "checkpoint.pth")
     prior, network, _ = import_published(tmp_path / "checkpoint.pth", sd=0.2)
     assert network == {
         "name": "ncsnv2", "depth": depth, "width": width, "channels": channels, "published_input": True
@@ -109,7 +95,7 @@ def test_ncsnv2_of_any_depth_width_and_channels_comes_back(tmp_path, depth, widt
 @pytest.mark.parametrize("zipped", [True, False])  # files of torch before 1.6 are no zip
 def test_ncsn_of_any_size_comes_back(tmp_path, levels, width, channels, zipped):
     ours = NCSN(levels, 5.0, 0.05, width, channels, published_input=True)
-    state = published(ours, "low")
+    state = published_weights(ours, "low")
     del state["sigmas"]
     path = tmp_path / "checkpoint.pth"
     torch.save([state, {"state": {}}], path, _use_new_zipfile_serialization=zipped)
@@ -122,7 +108,7 @@ def test_ncsn_of_any_size_comes_back(tmp_path, levels, width, channels, zipped):
 
 
 def test_a_stored_ladder_is_the_labels_ladder(tmp_path):
-    state = published(NCSN(3, width=4), "low") | {"sigmas": SIGMAS}
+    state = published_weights(NCSN(3, width=4), "low") | {"sigmas": SIGMAS}
     torch.save(state, tmp_path / "state.pth")
     prior, _, about = import_published(tmp_path / "state.pth")
     assert torch.equal(prior.network.sigmas, SIGMAS) and about["layout"] == "a state dict"
@@ -210,7 +196,7 @@ def test_the_config_of_a_training_run_is_read_past_what_is_no_plain_value(tmp_pa
     monkeypatch.setitem(sys.modules, "dotmap", ModuleType("dotmap"))
     sys.modules["dotmap"].DotMap = DotMap
     monkeypatch.setattr(DotMap, "__module__", "dotmap")
-    state = published(NCSNv2("medium", 4), "medium")
+    state = published_weights(NCSNv2("medium", 4), "medium")
     model = DotMap(sigma_begin=np.array(40.0), sigma_rate=np.float64(0.9), sigmas=SIGMAS)
     config = DotMap(model=model, data=DotMap(file="knee", rescaled=False))
     saved = {
@@ -259,7 +245,7 @@ def test_files_that_torch_did_not_write_are_refused(tmp_path):
 
 
 def test_noise_levels_that_nothing_tells_are_asked_for(tmp_path):
-    state = published(NCSNv2("low", 4), "low")
+    state = published_weights(NCSNv2("low", 4), "low")
     torch.save(state, tmp_path / "bare.pth")
     with pytest.raises(InputError, match="does not store its noise levels; give --sigma-max and --sigma-min"):
         import_published(tmp_path / "bare.pth")
@@ -288,7 +274,7 @@ def test_variance_preserving_networks_get_the_levels_of_their_process(tmp_path, 
 
 def test_the_command_writes_a_prior_that_loads_and_denoises(tmp_path):
     ours = NCSNv2("low", 4, published_input=True)
-    torch.save(ema_beside(published(ours, "low")), tmp_path / "checkpoint.pth")
+    torch.save(ema_beside(published_weights(ours, "low")), tmp_path / "checkpoint.pth")
     arguments = ["import-checkpoint", str(tmp_path / "checkpoint.pth"), "--out", str(tmp_path / "priors/knee")]
     first, second = (CliRunner().invoke(main, arguments) for _ in range(2))
     assert first.exit_code == 0, first.output
