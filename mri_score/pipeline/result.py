@@ -87,6 +87,10 @@ class Volume:
     left_out: list[int] = field(default_factory=list)
     """Slices that were asked for and could not be reconstructed."""
     _scores: dict[str, dict[str, list[MethodScores]]] = field(default_factory=dict, repr=False)
+    _calibration: list[EnsembleCalibration | None] = field(default_factory=list, repr=False)
+    """What `calibration` found; file, report and command line all show it."""
+    _interval_check: list[IntervalCheck] = field(default_factory=list, repr=False)
+    """The same of `interval_check`."""
 
     @property
     def image(self) -> Tensor:
@@ -217,7 +221,12 @@ class Volume:
         """The conformal intervals and, with ground truth, their coverage; None without intervals."""
         if self.intervals is None:
             return None
-        factor = self.intervals.at(self.acceleration)
+        if not self._interval_check:
+            self._interval_check.append(self._find_interval_check(self.intervals))
+        return self._interval_check[0]
+
+    def _find_interval_check(self, intervals: Intervals) -> IntervalCheck:
+        factor = intervals.at(self.acceleration)
         factors = {target: getattr(factor, target) for target in TARGETS}
         scores = {target: self.interval_scores(target) for target in TARGETS if self.truth}
         for side, block_factor in factor.blocks.items():
@@ -225,12 +234,12 @@ class Volume:
             factors[name] = block_factor
             if self.truth:
                 scores[name] = self.block_scores(int(side))
-        fitted = f"{counted(self.intervals.slices, 'slice')} of {counted(self.intervals.volumes, 'volume')}"
+        fitted = f"{counted(intervals.slices, 'slice')} of {counted(intervals.volumes, 'volume')}"
         return IntervalCheck(
-            self.intervals.level,
+            intervals.level,
             factors,
             {target: covered(found, factors[target]) for target, found in scores.items()},
-            f"{fitted} at acceleration {factor.acceleration:.2f}, {counted(factor.units, self.intervals.unit)}",
+            f"{fitted} at acceleration {factor.acceleration:.2f}, {counted(factor.units, intervals.unit)}",
             self.bounds(),
         )
 
@@ -268,6 +277,11 @@ class Volume:
 
     def calibration(self) -> EnsembleCalibration | None:
         """Calibration of the draws inside the foreground; None without ground truth, or with a single draw."""
+        if not self._calibration:
+            self._calibration.append(self._find_calibration())
+        return self._calibration[0]
+
+    def _find_calibration(self) -> EnsembleCalibration | None:
         if not self.projected or len(self.samples[0]) < 2:
             return None
         samples, truth = torch.stack(self.samples, 1), torch.stack(self.projected)
