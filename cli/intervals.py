@@ -24,6 +24,7 @@ from .options import (
     read_slices,
     slices_option,
     steps_option,
+    take_precision,
 )
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def command(folder: Path, **options: Any) -> None:
         seed=given.seed,
         batch_size=given.batch_size,
         device=given.device,
-        precision=given.precision,
+        precision=take_precision(given.precision, given.device),
         baselines=(),
         bad_slices="skip",
     )

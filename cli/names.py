@@ -21,7 +21,7 @@ MASKS = (
 DEEPINV = ("deepinv-pigdm", "deepinv-mmps", "deepinv-dps", "deepinv-diffpir")
 MASK_FILES = (".npy", ".h5")
 OPERATORS = ("torch", "sigpy")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class Name(click.ParamType):

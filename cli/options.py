@@ -40,7 +40,8 @@ method_option = click.option(
 
 precision_option = click.option(
     "--precision", type=names.PRECISION, default="float32", show_default=True,
-    help="Precision of the network: float32 or bfloat16.",
+    help="Precision of the network: float32; bfloat16, faster on processors with instructions for it; or auto, which is"
+    " bfloat16 on those and float32 on others.",
 )  # fmt: skip
 prior_option = click.option(
     "--prior", "-p", type=names.PRIOR, default="brain", show_default=True, metavar="PRIOR",
@@ -129,6 +130,24 @@ shard_option = click.option(
 TASKS = (("torchrun", "RANK", "WORLD_SIZE"), ("srun", "SLURM_PROCID", "SLURM_NTASKS"))
 """Environment variables with the number of this process and the number of processes, besides those of job arrays."""
 ARRAY = "SLURM_ARRAY_TASK_"
+
+
+def take_precision(name: str, device: str) -> str:
+    """The precision that `auto` stands for on the device, which is said; a note where bfloat16 is slow on it.
+
+    name: the value of --precision. device: that of --device. Errors: InputError for an unknown device.
+    """
+    from mri_score.models.precision import AUTO, precision_note, resolved_precision
+    from mri_score.reconstruction import find_device
+
+    place = find_device(device)
+    taken = resolved_precision(name, device=place)
+    if (text := precision_note(name, place)) is not None:
+        if name == AUTO:
+            say(text, precision=taken)
+        else:
+            note(text, precision=taken)
+    return taken
 
 
 def take_shard(files: Sequence[Path], text: str | None, folder: bool = True) -> list[Path]:

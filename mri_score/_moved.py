@@ -48,7 +48,10 @@ MOVED: dict[str, tuple[str, ...]] = {
     "results": ("pipeline.output", "pipeline.result_file"),
     "schedules": ("noise.schedules",),
     "simulation.borrowed": ("simulation.from_images",),
-    "score": ("models.base", "models.network", "models.preconditioning", "models.analytic", "models.counted"),
+    "score": (
+        "models.base", "models.network", "models.precision", "models.preconditioning", "models.analytic",
+        "models.counted",
+    ),
     "subject": ("benchmark.subject",),
     "volumes": ("pipeline.volume", "pipeline.result", "pipeline.options", "pipeline.baselines", "pipeline.facts"),
 }

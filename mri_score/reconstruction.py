@@ -22,7 +22,7 @@ from mri_score.evaluation.uncertainty import pair_share
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
 from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.models.counted import CountedPrior
-from mri_score.models.network import find_precision
+from mri_score.models.precision import check_precision, find_precision
 from mri_score.noise.schedules import WALK_SCHEDULES
 from mri_score.numerics.noise import Random, antithetic_generators, generators
 from mri_score.operators.base import LinearOperator
@@ -164,7 +164,8 @@ def reconstruct(
     - batch_size: walks at a time, 8 by default.
     - device: auto (the GPU where there is one), cpu, cuda, cuda:1, ...
     - options: further arguments of the method's posterior and sampler, such as {"zeta": 0.5}.
-    - precision: in which the prior's network computes, float32 or bfloat16. None: as the prior is.
+    - precision: in which the prior's network computes: float32, bfloat16, or auto, which is bfloat16 on devices with
+      instructions for it and float32 on others. None: as the prior is.
     - warm_start: the noise level at or below which walks start, about the CG-SENSE image. None: from noise.
 
     Returns: a `Reconstruction`: `image` (slices, rows, cols), the posterior mean; `std`, the standard deviation of each
@@ -227,7 +228,8 @@ class WalkOptions:
     method: a name of `METHODS`, or a `Method` of your own. steps: noise levels; None: the method's own. samples: draws
     of each slice. seed: of the draws. batch_size: walks at a time. device: auto, cpu, cuda, ... warm_start: the sigma
     at or below which walks start, about CG-SENSE; None for walks from noise. options: more arguments of the method's
-    posterior and sampler. precision: what the prior's network computes in, float32 or bfloat16; None: as the prior is.
+    posterior and sampler. precision: what the prior's network computes in, float32, bfloat16 or auto; None: as the
+    prior is.
     Errors: InputError for an unknown method, option, or precision, and for numbers below 1.
     """
 
@@ -247,7 +249,7 @@ class WalkOptions:
         if self.samples < 1 or self.batch_size < 1:
             raise InputError(f"samples and batch size must be at least 1; got {self.samples} and {self.batch_size}")
         if self.precision is not None:
-            find_precision(self.precision)
+            check_precision(self.precision)
         check_options(self.title, self.parts, self.options)
 
     def changed(self, changes: WalkChanges | MethodChanges) -> WalkOptions:
@@ -339,7 +341,7 @@ class _Run:
         self.make_operator, self.progress = make_operator, progress
         self.device = find_device(options.device)
         if options.precision is not None:
-            prior = prior.in_precision(find_precision(options.precision))
+            prior = prior.in_precision(find_precision(options.precision, device=self.device))
         self.prior = on_device(prior, self.device)
         self.count = count = len(scan.kspace)
         self.maps = None if scan.maps is None else scan.maps.expand(count, -1, -1, -1)

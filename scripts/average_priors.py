@@ -17,7 +17,8 @@ import torch
 
 from mri_score.errors import InputError
 from mri_score.experiment import make_source, read_config
-from mri_score.models.network import NetworkPrior, find_precision
+from mri_score.models.network import NetworkPrior
+from mri_score.models.precision import find_precision
 from mri_score.priors.record import read_record
 from mri_score.priors.store import find_prior, load_prior, save_prior
 from mri_score.training.batches import Batches

@@ -15,7 +15,8 @@ import numpy as np
 from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.methods import DEFAULT_METHOD
-from mri_score.models.network import NetworkPrior, find_precision
+from mri_score.models.network import NetworkPrior
+from mri_score.models.precision import find_precision
 from mri_score.priors.record import add_to_record
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers import scan_files

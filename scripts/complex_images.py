@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mri_score.data.coils import coil_maps
 from mri_score.data.scale import percentile
-from mri_score.models.network import find_precision
+from mri_score.models.precision import find_precision
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior

@@ -12,7 +12,7 @@ import click
 import torch
 
 from mri_score.data.training_item import TrainingItem
-from mri_score.models.network import find_precision
+from mri_score.models.precision import find_precision
 from mri_score.priors.store import load_prior
 from mri_score.sources.magnitude_images import ImageStacks
 from mri_score.training.batches import Batches
@@ -30,7 +30,7 @@ def held_out(images: Sequence[Path], patch: int, count: int) -> list[TrainingIte
 @click.option("--images", multiple=True, required=True, type=click.Path(exists=True, path_type=Path), help="Stacks.")
 @click.option("--patch", type=int, default=256, show_default=True, help="Side of the squares, cut or padded to.")
 @click.option("--count", type=int, default=24, show_default=True, help="Images, in fours.")
-@click.option("--precision", default="bfloat16", show_default=True, help="Of the priors' networks.")
+@click.option("--precision", default="auto", show_default=True, help="Of the priors' networks.")
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(
     priors: tuple[str, ...], images: tuple[Path, ...], patch: int, count: int, precision: str, threads: int

@@ -34,7 +34,8 @@ from mri_score.errors import InputError
 from mri_score.evaluation.metrics import foreground, magnitude_psnr
 from mri_score.evaluation.out_of_distribution import threshold_at
 from mri_score.evaluation.uncertainty import calibration
-from mri_score.models.network import NetworkPrior, find_precision
+from mri_score.models.network import NetworkPrior
+from mri_score.models.precision import find_precision
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.store import load_prior
@@ -191,7 +192,7 @@ FILES = click.Path(exists=True, path_type=Path)
 @click.option("--samples", type=int, default=4, show_default=True)
 @click.option("--accel", multiple=True, type=float, default=(4.0, 8.0), show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(list(CONDITIONS)), help="Changes.  [default: all of them]")
-@click.option("--precision", default="bfloat16", show_default=True, help="Of the prior's network.")
+@click.option("--precision", default="auto", show_default=True, help="Of the prior's network.")
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
 def main(

@@ -27,7 +27,7 @@ from mri_score.benchmark.ledger import read_rows
 from mri_score.benchmark.yardstick import CANDIDATES, best_classical
 from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
-from mri_score.models.network import find_precision
+from mri_score.models.precision import find_precision
 from mri_score.priors.store import load_prior, read_record
 from mri_score.training.validation import denoising_errors
 

@@ -326,7 +326,7 @@ def test_options_precision_warm_start_and_progress_reach_the_walk(scan):
     assert prior.precision == torch.float32
     for more, message in (
         ({"options": {"zetta": 0.1}}, "the option of dds is 'zetta'; known names: gamma, iterations, zeta"),
-        ({"precision": "float8"}, "the precision is 'float8'; known names: bfloat16, float32"),
+        ({"precision": "float8"}, "the precision is 'float8'; known names: auto, bfloat16, float32"),
         ({"prior": white}, "the prior is function.*make a score model of a denoiser with as_prior"),
     ):
         with pytest.raises(InputError, match=message):

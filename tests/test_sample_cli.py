@@ -132,7 +132,7 @@ def test_images_may_be_stacks_and_hidden_pixels_anything(tmp_path, prior, pictur
         (["--set", "chrun=1"], "the option of --set KEY=VALUE is 'chrun'; known names: churn"),
         (["--set", "churn=much"], "--set.churn is 'much'"),
         (["--set", "churn"], "is 'churn without a value'"),
-        (["--precision", "half"], "the precision is 'half'; known names: bfloat16, float32"),
+        (["--precision", "half"], "the precision is 'half'; known names: auto, bfloat16, float32"),
         (["--interpolate", "3", "--sampler", "ancestral"], "ancestral draws noise on its way"),
         (["--interpolate", "3", "-n", "4"], "leave out --number"),
         (["--inpaint", "head.png"], "--inpaint IMAGE and --keep MASK must be given together"),

@@ -174,7 +174,7 @@ def test_the_ramp_can_be_left_out():
 
 
 def test_refuses_an_unknown_precision(tmp_path):
-    with pytest.raises(InputError, match="training.precision is 'float8'; known names: bfloat16, float32"):
+    with pytest.raises(InputError, match="training.precision is 'float8'; known names: auto, bfloat16, float32"):
         run(tmp_path, precision="float8")
 
 

@@ -23,7 +23,7 @@ from mri_score.readers.base import Reader
 
 from ..exits import SomeFailed
 from ..log import fail, say
-from ..options import read_names, read_numbers, read_slices
+from ..options import read_names, read_numbers, read_slices, take_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def _plan(given: CompareOptions) -> Plan:
         mask_seeds=read_numbers(int, "--mask-seeds", given.mask_seeds),
         samples=given.samples,
         steps=dict(_steps(one) for one in given.steps),
-        precision=given.precision,
+        precision=take_precision(given.precision, given.device),
         seed=given.seed,
         batch_size=given.batch_size,
         device=given.device,

@@ -13,7 +13,7 @@ from torch import Tensor
 from mri_score.data.scan import Scan
 from mri_score.evaluation.panel import panel, save_png
 from mri_score.files import make_folder
-from mri_score.models.network import find_precision
+from mri_score.models.precision import find_precision
 from mri_score.numerics.fourier import resize_image
 from mri_score.pipeline.denoise import Denoised, check_full, denoise_slice
 from mri_score.pipeline.facts import counted
@@ -26,7 +26,7 @@ from mri_score.readers.hdf5 import write_arrays
 from mri_score.reconstruction import find_device
 
 from ..log import note, say
-from ..options import each_file, maps_of, read_slices, take_shard
+from ..options import each_file, maps_of, read_slices, take_precision, take_shard
 
 TOLERANCE = 0.02
 """Largest relative difference between the scan's noise level and the one given to the prior without a note."""
@@ -57,8 +57,8 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
     """Denoise every file and print where the results are. Errors: InputError at the end if a file failed."""
     if given.threads:
         torch.set_num_threads(given.threads)
-    precision = find_precision(given.precision)
     device = find_device(given.device)
+    precision = find_precision(take_precision(given.precision, given.device))
     out = given.out
     path = find_prior(given.prior)
     prior, digest = load_prior(path).in_precision(precision), read_record(path)["sha256"]

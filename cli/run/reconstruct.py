@@ -50,6 +50,7 @@ from ..options import (
     maps_of,
     read_names,
     read_slices,
+    take_precision,
     take_shard,
 )
 from .finished import ReconstructOptions, derived_of, finished_before, identity_of, summary_of
@@ -83,7 +84,7 @@ def reconstruct_all(
         seed=given.seed,
         batch_size=1 if given.batch_size == "auto" else given.batch_size,
         device=given.device,
-        precision=given.precision,
+        precision=take_precision(given.precision, given.device),
         operator=given.operator,
         warm_start=given.warm_start,
         bad_slices=given.bad_slices,
@@ -92,7 +93,6 @@ def reconstruct_all(
         check_lines=_amount(given.check_lines),
         intervals=intervals,
     )
-    find_device(given.device)
     formats = read_names(given.write)
     derived_of(Path(), given)  # unknown formats are refused before any work
     if not given.dry_run:

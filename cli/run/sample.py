@@ -22,17 +22,17 @@ from mri_score.experiment import bind
 from mri_score.files import make_folder
 from mri_score.generation import GenerationOptions
 from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
-from mri_score.models.network import find_precision
+from mri_score.models.precision import find_precision
 from mri_score.priors.store import find_prior, image_channels, load_prior, read_record
 from mri_score.progress import progress
 from mri_score.readers.arrays import open_npy, read_picture
 from mri_score.readers.hdf5 import write_arrays
 from mri_score.readers.image_stack import read_stack
-from mri_score.reconstruction import GIVEN, classes_of, find_device, option_names
+from mri_score.reconstruction import GIVEN, classes_of, option_names
 from mri_score.work import sample_work
 
 from ..log import say
-from ..options import base_line, chosen
+from ..options import base_line, chosen, take_precision
 
 SHOWN = 4
 """Number of inpainted samples in the picture."""
@@ -69,8 +69,7 @@ def sample(given: SampleOptions) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     _check_combinations(given)
-    precision = find_precision(given.precision)
-    find_device(given.device)
+    precision = take_precision(given.precision, given.device)
     out = given.out
     path = find_prior(given.prior)
     record = read_record(path)
@@ -78,7 +77,7 @@ def sample(given: SampleOptions) -> None:
         prior, told = generation.bare_prior(path, given.base, given.border)
     else:
         prior, told = load_prior(path), {}
-    prior = prior.in_precision(precision)
+    prior = prior.in_precision(find_precision(precision))
     channels = image_channels(record["network"])
     if channels > 2 and (channels != 3 or given.image is not None):
         task = "sample" if given.image is None else "--inpaint"
@@ -98,7 +97,7 @@ def sample(given: SampleOptions) -> None:
     options = _read_settings(given.changes, walk)
     attributes = {
         "prior": str(given.prior), "prior_sha256": record["sha256"], "sampler": name, "steps": steps, "mean": mean,
-        **told, "seed": given.seed, "precision": given.precision, "sampler_options": ",".join(given.changes),
+        **told, "seed": given.seed, "precision": precision, "sampler_options": ",".join(given.changes),
     }  # fmt: skip
     make_folder(out)
     if told:

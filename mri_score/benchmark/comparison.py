@@ -24,7 +24,8 @@ from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
-from mri_score.models.network import PRECISIONS, NetworkPrior
+from mri_score.models.network import NetworkPrior
+from mri_score.models.precision import check_precision, find_precision, resolved_precision
 from mri_score.readers.base import Reader
 from mri_score.reconstruction import Progress, Reconstruction, WalkOptions, Work, find_device, sample_posterior
 from mri_score.work import draw_work
@@ -51,7 +52,7 @@ class Plan:
 
     methods, baselines: names of the compared methods. accelerations: nominal ones. laws: of the masks. mask_seeds: one
     mask for each. samples: draws of each slice. batch_size: walks at a time. precision: in which the network computes,
-    float32 or bfloat16. device: auto, cpu, cuda, ...
+    float32, bfloat16 or auto. device: auto, cpu, cuda, ...
     """
 
     methods: Sequence[str] = (DEFAULT_METHOD,)
@@ -73,11 +74,11 @@ class Plan:
             ("the method", [*self.methods, *self.steps], SAMPLERS),
             ("the baseline", self.baselines, TITLES),
             ("the mask law", self.laws, MASK_LAWS),
-            ("the precision", [self.precision], PRECISIONS),
         ):
             for name in names:
                 if name not in known:
                     raise unknown_name(place, name, known)
+        check_precision(self.precision)
 
     @property
     def draws(self) -> list[int]:
@@ -151,7 +152,8 @@ class Comparison:
     ) -> None:
         self.plan, self.ledger, self.maps = plan, ledger, maps
         self.device = find_device(plan.device)
-        network = prior.network.in_precision(PRECISIONS[plan.precision])
+        self.precision = resolved_precision(plan.precision, device=self.device)
+        network = prior.network.in_precision(find_precision(self.precision))
         self.prior, self.supervised = replace(prior, network=network), supervised
         self._warm: set[str] = set()
         self._evaluations: dict[tuple[str, int], int] = {}
@@ -167,7 +169,7 @@ class Comparison:
                 "method": name,
                 "steps": plan.steps.get(name, SAMPLERS[name].steps),
                 "prior": self.prior.digest[:12],
-                "precision": plan.precision,
+                "precision": self.precision,
                 "seed": plan.seed,
             }
             for name in plan.methods

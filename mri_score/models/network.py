@@ -16,17 +16,6 @@ from mri_score.models.base import ScoreModel
 from mri_score.models.preconditioning import PRECONDITIONINGS, Coefficients, Precondition
 from mri_score.numerics.channels import from_channels, per_item, to_channels
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Precisions of a network by name."""
-
-
-def find_precision(name: str, place: str = "the precision") -> torch.dtype:
-    """The torch type of this name. place: where the name stands, for messages. Errors: InputError for an unknown name.
-    """
-    if name not in PRECISIONS:
-        raise unknown_name(place, name, PRECISIONS)
-    return PRECISIONS[name]
-
 
 class NetworkPrior(ScoreModel):
     """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): a network F and the four coefficients of its preconditioning.

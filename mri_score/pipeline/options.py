@@ -32,7 +32,7 @@ class Options(WalkOptions):
 
     method: str = DEFAULT_METHOD
     precision: str = "float32"
-    """Precision of the prior's network: float32 or bfloat16."""
+    """Precision of the prior's network: float32, bfloat16 or auto."""
     operator: str = "torch"
     baselines: Sequence[str] = DEFAULT_BASELINES
     keep_samples: bool = False

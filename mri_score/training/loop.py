@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import signal
 import time
@@ -19,7 +20,8 @@ from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError
 from mri_score.files import cannot_write, claimed, no_link, write_text
 from mri_score.losses.base import Loss
-from mri_score.models.network import NetworkPrior, find_precision
+from mri_score.models.network import NetworkPrior
+from mri_score.models.precision import AUTO, check_precision, find_precision, precision_note
 from mri_score.numerics.noise import generators
 from mri_score.progress import LOG, progress
 from mri_score.training import checkpoint
@@ -62,7 +64,7 @@ class TrainingOptions:
     ema_decay: float | Sequence[float] = 0.999
     """Decay of the weight average. With several, the first gives the prior; the others are saved beside it."""
     precision: str = "float32"
-    """float32, or bfloat16 by autocast."""
+    """float32; bfloat16, by autocast; or auto: bfloat16 on devices with instructions for it, float32 on others."""
     workers: int = 1
     """Number of processes that prepare batches."""
     seed: int = 0
@@ -75,7 +77,7 @@ class TrainingOptions:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        find_precision(self.precision, "training.precision")
+        check_precision(self.precision, "training.precision")
         decays_of(self.ema_decay)
         if self.keep_every is not None and self.keep_every < 1:
             raise InputError(
@@ -115,10 +117,13 @@ def train(
     steps, if another process has the folder, or if it cannot be written.
     """
     o = replace(options, **changes)
-    kind, decays = find_precision(o.precision), decays_of(o.ema_decay)
+    decays = decays_of(o.ema_decay)
     with ExitStack() as stack:
         processes, place = stack.enter_context(joined(torch.device(o.device)))
         stopped = stack.enter_context(_stop_signals())
+        kind, text = find_precision(o.precision, device=place), precision_note(o.precision, place)
+        if text is not None and processes.first:
+            LOG.log(logging.INFO if o.precision == AUTO else logging.WARNING, "%s", text)
         if processes.first:
             stack.enter_context(claimed(folder))
         prior.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

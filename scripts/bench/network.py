@@ -10,7 +10,7 @@ from harness import Row, Spread, compare
 from torch import Tensor, nn
 from torch.nn.functional import elu, interpolate, max_pool2d
 
-from mri_score.models.network import find_precision
+from mri_score.models.precision import find_precision
 from mri_score.networks.ncsnv2 import NCSNv2, rename_published
 from mri_score.networks.unet import UNet
 from mri_score.priors.store import load_prior
