@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from .options import data_changes
+from .options import axes_option, data_changes
 
 
 @click.command("calibrate")
 @click.option("--config", "-c", required=True, metavar="FILE", help="The training config that names the data.")
 @click.option("--data", metavar="PATH", help="File or folder of training data: short for --set data.paths=[PATH].")
+@axes_option
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE",
     help="Override a key of the config, such as data.patch=64; may be repeated.",
@@ -21,7 +22,14 @@ from .options import data_changes
     "--out", "-o", type=click.Path(dir_okay=False, path_type=Path),
     help="The file to write.  [default: parameters/<dataset>.txt]",
 )  # fmt: skip
-def command(config: str, data: str | None, changes: tuple[str, ...], count: int, out: Path | None) -> None:
+def command(
+    config: str,
+    data: str | None,
+    axes: tuple[str, ...] | None,
+    changes: tuple[str, ...],
+    count: int,
+    out: Path | None,
+) -> None:
     """Measure the noise levels, the Langevin step size and the statistics of a dataset for training and sampling.
 
     \b
@@ -31,7 +39,7 @@ def command(config: str, data: str | None, changes: tuple[str, ...], count: int,
     from mri_score import experiment
     from mri_score.noise.parameters import write_parameters
 
-    settings = experiment.read_config(config, (*changes, *data_changes(config, data)))
+    settings = experiment.read_config(config, (*changes, *data_changes(config, data, axes)))
     if not Path((settings.get("data") or {}).get("cache") or "/").is_absolute():
         settings["data"]["cache"] = None  # relative caches are within the folder of a run
     parameters = experiment.calibrate(settings, experiment.make_source(settings), count)

@@ -8,11 +8,20 @@ from typing import Any
 import click
 
 from . import names
-from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precision_option, prior_option
+from .options import (
+    ANY_PATH,
+    FOLDER,
+    axes_option,
+    batch_size_option,
+    device_options,
+    precision_option,
+    prior_option,
+)
 
 
 @click.command("compare")
 @click.argument("scans", nargs=-1, type=ANY_PATH)
+@axes_option
 @click.option("--out", "-o", type=FOLDER, default=Path("comparison"), show_default=True, help="Folder for the results.")
 @click.option(
     "--methods", type=names.METHOD_LIST, default="matched-draw", show_default=True, metavar="LIST",
@@ -59,7 +68,7 @@ from .options import ANY_PATH, FOLDER, batch_size_option, device_options, precis
 @batch_size_option
 @device_options
 def command(scans: tuple[Path, ...], **options: Any) -> None:
-    """Compare methods on SCANS: fully sampled fastMRI files, or folders of them.
+    """Compare methods on SCANS: fully sampled files in any format, or folders of them.
 
     All methods get the same masks, coil maps and noise levels. Each finished cell (scan, slice, acceleration, mask,
     method) is a line of cells.jsonl in --out and is not run again; several processes may share one --out. Also writes

@@ -15,6 +15,7 @@ from . import names
 from .log import say
 from .options import (
     ANY_PATH,
+    axes_option,
     batch_size_option,
     device_options,
     each_file,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 class IntervalsOptions:
     """The options of the command, as click names and types them."""
 
+    axes: tuple[str, ...] | None
     out: Path
     accel: str
     level: float
@@ -60,6 +62,7 @@ class IntervalsOptions:
 
 @click.command("intervals")
 @click.argument("folder", type=ANY_PATH)
+@axes_option
 @click.option(
     "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("intervals.json"), show_default=True,
     help="The file to write.",
@@ -139,9 +142,9 @@ def command(folder: Path, **options: Any) -> None:
     )
     path = find_prior(given.prior)
     prior = load_prior(path)
-    files, found = scan_files(folder), []
-    count = sum(_slices(file, given.slices) for file in files) if unit == "slice" else len(files)
-    require_units(len({_patient(file) for file in files}) if unit == "patient" else count, level)
+    files, found = scan_files(folder, axes=given.axes), []
+    count = sum(_slices(file, given) for file in files) if unit == "slice" else len(files)
+    require_units(len({_patient(file, given.axes) for file in files}) if unit == "patient" else count, level)
 
     def measure(file: Path) -> None:
         found.append([_errors(file, acceleration, prior, walks, given) for acceleration in accelerations])
@@ -175,24 +178,24 @@ def command(folder: Path, **options: Any) -> None:
         each_file(files, measure, fit)
 
 
-def _slices(path: Path, chosen: str | None) -> int:
+def _slices(path: Path, given: IntervalsOptions) -> int:
     """The number of slices used of a file; 0 if it cannot be read, which `each_file` reports later."""
     from mri_score.errors import InputError
     from mri_score.readers import open_scan
 
     try:
-        return len(read_slices(chosen, open_scan(path).slices))
+        return len(read_slices(given.slices, open_scan(path, axes=given.axes).slices))
     except InputError:
         return 0
 
 
-def _patient(path: Path) -> str:
+def _patient(path: Path, axes: Sequence[str] | None) -> str:
     """Who was scanned, as the file states it, or else its name; the name too if it cannot be read."""
     from mri_score.errors import InputError
     from mri_score.readers import open_scan
 
     try:
-        return str(open_scan(path).attributes.get("patient_id") or path.stem)
+        return str(open_scan(path, axes=axes).attributes.get("patient_id") or path.stem)
     except InputError:
         return path.stem
 
@@ -217,13 +220,13 @@ def _errors(path: Path, acceleration: float, prior: ScoreModel, options: Options
     from mri_score.pipeline.volume import reconstruct_volume
     from mri_score.readers import open_scan
 
-    scan = Scan(open_scan(path), Undersampling(acceleration, given.law, seed=given.mask_seed))
+    scan = Scan(open_scan(path, axes=given.axes), Undersampling(acceleration, given.law, seed=given.mask_seed))
     if not scan.has_truth:
         raise InputError(f"{path} was acquired undersampled; intervals are fitted on fully sampled scans only")
     volume = reconstruct_volume(scan, prior, options, read_slices(given.slices, scan.file.slices))
     scores = {target: volume.interval_scores(target) for target in TARGETS}
     scores |= {str(side): volume.block_scores(side) for side in SIDES}
-    return _Errors(volume.acceleration, _patient(path), scores, volume.shortfalls())
+    return _Errors(volume.acceleration, _patient(path, given.axes), scores, volume.shortfalls())
 
 
 def _fit(volumes: Sequence[_Errors], level: float, unit: str) -> Factor:

@@ -61,7 +61,7 @@ def command(
 
     def make(path: Path) -> None:
         view, target = Scan(open_scan(path, axes=axes, ignore_mask=ignore_mask), sampling), out / result_name(path)
-        identity = cache_key(path, view.mask, calibration_lines=sampling.calibration_lines)
+        identity = cache_key(path, view.mask, axes=view.file.axes, calibration_lines=sampling.calibration_lines)
         if not again and finished_maps(target, identity):
             say(f"{target}: finished before (--again redoes it)", file=path.name, finished=True)
             return

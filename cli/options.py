@@ -374,16 +374,20 @@ def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: 
         raise kind(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}{unseen}")
 
 
-def data_changes(config: str, data: str | None) -> list[str]:
-    """The changes of a config that --data stands for: its paths, and those of a validation on the same paths."""
-    if data is None:
+def data_changes(config: str, data: str | None, axes: Sequence[str] | None = None) -> list[str]:
+    """The changes of a config that --data and --axes stand for: paths and axes of its data, and those of a validation
+    on the same paths.
+    """
+    given = {"paths": None if data is None else [data], "axes": None if axes is None else list(axes)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
         return []
     from mri_score.experiment import read_config
 
     settings = read_config(config)
     paths = [(settings.get(section) or {}).get("paths") for section in ("data", "validation")]
     sections = ["data"] + (["validation"] if paths[1] is not None and paths[0] == paths[1] else [])
-    return [f"{section}.paths={json.dumps([data])}" for section in sections]
+    return [f"{section}.{name}={json.dumps(value)}" for section in sections for name, value in given.items()]
 
 
 def read_names(text: str) -> list[str]:

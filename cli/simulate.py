@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from mri_score.errors import InputError
 
 from .log import say
-from .options import ANY_PATH, FOLDER, read_slices
+from .options import ANY_PATH, FOLDER, axes_option, read_slices
 
 OF_HEADS = ("volumes", "slices", "size", "coils", "contrast")
 """Options for numerical heads only: with --images these values come from the images and the scan."""
@@ -34,6 +34,7 @@ OF_HEADS = ("volumes", "slices", "size", "coils", "contrast")
     "--like", type=ANY_PATH, metavar="SCAN",
     help="With --images: a fully sampled scan whose phase and coil maps are used.",
 )  # fmt: skip
+@axes_option
 @click.option("--pick", metavar="LIST", help="With --images: slices to use, such as 3, 2:5, middle or 40%,60%.")
 @click.option("--only", multiple=True, metavar="LABEL=VALUE", help="With --images: use only slices of this label.")
 @click.option(
@@ -53,9 +54,9 @@ def command(**given: Any) -> None:
       mri-score simulate --out data/simulated --volumes 4 --noise 20
       mri-score simulate --images stack.h5 --like scan.h5 --pick 40%,60% --only patient=p07
     """
-    like, images, pick, only = (given.pop(name) for name in ("like", "images", "pick", "only"))
+    like, images, axes, pick, only = (given.pop(name) for name in ("like", "images", "axes", "pick", "only"))
     if images is None:
-        _refuse("--images STACK", like=like, pick=pick, only=only or None)
+        _refuse("--images STACK", like=like, axes=axes, pick=pick, only=only or None)
         from mri_score.simulation.simulate import simulate
 
         paths = simulate(**{**given, "noise": 36.0 if given["noise"] is None else given["noise"]})
@@ -70,7 +71,7 @@ def command(**given: Any) -> None:
         from mri_score.simulation.from_images import simulate_like
 
         paths = simulate_like(
-            images=images, like=like, slices=lambda count: _pick(pick, count), only=_labels(only), **given
+            images=images, like=like, axes=axes, slices=lambda count: _pick(pick, count), only=_labels(only), **given
         )
     for path in paths:
         say(path, scan=path)

@@ -10,7 +10,7 @@ import click
 
 from .exits import Failure
 from .log import note, say
-from .options import FOLDER, data_changes, device_options
+from .options import FOLDER, axes_option, data_changes, device_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class TrainOptions:
 
     config: str
     data: str | None
+    axes: tuple[str, ...] | None
     changes: tuple[str, ...]
     out: Path | None
     start: str | None
@@ -33,6 +34,7 @@ class TrainOptions:
     "--config", "-c", required=True, metavar="FILE", help="Training config: a YAML file, or the name of a bundled one."
 )
 @click.option("--data", metavar="PATH", help="File or folder of training data: short for --set data.paths=[PATH].")
+@axes_option
 @click.option("--out", "-o", type=FOLDER, help="Run folder, for all output.  [default: runs/<config>]")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE",
@@ -74,7 +76,8 @@ def command(**options: Any) -> None:
     given = TrainOptions(**options)
     if given.threads:
         torch.set_num_threads(given.threads)
-    settings = experiment.read_config(given.config, (*given.changes, *data_changes(given.config, given.data)))
+    changes = (*given.changes, *data_changes(given.config, given.data, given.axes))
+    settings = experiment.read_config(given.config, changes)
     folder = given.out or Path("runs") / Path(given.config).stem
     if given.dry_run:
         _describe(settings, folder)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
+from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,13 +17,19 @@ import scipy.io
 import torch
 from command import mri_score, refused
 
+from mri_score.benchmark.ledger import read_rows
+from mri_score.benchmark.summary import QUALITY
+from mri_score.cli.options import data_changes
 from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
+from mri_score.numerics.noise import generators
 from mri_score.readers import open_scan, scan_files
 from mri_score.readers.array_scan import open_cfl
 from mri_score.readers.fastmri import write_fastmri
 from mri_score.simulation.phantom import phantom
+from mri_score.sources.full_scans import Slices
+from mri_score.sources.undersampled_scans import UndersampledScans
 from mri_score.writers.cfl import write_cfl
 
 NAMES = ("coils", "rows", "cols", "slices")
@@ -114,6 +123,75 @@ def test_the_command_line_names_axes_and_finds_pairs_without_a_suffix(tmp_path):
     write_array(tmp_path / "pair.cfl", white(8, 6, 1, 3))
     assert scan_files(tmp_path / "pair") == scan_files(tmp_path) == [tmp_path / "pair.cfl"]
     assert "rows 8, cols 6" in mri_score("info", tmp_path / "pair")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The same full scan as a fastMRI file and, with its axes in another order, as an array."""
+    folder = tmp_path_factory.mktemp("both")
+    kspace = phantom((48, 48), coils=3, slices=2).kspace
+    write_fastmri(folder / "fastmri" / "head.h5", kspace)
+    (folder / "array").mkdir()
+    np.save(folder / "array" / "head.npy", kspace.numpy().transpose(1, 3, 0, 2))
+    return folder
+
+
+AXES = ("coils", "cols", "slices", "rows")
+SOURCES = {"full": Slices, "undersampled": partial(UndersampledScans, acceleration=2.0)}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_training_takes_arrays_with_named_axes(both, tmp_path, name):
+    one = SOURCES[name]([both / "fastmri"], quiet=True)
+    other = SOURCES[name]([both / "array"], axes=AXES, cache=tmp_path, quiet=True)
+    assert len(one) == len(other) == 2
+    found, expected = (source.sample(generators(3, "item")[0]) for source in (one, other))
+    for part in ("image", "kspace", "maps", "mask", "noise_std"):
+        assert (getattr(found, part) is None) == (getattr(expected, part) is None)
+        assert getattr(found, part) is None or torch.equal(getattr(found, part), getattr(expected, part)), part
+    config = tmp_path / "config.yml"
+    config.write_text("dataset: mine\ndata: {name: full_scans, paths: [here]}\nvalidation: {paths: [here]}\n")
+    assert data_changes(str(config), None, AXES) == [
+        f'{section}.axes=["coils", "cols", "slices", "rows"]' for section in ("data", "validation")
+    ]
+
+
+COMMANDS = {
+    "compare": ("--methods", "none", "--baselines", "zero-filled", "--mask-seeds", "0", "--accel", "2", "--out", "out"),
+    "intervals": ("--prior", "brain-fast", "--method", "exact-draw", "--steps", "2", "-n", "2", "--level", "0.5",
+                  "--slices", "0", "--out", "out/intervals.json"),
+    "simulate": ("--images", "stack.h5", "--out", "out", "--like"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "simulate" else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS]
+)
+def test_commands_take_arrays_with_named_axes(both, tmp_path, monkeypatch, name):
+    results = []
+    for kind, more in (("fastmri", ()), ("array", ("--axes", ",".join(AXES)))):
+        (tmp_path / kind).mkdir()
+        monkeypatch.chdir(tmp_path / kind)
+        (scan,) = (both / kind).iterdir()
+        with h5py.File("stack.h5", "w") as file:
+            file["image"] = np.random.default_rng(0).random((1, 48, 48))
+        mri_score(name, *COMMANDS[name], scan, *more)
+        results.append({
+            "compare": lambda: [row[QUALITY] for row in read_rows(Path("out/cells.jsonl"))],
+            "intervals": lambda: json.loads(Path("out/intervals.json").read_text()),
+            "simulate": lambda: open_scan(next(Path("out").glob("*.h5"))).kspace(0).numpy().tobytes(),
+        }[name]())  # fmt: skip
+    assert results[0] == results[1] and results[0]
+
+
+def test_cached_maps_are_those_of_the_axes_that_are_named(both, tmp_path):
+    (path,) = (both / "array").iterdir()
+    swapped = tuple({"rows": "cols", "cols": "rows"}.get(name, name) for name in AXES)
+    one, other = (
+        Scan(open_scan(path, axes=axes), Undersampling(2.0), cache=tmp_path).acquisition(0).maps
+        for axes in (AXES, swapped)
+    )
+    assert not torch.allclose(one, other, atol=0.1)
 
 
 FAULTS = {

@@ -82,4 +82,7 @@ def test_what_is_no_dataset_is_refused(raw, tmp_path):
     assert "raw dataset itself" in refused("bids", raw, raw, "participant")
     assert "labels follow" in refused("bids", raw, tmp_path / "out", "participant", "01")
     assert "group" in mri_score("bids", raw, tmp_path / "out", "group", code=2)
+    (array := tmp_path / "arrays" / "sub-01" / "anat" / "sub-01_T2w.npy").parent.mkdir(parents=True)
+    np.save(array, np.ones((2, 4, 4), complex))
+    assert "without the pixel sizes" in refused("bids", tmp_path / "arrays", tmp_path / "out", "participant")
     assert not (tmp_path / "out").exists()

@@ -30,6 +30,7 @@ from ..options import read_names, read_numbers, read_slices, take_precision
 class CompareOptions:
     """The options of the command, named and typed as by click."""
 
+    axes: tuple[str, ...] | None
     out: Path
     methods: str
     baselines: str
@@ -56,7 +57,7 @@ def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
     Errors: SomeFailed at the end if a scan or a cell failed.
     """
     plan = _plan(given)
-    files = _files(scans)
+    files = _files(scans, given.axes)
     if given.threads:
         torch.set_num_threads(given.threads)
     _check_reference(given.reference, plan, given.out)
@@ -69,7 +70,7 @@ def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
     total = 0
     for path in files:
         try:
-            file = open_scan(path)
+            file = open_scan(path, axes=given.axes)
             cells = comparison.cells(file, read_slices(given.slices, file.slices))
         except InputError as error:
             failures.append(_failed(f"{path.name}: {error}"))
@@ -159,8 +160,8 @@ def _steps(text: str) -> tuple[str, int]:
     return method, int(count)
 
 
-def _files(scans: tuple[Path, ...]) -> list[Path]:
-    files = list(dict.fromkeys(path for scan in scans for path in scan_files(scan)))
+def _files(scans: tuple[Path, ...], axes: tuple[str, ...] | None) -> list[Path]:
+    files = list(dict.fromkeys(path for scan in scans for path in scan_files(scan, axes=axes)))
     if not files:
         raise InputError("give fully sampled scans: files or a folder; mri-score simulate makes simulated ones")
     repeated = [name for name, count in Counter(path.stem for path in files).items() if count > 1]

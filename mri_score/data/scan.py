@@ -472,7 +472,8 @@ class Scan:
         mixed = "as stored" if self.mixing is None else _fingerprint(self.mixing)
         lines = self.sampling.calibration_lines
         mask = self.mask_of(slice) if len(self.frames(slice)) == 1 else self.mask
-        key = cache_key(self.file.path, mask, slice=slice, full=self.full_maps, coils=mixed, lines=lines)
+        axes, full = self.file.axes, self.full_maps
+        key = cache_key(self.file.path, mask, axes=axes, slice=slice, full=full, coils=mixed, lines=lines)
         return cached_maps(self.cache, key, lambda: self.make_maps(slice)[:2], file=self.file.path.name, slice=slice)[0]
 
 

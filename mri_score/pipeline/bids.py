@@ -12,7 +12,7 @@ from mri_score import __version__
 from mri_score.errors import InputError
 from mri_score.files import write_text
 from mri_score.pipeline.exports import Export
-from mri_score.readers import READERS
+from mri_score.readers import ARRAYS, READERS
 from mri_score.writers.base import OutputVolume
 from mri_score.writers.nifti import check_nifti, write_nifti
 
@@ -65,11 +65,14 @@ def find_scans(folder: Path, participants: Sequence[str] = (), sessions: Sequenc
     visits = [label.removeprefix("ses-") for label in sessions]
     found: list[BidsScan] = []
     seen: set[str] = set()
+    arrays: list[Path] = []
     for root in (folder, folder / "sourcedata"):
-        paths = [path for path in sorted(root.glob("sub-*/**/sub-*")) if path.suffix.lower() in READERS]
-        for path in paths:
+        for path in sorted(root.glob("sub-*/**/sub-*")):
             name, place = NAME.fullmatch(path.stem), path.parent.relative_to(root)
             if name is None or place.parts[0] != f"sub-{name['sub']}" or not path.is_file():
+                continue
+            if path.suffix.lower() not in READERS:
+                arrays += [path] if path.suffix.lower() in ARRAYS else []
                 continue
             seen.add(name["sub"])
             if (people and name["sub"] not in people) or (visits and name["ses"] not in visits):
@@ -79,9 +82,12 @@ def find_scans(folder: Path, participants: Sequence[str] = (), sessions: Sequenc
     missing = [label for label in people if label not in seen]
     if missing or not found:
         who = ", ".join(f"sub-{label}" for label in missing) or "any participant"
+        more = ""
+        if arrays:
+            more = f"; {arrays[0].name} is an array, without the pixel sizes that NIfTI needs: write an ISMRMRD file"
         raise InputError(
             f"{folder} has no scans of {who}; they are named as BIDS names images, for example"
-            f" sub-01/anat/sub-01_T2w.h5 ({', '.join(READERS)}), in the dataset or its folder sourcedata"
+            f" sub-01/anat/sub-01_T2w.h5 ({', '.join(READERS)}), in the dataset or its folder sourcedata{more}"
         )
     names = [scan.path.stem for scan in found]
     if twice := {name for name in names if names.count(name) > 1}:

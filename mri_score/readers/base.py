@@ -72,6 +72,7 @@ class PlainReader:
     """Base class of readers of files that count slices only, and have no noise scan, calibration lines or geometry."""
 
     noise_scan: NoiseScan | None = None
+    axes: tuple[str, ...] = ()
     if TYPE_CHECKING:  # subclasses have these as attributes or as properties
 
         @property
@@ -134,6 +135,11 @@ class Reader(Protocol):
     @property
     def attributes(self) -> Mapping[str, Any]:
         """Other metadata of the file, such as `patient_id`."""
+        ...
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes by which an array without a header is read; empty for other formats."""
         ...
 
     @property

@@ -52,7 +52,6 @@ FIELDS = (
 """Fields of a readout's header that are read."""
 
 
-
 def find_group(file: StoredFile) -> str | None:
     """Name of the group of an ISMRMRD dataset in an HDF5 file (`dataset` in most files); None if there is none."""
     for name in sorted(file, key=lambda name: (name != "dataset", name)):
@@ -67,6 +66,8 @@ class Readouts:
     Every combination of slice, contrast, phase, repetition and set is one item, in the order of `COUNTERS`.
     path: of the file. Errors: InputError with the name of the file.
     """
+
+    axes: tuple[str, ...] = ()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -91,6 +92,7 @@ class Readouts:
             raise InputError(f"{self.path}: none of the {len(flags)} readouts is part of an image; export it again")
         self._keys = np.stack([self._headers[name] for name in COUNTERS], 1).astype(int)
         self._items = [tuple(key) for key in np.unique(self._keys[self._imaging], axis=0).tolist()]
+
     @property
     def encoding(self) -> Encoding:
         """The encoding of the images."""
@@ -235,6 +237,7 @@ class Readouts:
             if count := int(has_flag(flags, name).sum()):
                 ghosts = "; EPI images keep ghosts" if name == "phase correction" else ""
                 self.notes.append(f"{count} readouts of {name} are left out{ghosts}")
+
 
 def _bits(numbers: Iterable[int]) -> np.uint64:
     return np.uint64(sum(1 << (number - 1) for number in numbers))

@@ -99,14 +99,17 @@ def finished_maps(path: Path, identity: str) -> bool:
         return False
 
 
-def cache_key(path: str | Path, mask: Tensor | None, **parameters: str | float | bool | None) -> str:
+def cache_key(
+    path: str | Path, mask: Tensor | None, *, axes: Sequence[str] = (), **parameters: str | float | bool | None
+) -> str:
     """Cache name `<stem>-<hash>` of the maps made from this file, mask and parameters.
 
-    The hash covers the name, size and modification time of the file, the mask, and the parameters in any order.
+    The hash covers the name, size and modification time of the file, the names of its axes (arrays without a header),
+    the mask, and the parameters in any order.
     """
     path = Path(path)
     status = path.stat()
-    facts = [VERSION, path.name, status.st_size, status.st_mtime_ns, sorted(parameters.items())]
+    facts = [VERSION, path.name, status.st_size, status.st_mtime_ns, list(axes), sorted(parameters.items())]
     digest = hashlib.sha256(json.dumps(facts).encode())
     if mask is not None:
         digest.update(json.dumps(list(mask.shape)).encode() + mask.bool().cpu().numpy().tobytes())

@@ -212,6 +212,7 @@ class BartTrajectory(TrajectoryReader):
     """
 
     noise_scan = None
+    axes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, trajectory: Path) -> None:
         self._array, positions = open_cfl(path), open_cfl(trajectory)

@@ -59,6 +59,7 @@ def simulate_like(
     images: str | Path,
     like: str | Path,
     *,
+    axes: Sequence[str] | None = None,
     slices: Callable[[int], Sequence[int]] = range,
     only: Mapping[str, Sequence[str]] | None = None,
     noise: float | None = None,
@@ -68,7 +69,8 @@ def simulate_like(
     """Write multi-coil scans of a stack of magnitude images, with phase, coil maps and noise level of a real scan.
 
     out: folder for the files <labels>_<like>.h5, one for each patient, study and contrast if the stack has such labels.
-    images: the stack (HDF5 or NIfTI). like: the fully sampled real scan. slices: function from the number of slices of
+    images: the stack (HDF5 or NIfTI). like: the fully sampled real scan. axes: its axes, if it
+    is an array without a header, see `open_scan`. slices: function from the number of slices of
     a volume to the slices to write. only: label -> values; other slices are left out, e.g. {"patient": ["p19"]}. noise:
     SNR in dB as in `phantom`; None takes the noise level of the real scan. undersample: as in `simulate`. K-space is
     F(magnitude * profiles) + white noise on the grid of the images; profiles come from `fit`. The noise of a slice
@@ -77,7 +79,7 @@ def simulate_like(
     """
     out, images = check_folder(out), Path(images)
     stack, labels = read_stack(images)
-    template = scan_template(like)
+    template = scan_template(like, axes)
     relative = template.noise_std if noise is None else phantom.noise_std_of_snr(noise)
     paths = []
     for values, members in _volumes(images, stack, labels, only or {}).items():
@@ -106,14 +108,15 @@ def simulate_like(
     return paths
 
 
-def scan_template(like: str | Path) -> ScanTemplate:
+def scan_template(like: str | Path, axes: Sequence[str] | None = None) -> ScanTemplate:
     """Phase, coil maps and noise level of the middle slice of a fully sampled scan.
 
     Coil maps come from ESPIRiT on full k-space, inside and around the object where the eigenvalue is high; the phase is
     that of the combined image inside the object. Both are smoothed and extended over the field of view.
+    like: the scan. axes: its axes, if it is an array without a header, see `open_scan`.
     Errors: InputError for an undersampled scan, and for one that is too noisy.
     """
-    file = open_scan(like)
+    file = open_scan(like, axes=axes)
     if file.mask is not None:
         raise InputError(f"{like} is undersampled; phase and coil maps come from fully sampled scans: name another")
     kspace = file.kspace(file.slices // 2)[None]

@@ -39,11 +39,12 @@ class Combined:
     with noise_std in each real component, like that of a coil sample. Without whitening (the reason is in `notes`),
     noise_std is the root mean square over the coils. For a single coil the image is not changed.
     The constructor reads and checks all samples, to find slices with signal and the noise level.
+    axes: of an array without a header, see `open_scan`.
     Errors: InputError for a file that is undersampled, damaged, or too small for coil maps.
     """
 
-    def __init__(self, path: str | Path, skip_empty: bool = True) -> None:
-        self.file = open_scan(path)
+    def __init__(self, path: str | Path, skip_empty: bool = True, axes: Sequence[str] | None = None) -> None:
+        self.file = open_scan(path, axes=axes)
         self.name = self.file.name
         if self.file.mask is not None:
             acceleration = true_acceleration(self.file.sampled, acquired=self.file.acquired)
@@ -115,14 +116,19 @@ class CachedImages:
             return torch.from_numpy(_dataset(file, self.path, "image")[self.slices.index(slice)])
 
 
-def cached_images(folder: str | Path, path: str | Path, skip_empty: bool = True) -> CachedImages:
-    """The combined images of a file from the cache; if they are missing or damaged, they are made and saved."""
-    key = cache_key(path, None, combined=VERSION, skip_empty=skip_empty)
+def cached_images(
+    folder: str | Path, path: str | Path, skip_empty: bool = True, axes: Sequence[str] | None = None
+) -> CachedImages:
+    """The combined images of a file from the cache; if they are missing or damaged, they are made and saved.
+
+    folder: the cache. path, skip_empty, axes: as in `Combined`. Errors: InputError, as in `Combined`.
+    """
+    key = cache_key(path, None, axes=axes or (), combined=VERSION, skip_empty=skip_empty)
     kept, name = Path(folder) / f"{key}.h5", Path(path).stem
     try:
         return CachedImages(kept, name)
     except InputError:
-        _write(kept, Combined(path, skip_empty))
+        _write(kept, Combined(path, skip_empty, axes))
     return CachedImages(kept, name)
 
 

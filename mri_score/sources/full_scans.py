@@ -53,7 +53,7 @@ class Slices:
 
     def __init__(
         self,
-        paths: Sequence[str | Path],                # fully sampled fastMRI files, or folders of them
+        paths: Sequence[str | Path],                # fully sampled scans in any format, or folders of them
         size: int | tuple[int, int] | None = None,  # crop or pad images to it; None: no change
         patch: int | None = None,                   # side of random square patches; None: whole images
         augment: bool = True,                       # random flips and turns, global phase, scale
@@ -65,6 +65,7 @@ class Slices:
         strict: bool = True,                        # False: leave out unusable files, with a note
         memory: int = 256,                          # number of slices in memory, per process
         quiet: bool = False,                        # no progress bar while the scans are read
+        axes: Sequence[str] | None = None,          # of NumPy and MATLAB arrays, e.g. [slices, coils, rows, cols]
     ) -> None:  # fmt: skip
         self.size = (size, size) if isinstance(size, int) else size
         self.patch, self.augment, self.noise = patch, augment, noise
@@ -72,10 +73,12 @@ class Slices:
             raise InputError(f"a patch of {patch} does not fit into size {self.size}; make data.patch smaller")
         self.notes: list[str] = []
         self.volumes: list[Combined | CachedImages] = []
-        files = self._selected(paths, include, exclude)
+        files = self._selected(paths, axes, include, exclude)
 
         def combined(path: Path) -> Combined | CachedImages:
-            return Combined(path, skip_empty) if cache is None else cached_images(cache, path, skip_empty)
+            if cache is None:
+                return Combined(path, skip_empty, axes)
+            return cached_images(cache, path, skip_empty, axes)
 
         for volume in usable(files, combined, self.notes, strict=strict, quiet=quiet):
             self.volumes.append(volume)
@@ -136,18 +139,24 @@ class Slices:
         volume, slice = self.places[number]
         return self._images.get(number, lambda: volume.image(slice))
 
-    def _selected(self, paths: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]) -> list[Path]:
+    def _selected(
+        self,
+        paths: Sequence[str | Path],
+        axes: Sequence[str] | None,
+        include: Sequence[str],
+        exclude: Sequence[str],
+    ) -> list[Path]:
         """The files whose names match; a pattern without any match is noted, since it may be a typing error."""
-        files = list(dict.fromkeys(file for path in paths for file in _files(path)))
+        files = list(dict.fromkeys(file for path in paths for file in _files(path, axes)))
         for pattern in (*include, *exclude):
             if not any(_matches(file, [pattern]) for file in files):
                 self.notes.append(f"no file matches {pattern!r}")
         return [file for file in files if _matches(file, include) and not _matches(file, exclude)]
 
 
-def _files(path: str | Path) -> list[Path]:
+def _files(path: str | Path, axes: Sequence[str] | None) -> list[Path]:
     try:
-        return scan_files(path)
+        return scan_files(path, axes=axes)
     except InputError as error:
         raise InputError(
             f"{error}. Simulate scans with: mri-score simulate --out DIR; or request the fastMRI data at"

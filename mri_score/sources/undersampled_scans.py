@@ -41,7 +41,7 @@ class UndersampledScans:
 
     def __init__(
         self,
-        paths: Sequence[str | Path],                # fastMRI files, or folders of them
+        paths: Sequence[str | Path],                # scans in any format, or folders of them
         size: int | tuple[int, int] | None = None,  # rows and columns of k-space; None: no change
         band: int | None = None,                    # lines along the fully sampled axis; None: all
         coils: int | None = None,                   # number of coils: more are compressed, fewer padded
@@ -56,6 +56,7 @@ class UndersampledScans:
         strict: bool = True,                        # False: leave out unusable files, with a note
         memory: int = 64,                           # number of slices in memory, per process
         quiet: bool = False,                        # no progress bar while the scans are read
+        axes: Sequence[str] | None = None,          # of NumPy and MATLAB arrays, e.g. [slices, coils, rows, cols]
     ) -> None:  # fmt: skip
         self.size = (size, size) if isinstance(size, int) else size
         self.band, self.coils, self.augment, self.cache = band, coils, augment, cache
@@ -64,10 +65,10 @@ class UndersampledScans:
         sampling = Undersampling(acceleration, law, calibration_lines, mask_seed, axis)
         self.notes: list[str] = []
         self.places: list[tuple[Scan, int]] = []
-        files = list(dict.fromkeys(file for path in paths for file in scan_files(path)))
+        files = list(dict.fromkeys(file for path in paths for file in scan_files(path, axes=axes)))
 
         def opened(path: Path) -> tuple[Scan, list[int]]:
-            scan = self._open(path, sampling)
+            scan = self._open(path, sampling, axes)
             return scan, list(_with_signal(scan, skip_empty))
 
         for scan, slices in usable(files, opened, self.notes, strict=strict, quiet=quiet):
@@ -102,8 +103,8 @@ class UndersampledScans:
         """Slice `number`, without band and augmentation."""
         return self._items.get(number, lambda: self._prepare(*self.places[number]))
 
-    def _open(self, path: Path, sampling: Undersampling) -> Scan:
-        file = open_scan(path)
+    def _open(self, path: Path, sampling: Undersampling, axes: Sequence[str] | None) -> Scan:
+        file = open_scan(path, axes=axes)
         shape = file.image_shape
         size = self.size or shape
         if size[0] > shape[0] or size[1] > shape[1]:
@@ -152,7 +153,8 @@ class UndersampledScans:
 
         if self.cache is None:
             return make()[0]
-        key = cache_key(scan.file.path, mask, training=True, slice=slice, coils=kspace.shape[1], lines=lines)
+        path, axes, coils = scan.file.path, scan.file.axes, kspace.shape[1]
+        key = cache_key(path, mask, axes=axes, training=True, slice=slice, coils=coils, lines=lines)
         return cached_maps(self.cache, key, make, file=scan.file.path.name, slice=slice)[0]
 
     def _cropped(self, item: Acquisition) -> Acquisition:
