@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -13,8 +14,9 @@ from mri_score.errors import InputError
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import NETWORKS
 from mri_score.networks.ddpm import DDPM
-from mri_score.networks.ncsnpp import NCSNpp, from_published
+from mri_score.networks.ncsnpp import NCSNpp
 from mri_score.networks.ncsnpp_blocks import Attention, ResidualBlock
+from mri_score.networks.ncsnpp_published import from_published, to_published, unseen
 
 VP = {"embedding": "positional", "progressive_input": "none", "fir": ()}
 CHURCH = {"progressive": "output_skip", "progressive_input": "input_skip"}
@@ -81,11 +83,12 @@ DEFAULTS = {
 class Published:
     """The release's network as one pass over numbered modules, which draws each weight where it is first used.
 
-    Nothing of it is shared with the network under test: FIR resampling is written by zeros and strides.
+    Nothing of it is shared with the network under test: FIR resampling is written by zeros and strides. numbered:
+    whether the resampling of skip pyramids is one of the numbered modules, as in the first releases.
     """
 
-    def __init__(self, **arguments):
-        self.a = arguments
+    def __init__(self, numbered=True, **arguments):
+        self.numbered, self.a = numbered, arguments
         self.scale = 0.5**0.5 if arguments["skip_rescale"] else 1.0
         self.state = {}
         if arguments["levels"]:
@@ -213,7 +216,7 @@ class Published:
                 continue
             h = self.resampled(hs[-1], self.smaller, self.smaller_conv)
             if self.a["progressive_input"] == "input_skip":
-                self.number += 1
+                self.number += self.numbered
                 pyramid = self.smaller(pyramid)
                 self.number += 1
                 entering = self.layer(pyramid, h.shape[1], "Conv", size=1)
@@ -232,7 +235,7 @@ class Published:
             deepest = level == len(widths) - 1
             if self.a["progressive"] == "output_skip":
                 if not deepest:
-                    self.number += 1
+                    self.number += self.numbered
                     pyramid = self.bigger(pyramid)
                 pyramid = self.head(h, channels) + (0 if deepest else pyramid)
             elif self.a["progressive"] == "residual" and deepest:
@@ -310,6 +313,60 @@ def test_every_variant_is_told_from_its_weights_and_is_the_published_function(va
         assert_same(imported(published.state, **overrides)(x, sigma.log()), published(x, sigma))
 
 
+BLOCKS = [("biggan", True), ("ddpm", True), ("ddpm", False)]
+INPUTS = [("none", "sum"), ("residual", "sum"), ("input_skip", "sum"), ("input_skip", "cat")]
+SKIPS = ("output_skip", "input_skip")
+EVERY_COMBINATION = [
+    {"block": block, "resample_conv": by_conv, "progressive": up, "progressive_input": into, "combine": combine,
+     "fir": fir, "embedding": embedding, "conditional": conditional, "numbered": numbered,
+     "blocks": 1 + number % 3, "attention": [[], [0], [1, 2], [2]][number % 4], "width": 4,
+     "multipliers": [[1, 2, 2], [1, 1, 3], [2, 1, 2]][number % 3], "channels": 1 + number % 3,
+     "skip_rescale": bool(number % 2), "published_input": bool(number // 2 % 2),
+     **(LADDER if embedding == "positional" else {})}
+    for number, ((block, by_conv), up, (into, combine), fir, embedding, conditional, numbered) in enumerate(
+        itertools.product(BLOCKS, ("none", "output_skip", "residual"), INPUTS, ([1.0, 3.0, 3.0, 1.0], []),
+                          ("fourier", "positional"), (True, False), (True, False))
+    )
+    if (conditional or number % 5 == 0) and (numbered or up in SKIPS or into in SKIPS)
+]  # fmt: skip
+
+
+def combinations_come_back(combinations):
+    """Import gives the published function from the tensors and what `unseen` names; export gives the tensors again."""
+    for arguments in combinations:
+        published = release(**arguments)
+        state = published.state
+        asked = {name: arguments[name] for name in unseen(from_published(state)[0])}
+        if arguments["embedding"] == "positional":  # DDPM's labels and a ladder are the same to the tensors
+            asked["levels"] = arguments["levels"]
+        inferred, _ = from_published(state, **asked)
+        ends = {name: pytest.approx(published.a[name]) for name in ("sigma_max", "sigma_min")}
+        assert {key: inferred[key] for key in DEFAULTS} == published.a | ends
+        network = imported(state, **asked)
+        x = torch.randn(1, arguments["channels"], 8, 12, dtype=torch.float64)
+        sigma = state.get("sigmas", torch.tensor([0.2], dtype=torch.float64))[:1]
+        with torch.no_grad():
+            assert_same(network(x, sigma.log()), published(x, sigma))
+        exported = to_published(network, inferred)
+        if not arguments["numbered"] or not {arguments["progressive"], arguments["progressive_input"]} & set(SKIPS):
+            expected = {key: value for key, value in state.items() if key != "sigmas"}
+            assert exported.keys() == expected.keys()
+            unused = () if arguments["conditional"] else ("all_modules.0.W",)
+            assert all(torch.equal(exported[key], value) for key, value in expected.items() if key not in unused)
+        again, _ = from_published(exported | {key: state[key] for key in ("sigmas",) if key in state}, **asked)
+        assert again == inferred
+
+
+def test_combinations_of_published_options_come_back_by_import_and_export():
+    combinations_come_back(EVERY_COMBINATION[5::59])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_every_third_combination_of_published_options_comes_back(part):
+    combinations_come_back(EVERY_COMBINATION[1::3][part::4])
+
+
 def test_what_no_tensor_shows_is_as_in_the_published_configurations_or_as_told():
     state = release(progressive_input="none").state
     assert from_published(state)[0]["fir"] == [1, 3, 3, 1]
@@ -326,7 +383,7 @@ def test_weights_of_other_networks_are_refused():
     with pytest.raises(InputError, match="no published NCSN.*no attention"):
         from_published({"begin_conv.weight": torch.zeros(8, 2, 3, 3)})
     state = release().state
-    with pytest.raises(InputError, match="down.1.steps.0.block.conv1.weight"):
+    with pytest.raises(InputError, match=r"all_modules.7 \(GroupNorm_0.weight \(8,\)"):
         from_published(state | {"all_modules.7.Conv_0.weight": torch.zeros(16, 8, 5, 5)})
     with pytest.raises(InputError, match="give the arguments that are wrong"):
         from_published(state, blocks=2)

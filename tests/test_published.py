@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from mri_score.cli import main
 from mri_score.errors import InputError
 from mri_score.files import sha256
-from mri_score.networks import ncsnpp
+from mri_score.networks import ncsnpp_published
 from mri_score.networks.ncsn import NCSN
 from mri_score.networks.ncsnv2 import STAGES, NCSNv2
 from mri_score.priors.published import import_published
@@ -264,7 +264,7 @@ def test_variance_preserving_networks_get_the_levels_of_their_process(tmp_path, 
     weights = build_prior(network).network.state_dict()
     arguments = {**network, "name": "ncsnpp", "block": "ddpm", "fir": [], "embedding": "positional", "levels": 0,
                  "progressive_input": "none", "skip_rescale": False}  # fmt: skip
-    monkeypatch.setattr(ncsnpp, "from_published", lambda state: (dict(arguments), weights))
+    monkeypatch.setattr(ncsnpp_published, "from_published", lambda state: (dict(arguments), weights))
     torch.save({"all_modules.0.weight": torch.zeros(1), "sigmas": SIGMAS}, tmp_path / "state.pth")
     for row, precondition, lowest in [("vp", None, math.sqrt(math.expm1(1.0995e-4))), ("sub-vp", "sub-vp", 1.0995e-4)]:
         prior, _, _ = import_published(tmp_path / "state.pth", precondition=precondition)

@@ -13,7 +13,7 @@ from torch import Tensor
 from mri_score.errors import InputError
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
-from mri_score.networks import ncsn, ncsnpp, ncsnv2
+from mri_score.networks import ncsn, ncsnpp_published, ncsnv2
 from mri_score.noise.schedules import VP, SubVP
 from mri_score.priors.shapes import require_shapes
 from mri_score.priors.store import build_prior, require_finite
@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
     data: Mapping[str, Any] = {}
 
 
-FAMILIES = {"normalizer.embed.weight": ncsn, "normalizer.alpha": ncsnv2, "all_modules.0.": ncsnpp}
+FAMILIES = {"normalizer.embed.weight": ncsn, "normalizer.alpha": ncsnv2, "all_modules.0.": ncsnpp_published}
 """What reads the weights of a network that has a tensor of this name."""
 
 
