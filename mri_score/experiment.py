@@ -25,6 +25,7 @@ import pydantic
 import torch
 import yaml
 
+from mri_score.data.pixel_values import PixelValues
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import claimed, write_text
 from mri_score.losses import LOSSES
@@ -42,6 +43,7 @@ from mri_score.progress import progress
 from mri_score.reconstruction import find_device
 from mri_score.sources.full_scans import Slices
 from mri_score.sources.magnitude_images import ImageStacks
+from mri_score.sources.plain_images import PlainImages
 from mri_score.sources.simulated_scans import UndersampledImages
 from mri_score.sources.undersampled_scans import UndersampledScans, filled_image
 from mri_score.training.batches import Batches, Source
@@ -207,7 +209,8 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "log_every": (1, 1e9), "save_every": (1, 1e9), "keep_every": (1, 1e9),
     },
     "data": {
-        "size": (1, 65536), "patch": (1, 65536), "band": (1, 65536), "matrix": (8, 65536), "memory": (0, 1e6),
+        "size": (1, 65536), "crop": (1, 65536), "patch": (1, 65536), "band": (1, 65536), "matrix": (8, 65536),
+        "memory": (0, 1e6),
         "least_resolution": (0.01, 1), "phase_strength": (0, 100), "phase_steps": (0, 1), "accelerations": (1, 1000),
         "acceleration": (1, 1000), "coils": (1, 1024), "noise_std": (1e-12, 1e6), "calibration_lines": (1, 65536),
         "mask_seed": (0, 2**32 - 1),
@@ -269,6 +272,7 @@ SCHEDULES = {
 SOURCES = {
     "fastmri": Slices,
     "images": ImageStacks,
+    "plain_images": PlainImages,
     "simulated_scans": UndersampledImages,
     "undersampled_scans": UndersampledScans,
 }
@@ -283,6 +287,9 @@ def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
     values = dict(config.get(section) or {})
     if isinstance(former := values.get("name"), str):
         values["name"] = FORMER_SOURCES.get(former, former)
+    if values.get("name") == "images" and "channels" in values:  # 2: complex images, as without the key
+        values["name"] = "images" if values["channels"] == 2 else "plain_images"
+        values = {key: value for key, value in values.items() if key != "channels" or value != 2}
     return build(section, values, SOURCES)
 
 
@@ -494,15 +501,24 @@ def run(
                 "validation needs images, but its source has undersampled k-space only; use fastmri or images"
             )
     network = dict(config["network"])
-    figures = Figures(folder, validation)
+    figures = Figures(folder, validation, source.values if isinstance(source, PlainImages) else PixelValues())
+    facts = {"dataset": config["dataset"], **image_facts(source, parameters)}
 
     def save(averaged: NetworkPrior, about: dict[str, Any], name: str = "prior") -> None:
-        save_prior(folder / f"{name}.safetensors", averaged, network, {"dataset": config["dataset"], **about})
+        save_prior(folder / f"{name}.safetensors", averaged, network, {**facts, **about})
 
     with claimed(folder) if first_process() else nullcontext():
         _keep_config(given, folder)
         write_parameters(folder / "parameters.txt", parameters)
         train(prior, loss, source, folder, save, options, validation=validation, watch=figures.watch)
+
+
+def image_facts(source: Source, parameters: Parameters) -> dict[str, Any]:
+    """What the record of a prior of real images says about them: the map of their pixels, and their mean."""
+    if not isinstance(source, PlainImages):
+        return {}
+    mean = parameters.mean if parameters.channel_means is None else list(parameters.channel_means)
+    return {"pixels": source.pixels, **({} if mean is None else {"mean": mean})}
 
 
 def _caches_within(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class NetworkPrior(ScoreModel):
         if wanted is not None and channels.shape[1] != wanted:
             raise InputError(
                 f"the prior's network takes {wanted} channels, the images have {channels.shape[1]}: complex images need"
-                " a prior of 2, e.g. brain"
+                " a prior of 2, e.g. brain, grey images one of 1, RGB one of 3 (network.channels)"
             )
         reduced = self.precision != torch.float32
         with torch.autocast(x.device.type, self.precision) if reduced else nullcontext():

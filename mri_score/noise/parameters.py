@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
@@ -34,7 +35,8 @@ class Parameters:
     """Numbers of a dataset that a prior needs, for images as the network gets them; None: not measured.
 
     sigma_max, sigma_min, noise_std and sd are those of each real component: sd = sqrt(mean |x|^2 / 2) for complex
-    images, sqrt(mean x^2) for real ones. mean: of |x| for complex images, of x for real ones. step_size: of Langevin
+    images, sqrt(mean x^2) for real ones. mean: of |x| for complex images, of x for real ones; channel_means: of each
+    channel, for images of several. step_size: of Langevin
     steps at sigma_min, with `repeats` per level. dimension: number of real components of an image. data: fingerprint of
     the data they were measured on, see `experiment.data_fingerprint`.
     Errors: InputError unless 0 < sigma_min < sigma_max.
@@ -46,6 +48,7 @@ class Parameters:
     step_size: float | None = None
     repeats: int | None = None
     mean: float | None = None
+    channel_means: tuple[float, ...] | None = None
     sd: float | None = None
     noise_std: float | None = None
     count: int | None = None
@@ -78,12 +81,15 @@ def measure(
     """
     energies: list[float] = []
     means: list[float] = []
+    by_channel: list[Tensor] = []
     kept: list[Tensor] = []
     chance, size = random.Random(seed), 0
     for number, (image, vector) in enumerate(checked_vectors(images)):
         global_phase, size = image.is_complex() if global_phase is None else global_phase, len(vector)
         energies.append(float(vector @ vector))
         means.append(float((image.abs() if image.is_complex() else image).double().mean()))
+        if image.ndim == 3 and not image.is_complex():
+            by_channel.append(image.double().mean((1, 2)))
         place = number if number < subsample else chance.randrange(number + 1)
         if not global_phase and place < subsample:  # reservoir sampling: every image is kept with the same probability
             kept[place : place + 1] = [image]
@@ -104,6 +110,7 @@ def measure(
         step_size=_rounded(step_size((sigma_max / sigma_min) ** (1 / (levels - 1)), sigma_min, repeats)),
         repeats=repeats,
         mean=_rounded(math.fsum(means) / len(means)),
+        channel_means=tuple(map(_rounded, torch.stack(by_channel).mean(0).tolist())) if by_channel else None,
         sd=_rounded(without_noise(math.fsum(energies) / len(energies) / size, noise**2) ** 0.5),
         noise_std=None if noise_std is None else noise,
         count=len(energies),
@@ -135,6 +142,7 @@ def write_parameters(path: str | Path, parameters: Parameters) -> None:
     lines = []
     for key, origin in _origins(parameters).items():
         if (value := getattr(parameters, key)) is not None:
+            value = ",".join(map(str, value)) if isinstance(value, tuple) else value
             lines.append(f"{f'{key} {value}':<24}  # {origin}\n")
     write_text(path, "".join(lines))
 
@@ -153,6 +161,7 @@ def _origins(p: Parameters) -> dict[str, str]:
         "step_size": "technique 4: step of annealed Langevin at sigma_min",
         "repeats": "Langevin steps a level",
         "mean": "of the magnitude of complex images, of the value of real ones",
+        "channel_means": "of each channel, where walks start",
         "sd": f"of each real component, about zero{cleaned}",
         "noise_std": "of each real component of the training images",
         "count": "training images",
@@ -183,7 +192,10 @@ def read_parameters(path: str | Path) -> Parameters:
             raise InputError(f"{place}: unknown key {key!r}; known keys: {', '.join(KEYS)}")
         if key in values:
             raise InputError(f"{place}: {key} is given twice; keep one of the lines")
-        values[key] = value if key == "data" else _number(key, value, place)
+        if key == "channel_means":
+            values[key] = tuple(_number(key, one, place) for one in value.split(","))
+        else:
+            values[key] = value if key == "data" else _number(key, value, place)
     if "sigma_max" not in values:
         raise InputError(f"{path} has no sigma_max; add a line such as `sigma_max 230`")
     try:
@@ -201,7 +213,7 @@ def _number(key: str, text: str, place: str) -> float:
         kind = "whole" if key in WHOLE else "finite"
         raise InputError(f"{place}: {key} is {text!r}; it must be a {kind} number")
     least, most = WHOLE.get(key, (0, math.inf))
-    if key != "mean" and not least <= value <= most:
+    if key not in ("mean", "channel_means") and not least <= value <= most:
         raise InputError(f"{place}: {key} is {text!r}; it must be at least {least} and at most {most}")
     if key in POSITIVE and value == 0:
         raise InputError(f"{place}: {key} is {text!r}; it must be positive")

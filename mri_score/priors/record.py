@@ -78,12 +78,14 @@ def _check(place: Path, record: Mapping[str, Any]) -> None:
         numbers = about.get(key) or {}
         if not isinstance(numbers, dict) or not all(map(_positive, [*map(_number, numbers), *numbers.values()])):
             raise _wrong(place, f"about.{key}", numbers, "positive numbers by positive numbers")
-    for key in ("base", "ood_basis", "high"):
+    for key in ("base", "ood_basis", "high", "pixels"):
         if not isinstance(about.get(key) or {}, dict):
             raise _wrong(place, f"about.{key}", about[key], "facts by name")
     for key in ("step", "images", "mean"):
-        if not isinstance(about.get(key, 0), (int, float)) or not math.isfinite(about.get(key, 0)):
-            raise _wrong(place, f"about.{key}", about[key], "a number")
+        given = about.get(key, 0)
+        numbers = given if key == "mean" and isinstance(given, list) and given else [given]
+        if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers):
+            raise _wrong(place, f"about.{key}", about[key], "a number" + ", or one a channel" * (key == "mean"))
 
 
 def _wrong(place: Path, key: str, value: Any, wanted: str) -> InputError:

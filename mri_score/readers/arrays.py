@@ -45,10 +45,13 @@ def read_nifti(path: Path) -> np.ndarray:
     return read_apart(f"{_PARSING}:nifti", path, memory=2 << 30)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """The grey values (rows, columns) of the PNG or JPEG picture at `path`. Errors: InputError for anything else."""
+def read_picture(path: Path, colour: bool = False) -> np.ndarray:
+    """The grey values (rows, columns) of the PNG or JPEG picture at `path`, or with `colour` RGB (rows, columns, 3).
+
+    Errors: InputError for anything else.
+    """
     require_file(path)
-    return read_apart(f"{_PARSING}:picture", path, memory=1 << 30)
+    return read_apart(f"{_PARSING}:picture", path, memory=1 << 30, colour=colour)
 
 
 def require_file(path: Path) -> None:

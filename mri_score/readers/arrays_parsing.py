@@ -77,8 +77,11 @@ def nifti(path: Path) -> np.ndarray:
     return np.ascontiguousarray(np.abs(np.moveaxis(volume, 2, 0)))
 
 
-def picture(path: Path) -> np.ndarray:
-    """A picture (H, W): colours become grey by luminance, grey pictures keep their bit depth. Errors: InputError."""
+def picture(path: Path, colour: bool = False) -> np.ndarray:
+    """A picture (H, W): colours become grey by luminance, grey pictures keep their bit depth; or RGB (H, W, 3), 8 bits.
+
+    Errors: InputError.
+    """
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = LARGEST_PICTURE
@@ -87,7 +90,7 @@ def picture(path: Path) -> np.ndarray:
             warnings.simplefilter("error")  # such as Pillow's warning of a decompression bomb
             with Image.open(path, formats=PICTURES) as image:
                 grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;")
-                array = np.asarray(image if grey else image.convert("L"))
+                array = np.asarray(image.convert("RGB") if colour else image if grey else image.convert("L"))
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many kinds for a broken file

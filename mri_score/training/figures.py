@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mri_score.data.pixel_values import PixelValues
 from mri_score.data.training_item import TrainingItem
+from mri_score.evaluation.contact_sheet import colour_sheet
 from mri_score.evaluation.panel import picture, save_png
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.schedules import Geometric
@@ -23,6 +25,7 @@ SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Noise levels of the pictures; the first three within the range of the prior are used."""
 LEVELS = 30
 """Noise levels of the short Langevin run for the samples, which is a quick check, not the best quality."""
+AS_THEY_ARE = PixelValues()
 
 
 CURVES = {
@@ -35,10 +38,16 @@ CURVES = {
 
 
 class Figures:
-    """Writes figures/step-<n>.png, and TensorBoard events if tensorboard is installed."""
+    """Writes figures/step-<n>.png, and TensorBoard events if tensorboard is installed.
 
-    def __init__(self, folder: Path, validation: list[TrainingItem] | None) -> None:
-        self.folder = folder
+    folder: of the run. validation: batches whose images are shown. pixels: the map of the pixels of real images, which
+    is undone for the pictures.
+    """
+
+    def __init__(
+        self, folder: Path, validation: list[TrainingItem] | None, pixels: PixelValues = AS_THEY_ARE
+    ) -> None:
+        self.folder, self.pixels = folder, pixels
         images = [batch.image for batch in validation or [] if batch.image is not None]
         self.images = torch.cat(images)[:SHOWN] if images else None
         pairs = [(one.estimate, one.noise_std) for one in validation or []]
@@ -69,11 +78,19 @@ class Figures:
         if self.images is None:
             return
         rows = self._rows(prior, self.images.to(next(prior.parameters()).device))
-        sheet = torch.cat([torch.cat(list(row.abs()), dim=-1) for row in rows], dim=-2).cpu().clamp(0, 1.2)
-        save_png(self.folder / "figures" / f"step-{step:08d}.png", picture(sheet.numpy(), (0.0, 1.2)))
+        place = self.folder / "figures" / f"step-{step:08d}.png"
+        if self.images.ndim == 4:  # RGB
+            rows = [self.pixels.inverse(row.cpu()).clamp(0, 1) for row in rows]
+            sheet = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+            save_png(place, colour_sheet(torch.cat(rows), len(rows[0])))
+        else:
+            shown_rows = [row.abs() if row.is_complex() else self.pixels.inverse(row) for row in rows]
+            sheet = torch.cat([torch.cat(list(row), dim=-1) for row in shown_rows], dim=-2).cpu().clamp(0, 1.2)
+            save_png(place, picture(sheet.numpy(), (0.0, 1.2)))
+            sheet = sheet[None] / 1.2
         if self.board is not None:
             shown = "clean, CG-SENSE, restored" if self.scans else "clean, noisy and denoised, samples"
-            self.board.add_image(shown, sheet[None] / 1.2, step)
+            self.board.add_image(shown, sheet, step)
             self.board.flush()
 
     @torch.no_grad()
