@@ -32,6 +32,8 @@ COMMANDS = {
     "fid": "Evaluate samples of a prior: Fréchet distance to real images, copies of training images.",
     "priors": "List the bundled priors.",
     "export-prior": "Export a trained prior with its model card.",
+    "config": "Show, describe or compare training configs and the settings of runs.",
+    "doctor": "Check this installation, with a self-test.",
     "import-checkpoint": "Import a published checkpoint of NCSN, NCSNv2 or NCSN++ as a prior.",
 }
 

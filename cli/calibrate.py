@@ -37,9 +37,10 @@ def command(
       mri-score calibrate --config tiny.yml
     """
     from mri_score import experiment
+    from mri_score.config_file import read_config
     from mri_score.noise.parameters import write_parameters
 
-    settings = experiment.read_config(config, (*changes, *data_changes(config, data, axes)))
+    settings = read_config(config, (*changes, *data_changes(config, data, axes)))
     if not Path((settings.get("data") or {}).get("cache") or "/").is_absolute():
         settings["data"]["cache"] = None  # relative caches are within the folder of a run
     parameters = experiment.calibrate(settings, experiment.make_source(settings), count)

@@ -49,8 +49,8 @@ def command(
       mri-score export-prior runs/knee_384 --name knee --summary "Adult knees, proton density." --data-card data.md
       mri-score export-prior runs/brain --high runs/brain_heads --border 4 --name heads --summary "Adult heads."
     """
+    from mri_score.config_file import read_config
     from mri_score.errors import InputError
-    from mri_score.experiment import read_config
     from mri_score.files import write_text
     from mri_score.priors.card import fits_float16, model_card, storage_error
     from mri_score.priors.store import find_prior, join_experts, load_prior, read_record, save_prior

@@ -382,7 +382,7 @@ def data_changes(config: str, data: str | None, axes: Sequence[str] | None = Non
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
         return []
-    from mri_score.experiment import read_config
+    from mri_score.config_file import read_config
 
     settings = read_config(config)
     paths = [(settings.get(section) or {}).get("paths") for section in ("data", "validation")]

@@ -68,6 +68,7 @@ def command(**options: Any) -> None:
     import torch
 
     from mri_score import experiment
+    from mri_score.config_file import find_config, read_config
     from mri_score.errors import InputError
     from mri_score.priors.store import SUPERVISED
     from mri_score.training import checkpoint
@@ -77,7 +78,7 @@ def command(**options: Any) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     changes = (*given.changes, *data_changes(given.config, given.data, given.axes))
-    settings = experiment.read_config(given.config, changes)
+    settings = read_config(given.config, changes)
     folder = given.out or Path("runs") / Path(given.config).stem
     if given.dry_run:
         _describe(settings, folder)
@@ -86,7 +87,7 @@ def command(**options: Any) -> None:
         raise InputError(f"{folder} has a run already; remove it, or give another folder with --out")
     found = checkpoint.found(folder)
     say(
-        f"config  {experiment.find_config(given.config)}\ndata    {_paths(settings)}\nrun     {folder}"
+        f"config  {find_config(given.config)}\ndata    {_paths(settings)}\nrun     {folder}"
         + (f", continued from {found[-1].name}" if found else ""),
         run=folder,
     )

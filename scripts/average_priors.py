@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 import torch
 
+from mri_score.config_file import read_config
 from mri_score.errors import InputError
-from mri_score.experiment import make_source, read_config
+from mri_score.experiment import make_source
 from mri_score.models.network import NetworkPrior
 from mri_score.models.precision import find_precision
 from mri_score.priors.record import read_record

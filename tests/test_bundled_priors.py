@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mri_score.experiment import read_config
+from mri_score.config_file import read_config
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.priors.record import bundled_priors
 from mri_score.priors.store import load_prior, read_record

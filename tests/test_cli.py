@@ -545,7 +545,7 @@ def test_an_unknown_config_lists_the_bundled_ones(tmp_path, monkeypatch):
 
 
 def test_numbers_such_as_1e_4_are_read_as_numbers(tmp_path):
-    from mri_score.experiment import read_config
+    from mri_score.config_file import read_config
 
     path = tmp_path / "c.yml"
     path.write_text("training: {learning_rate: 1e-4}\n")

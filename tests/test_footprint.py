@@ -15,7 +15,7 @@ from mri_score.cli import main
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.training_item import TrainingItem
 from mri_score.losses.denoising import Denoising
-from mri_score.memory import footprint
+from mri_score.memory import footprint, free
 from mri_score.memory.peak import STATM, PeakMemory
 from mri_score.models.base import ScoreModel
 from mri_score.noise.schedules import LogNormal
@@ -183,8 +183,8 @@ def test_the_limit_of_a_control_group_bounds_what_is_available(tmp_path, monkeyp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     (tmp_path / "own").write_text(own + "\n")
-    monkeypatch.setattr(footprint, "OWN_GROUP", tmp_path / "own")
-    monkeypatch.setattr(footprint, "GROUPS", tmp_path)
+    monkeypatch.setattr(free, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(free, "GROUPS", tmp_path)
     assert footprint.available(CPU) == 1800
 
 
@@ -192,8 +192,8 @@ def test_file_cache_of_a_control_group_is_room(tmp_path, monkeypatch):
     files = {"own": "0::/", "memory.max": "3000", "memory.current": "2500"}
     for name, text in {**files, "memory.stat": "anon 100\ninactive_file 700\nactive_file 5"}.items():
         (tmp_path / name).write_text(text + "\n")
-    monkeypatch.setattr(footprint, "OWN_GROUP", tmp_path / "own")
-    monkeypatch.setattr(footprint, "GROUPS", tmp_path)
+    monkeypatch.setattr(free, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(free, "GROUPS", tmp_path)
     assert footprint.available(CPU) == 1200
 
 
@@ -202,9 +202,9 @@ def test_without_a_limit_the_machine_says_what_is_available(tmp_path, monkeypatc
     if own is not None:
         (tmp_path / "own").write_text(own + "\n")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   7 kB\n")
-    monkeypatch.setattr(footprint, "OWN_GROUP", tmp_path / "own")
-    monkeypatch.setattr(footprint, "GROUPS", tmp_path)
-    monkeypatch.setattr(footprint, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(free, "GROUPS", tmp_path)
+    monkeypatch.setattr(free, "MEMINFO", tmp_path / "meminfo")
     assert footprint.available(CPU) == 7 * 1024
 
 

@@ -42,7 +42,7 @@ def test_the_example_of_the_four_parts_runs(text):
 
 def test_commands_options_and_files_that_it_names_exist(text):
     from mri_score.cli import COMMANDS
-    from mri_score.experiment import find_config
+    from mri_score.config_file import find_config
     from mri_score.methods import METHODS
     from mri_score.priors.record import bundled_priors
 

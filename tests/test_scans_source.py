@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from mri_score import experiment
+from mri_score.config_file import find_config, read_config
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.scale import percentile
 from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
-from mri_score.experiment import calibrate, find_config, read_config
+from mri_score.experiment import calibrate
 from mri_score.numerics.fourier import fft, ifft, resize_image, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
