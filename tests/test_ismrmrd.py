@@ -215,6 +215,19 @@ def test_a_three_dimensional_scan_is_a_stack_along_the_readout(tmp_path):
         assert file.item(number).slice == number
 
 
+def test_partial_readouts_of_three_dimensional_scans_are_zero_filled_and_noted(tmp_path):
+    kspace = white(2, 12, 7, 6)
+    part = np.zeros_like(kspace)
+    part[:, 3:] = kspace[:, 3:]
+    volume = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(part, 1), axis=1, norm="ortho"), 1)
+    place = {"center_sample": 3}  # the middle of the readout, 6, is the fourth of the nine samples
+    readouts = [Readout(kspace[:, 3:, y, z], y, z, fields=place) for y in range(7) for z in range(6)]
+    file = open_scan(write_mrd(tmp_path / "scan.h5", header((12, 7, 6), limits2=(0, 5, 3)), readouts))
+    np.testing.assert_allclose(file.kspace(4).numpy(), volume[:, 4], atol=1e-6)
+    assert "9 of 12 samples; the others are taken as zero" in file.notes[0] and "blurs" in file.notes[0]
+    assert "three-dimensional: the new file holds the stack" in mri_score("convert", file.path, tmp_path / "new.mrd")
+
+
 # Noise and calibration
 
 

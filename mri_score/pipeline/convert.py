@@ -40,6 +40,11 @@ def convert(file: Reader, out: Path, kind: str) -> list[str]:
 
 def _lost(file: Reader, kind: str) -> list[str]:
     lost = []
+    if getattr(file, "three_dimensional", False):
+        lost.append(
+            "the scan is three-dimensional: the new file holds the stack of its images, transformed along the readout,"
+            " without readout oversampling"
+        )
     if file.noise_scan is not None:
         lost.append("the noise scan is left out")
     if file.calibration(0) is not None:

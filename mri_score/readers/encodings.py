@@ -50,6 +50,8 @@ class Encoding:
     trajectory: str = "cartesian"
     calibration: str = ""
     """`calibrationMode`: embedded, interleaved, separate, external, other, or nothing."""
+    description: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of `trajectoryDescription` by name."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,17 @@ def _encoding(node: ElementTree.Element, place: str) -> Encoding:
         limits,
         (node.findtext("{*}trajectory") or "cartesian").strip().lower(),
         (node.findtext("{*}parallelImaging/{*}calibrationMode") or "").strip().lower(),
+        _description(node.find("{*}trajectoryDescription")),
     )
+
+
+def _description(node: ElementTree.Element | None) -> dict[str, float]:
+    found = {}
+    for kind in ("Long", "Double"):
+        for one in [] if node is None else node.findall(f"{{*}}userParameter{kind}"):
+            if (value := _number(one, "value")) is not None:
+                found[(one.findtext("{*}name") or "").strip()] = value
+    return found
 
 
 def _space(node: ElementTree.Element | None, place: str, name: str) -> Space | None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mri_score.errors import InputError
-from mri_score.readers.base import Item, Shape
+from mri_score.readers.base import Item, NoiseScan, Shape
 from mri_score.readers.encodings import STEPS, Limits
+from mri_score.readers.epi import COHERENT, Trapezoid, direction_phase, readout_fit
 from mri_score.readers.geometry import Geometry
 from mri_score.readers.ismrmrd_readouts import COUNTER, COUNTERS, Readouts, geometry_of, has_flag
 from mri_score.readers.oversampling import remove_oversampling
@@ -43,6 +44,9 @@ class ISMRMRD(Readouts):
     mask. Three-dimensional scans are transformed along the readout into a stack of images with two phase-encoding
     axes. Noise readouts become `noise_scan`, separate calibration lines `calibration`.
 
+    Echo-planar readouts are fit to the grid from the positions that the header's trapezoid gives them; those that were
+    read backward get the phase of the forward ones, by a straight line through the phase of the navigators.
+
     The constructor checks everything except the samples. Errors: InputError with the name of the file.
     Reference: Inati et al., ISMRM Raw Data Format, MRM 2017.
     """
@@ -53,10 +57,14 @@ class ISMRMRD(Readouts):
         super().__init__(path)
         if self.encoding.trajectory not in CARTESIAN:
             raise InputError(f"{path}: its trajectory is {self.encoding.trajectory}, not {' or '.join(CARTESIAN)}")
-        self._start = self._find_starts()
+        self._phases: dict[tuple[int, ...], np.ndarray] = {}
+        self._fits: dict[tuple[int, ...], np.ndarray] = {}
+        self._start = np.zeros(len(self._headers), int) if self._echo_planar else self._find_starts()
         self._place = self._find_places()
         self._masks = self._find_masks()
         self._note_partial()
+        if self._echo_planar:
+            self._check_directions()
 
     # What the scan is
 
@@ -226,17 +234,31 @@ class ISMRMRD(Readouts):
         rows, cols = (_range(np.flatnonzero(measured.any(1 - axis))) for axis in (0, 1))
         return torch.from_numpy(y[:, rows, cols].copy()), torch.from_numpy(measured[rows, cols].copy())
 
+    @property
+    def noise_scan(self) -> NoiseScan | None:
+        """As in `Readouts`; for echo-planar scans at the mean noise level of the fitted lines."""
+        found = super().noise_scan
+        if found is None or not self._echo_planar:
+            return found
+        gain = float(np.sqrt(np.square(np.abs(self._fit(int(self._imaging[0])))).sum(1).mean()))
+        return NoiseScan(found.samples * gain, found.calibrated)
+
     # Where readouts belong
 
     @cached_property
     def _grid(self) -> Shape:
         """The matrix (rows, cols) of an image, oversampling included."""
-        x, y, z = self.encoding.encoded.matrix
-        return (y, z) if self.three_dimensional else (x, y)
+        _, y, z = self.encoding.encoded.matrix
+        return (y, z) if self.three_dimensional else (self._read_full, y)
 
     @property
     def _read_full(self) -> int:
-        return self.encoding.encoded.matrix[0]
+        return self._read_size if self._echo_planar else self.encoding.encoded.matrix[0]
+
+    @property
+    def _count(self) -> np.ndarray:
+        """Samples of each readout on the grid."""
+        return np.full(len(self._headers), self._read_full) if self._echo_planar else self._kept
 
     @property
     def _read_size(self) -> int:
@@ -342,7 +364,7 @@ class ISMRMRD(Readouts):
     @cached_property
     def _ranges(self) -> np.ndarray:
         """(readouts, 3): first sample and sample after the last along the full readout, and line."""
-        return np.stack([self._start, self._start + self._kept, self._place[:, 0]], 1)
+        return np.stack([self._start, self._start + self._count, self._place[:, 0]], 1)
 
     def _rows_of(self, first: int, last: int) -> np.ndarray:
         """Bool (H,): the rows of an image that readouts of this range determine."""
@@ -379,14 +401,26 @@ class ISMRMRD(Readouts):
         total = np.zeros((len(place), self.coils, self._read_full), np.complex64)
         count = np.zeros((len(place), self._read_full), np.int32)
         for number, line, samples in zip(numbers, which.reshape(-1), self._read(numbers), strict=True):
-            head, start = self._headers[number], self._start[number]
-            kept = samples[:, int(head["discard_pre"]) : samples.shape[1] - int(head["discard_post"])]
-            if has_flag(head["flags"], "reverse"):
-                kept = kept[:, ::-1]
+            start, kept = self._start[number], self._on_grid(int(number), samples)
             total[line, :, start : start + kept.shape[1]] += kept
             count[line, start : start + kept.shape[1]] += 1
         total /= np.maximum(count, 1)[:, None]
         return place, total, count > 0
+
+    def _on_grid(self, number: int, samples: np.ndarray) -> np.ndarray:
+        """The samples (C, n) of a readout in the order of the grid, without those to discard."""
+        if self._echo_planar:
+            import torch
+
+            from mri_score.numerics.fourier import fft
+
+            image = self._along_readout(number, samples)
+            if has_flag(self._headers["flags"][number], "reverse") and self._needs_phase(key := self._key(number)):
+                image = image * np.exp(1j * self._phase(key))
+            return fft(torch.from_numpy(image.astype(np.complex64)), axes=(-1,)).numpy()
+        head = self._headers[number]
+        kept = samples[:, int(head["discard_pre"]) : samples.shape[1] - int(head["discard_post"])]
+        return kept[:, ::-1] if has_flag(head["flags"], "reverse") else kept
 
     def _without_oversampling(self, lines: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """(L, C, Nx) -> (L, C, nx): samples of the smaller field of view; of 3-D scans, the image along the readout."""
@@ -429,6 +463,96 @@ class ISMRMRD(Readouts):
             y[:, :, lines.place[:, 0]] = lines.samples.transpose(1, 2, 0)
         return y
 
+    # Echo-planar imaging
+
+    @property
+    def _echo_planar(self) -> bool:
+        return self.encoding.trajectory == "epi"
+
+    @cached_property
+    def _navigators(self) -> np.ndarray:
+        """Numbers of the readouts for phase correction."""
+        flags = self._headers["flags"]
+        return np.flatnonzero(has_flag(flags, "phase correction") & ~has_flag(flags, "noise", "dummy"))
+
+    def _key(self, number: int) -> tuple[int, ...]:
+        return tuple(self._keys[number].tolist())
+
+    def _needs_phase(self, key: tuple[int, ...]) -> bool:
+        """Whether lines of an item, calibration lines included, were read in both directions."""
+        numbers = np.union1d(self._readouts(self._imaging, key), self._readouts(self._calibrating, key))
+        back = has_flag(self._headers["flags"][numbers], "reverse")
+        return bool(back.any() and not back.all())
+
+    def _check_directions(self) -> None:
+        """Errors: InputError for lines of both directions without navigators, and for readouts that fit no grid."""
+        used = np.union1d(self._imaging, self._calibrating)
+        for number in used:
+            self._fit(int(number))
+        for key in sorted({self._key(int(number)) for number in used}):
+            if self._needs_phase(key) and not all(len(numbers) for numbers in self._navigators_of(key)):
+                raise InputError(
+                    f"{self.path}: the echo-planar lines of slice {key[-1]} were read in both directions, and there are"
+                    " no readouts for phase correction of both directions (flag ACQ_IS_PHASECORR_DATA), so that the"
+                    " image would have ghosts; convert the raw data with their navigators, or correct the lines by"
+                    " other tools (Gadgetron, BART) and give the corrected k-space as an array or fastMRI file"
+                )
+            if self._needs_phase(key):
+                self._phase(key)
+
+    def _navigators_of(self, key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Navigators of an item, or else of its slice, that were read forward, and those read backward."""
+        found = self._readouts(self._navigators, key)
+        if not len(found):
+            found = self._navigators[self._keys[self._navigators][:, -1] == key[-1]]
+        back = has_flag(self._headers["flags"][found], "reverse")
+        return found[~back], found[back]
+
+    def _fit(self, number: int) -> np.ndarray:
+        """Matrix (rows, samples) of a readout, see `readout_fit`."""
+        head = self._headers[number]
+        count, pre, post = (int(head[name]) for name in ("number_of_samples", "discard_pre", "discard_post"))
+        back = bool(has_flag(head["flags"], "reverse"))
+        if (count, pre, post, back) not in self._fits:
+            size, trapezoid = self.encoding.encoded.matrix[0], Trapezoid.of(self.encoding.description, str(self.path))
+            wanted = size if trapezoid is None else trapezoid.samples
+            if count != wanted:
+                raise InputError(
+                    f"{self.path}: echo-planar readout {number} has {count} samples, but the header describes {wanted};"
+                    " positions of samples on the gradient's ramps come from the header (trajectoryDescription):"
+                    " export the scan again"
+                )
+            positions = np.arange(size) - size // 2 if trapezoid is None else trapezoid.positions(size)
+            if back:
+                positions = positions[::-1] if trapezoid is None else -positions
+            kept = positions[pre : count - post]
+            self._fits[count, pre, post, back] = readout_fit(kept, size, self._read_size, str(self.path))
+        return self._fits[count, pre, post, back]
+
+    def _along_readout(self, number: int, samples: np.ndarray) -> np.ndarray:
+        """Image (C, rows) along the readout from the samples (C, n) of an echo-planar readout."""
+        head = self._headers[number]
+        kept = samples[:, int(head["discard_pre"]) : samples.shape[1] - int(head["discard_post"])]
+        return kept @ self._fit(number).T
+
+    def _phase(self, key: tuple[int, ...]) -> np.ndarray:
+        """Phase (rows,) by which lines of an item that were read forward differ from those read backward."""
+        if key not in self._phases:
+            means = []
+            for numbers in self._navigators_of(key):
+                images = [
+                    self._along_readout(int(number), samples)
+                    for number, samples in zip(numbers, self._read(numbers), strict=True)
+                ]
+                means.append(np.mean(images, axis=0))
+            self._phases[key], coherent = direction_phase(*means)
+            if coherent < COHERENT:
+                self.notes.append(
+                    f"slice {key[-1]}: the phase between echoes of both directions is no straight line in the"
+                    f" navigators ({coherent:.0%} of their signal follows it): ghosts may remain"
+                )
+        return self._phases[key]
+
     # Notes
 
     def _note_partial(self) -> None:
@@ -441,10 +565,15 @@ class ISMRMRD(Readouts):
                     f"partial Fourier: {high - low} of {2 * half} phase-encoding steps were acquired, {low - centre} to"
                     f" {high - 1 - centre}; the others are unknown, not zero, and a truth from this scan lacks them"
                 )
-        if (self._kept[self._imaging] < self._read_full).any():
-            shortest = int(self._kept[self._imaging].min())
-            fate = "zero" if self.three_dimensional else "unknown, not zero, and a truth from this scan lacks them"
-            self.notes.append(f"partial readouts: {shortest} of {self._read_full} samples; the others are {fate}")
+        if (self._count[self._imaging] < self._read_full).any():
+            shortest = int(self._count[self._imaging].min())
+            fate = "unknown, not zero"
+            if self.three_dimensional:
+                fate = "taken as zero in this three-dimensional scan, which blurs its images along the readout"
+            self.notes.append(
+                f"partial readouts: {shortest} of {self._read_full} samples; the others are {fate}, and a truth from"
+                " this scan lacks them"
+            )
         if self._averages > 1:
             counts = np.unique(np.column_stack([self._keys[self._imaging], self._place[self._imaging]]), axis=0,
                                return_counts=True)[1]  # fmt: skip

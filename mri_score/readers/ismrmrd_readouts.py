@@ -234,8 +234,12 @@ class Readouts:
 
     def _note_left_out(self, flags: np.ndarray) -> None:
         for name in LEFT_OUT:
+            if name == "phase correction" and self.encoding.trajectory == "epi":
+                continue  # they are used
             if count := int(has_flag(flags, name).sum()):
-                ghosts = "; EPI images keep ghosts" if name == "phase correction" else ""
+                ghosts = ""
+                if name == "phase correction":
+                    ghosts = "; images of an echo-planar scan have ghosts unless its header states the trajectory epi"
                 self.notes.append(f"{count} readouts of {name} are left out{ghosts}")
 
 

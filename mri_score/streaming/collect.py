@@ -10,8 +10,8 @@ import numpy as np
 
 from mri_score.streaming.wire import Readout
 
-LAST_IN_SLICE, NOISE, CALIBRATION, CALIBRATION_AND_IMAGING = 8, 19, 20, 21
-OTHER = (23, 24, 26, 27, 28, 29, 30, 31)
+LAST_IN_SLICE, NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, PHASE_CORRECTION = 8, 19, 20, 21, 24
+OTHER = (23, PHASE_CORRECTION, 26, 27, 28, 29, 30, 31)
 """Flags of readouts that belong to no image: navigation, phase correction, dummy and the like; counted from 1."""
 COUNTERS = ("slice", "contrast", "phase", "repetition", "set")
 """Counters whose combinations are images of their own."""
@@ -49,6 +49,8 @@ class Collector:
     noise: list[Readout] = field(default_factory=list)
     calibration: dict[int, list[Readout]] = field(default_factory=dict)
     """Slice -> readouts that serve coil maps only."""
+    navigators: dict[int, list[Readout]] = field(default_factory=dict)
+    """Slice -> readouts for the phase correction of echo trains."""
     images: dict[tuple[int, ...], Group] = field(default_factory=dict)
     done: set[tuple[int, ...]] = field(default_factory=set)
     late: int = 0
@@ -67,6 +69,8 @@ class Collector:
         if flagged(header, CALIBRATION) and not flagged(header, CALIBRATION_AND_IMAGING):
             self.calibration.setdefault(slice_, []).append(readout)
             return None
+        if flagged(header, PHASE_CORRECTION):
+            self.navigators.setdefault(slice_, []).append(readout)
         if flagged(header, *OTHER):
             return None
         key = {name: int(header["idx"][name]) for name in COUNTERS}
@@ -87,7 +91,8 @@ class Collector:
         group = self.images.pop(place)
         self.done.add(place)
         self.size -= sum(one.samples.nbytes for one in group.readouts)
-        return Group(group.key, [*self.noise, *self.calibration.get(group.key["slice"], []), *group.readouts])
+        kept = [one for of in (self.calibration, self.navigators) for one in of.get(group.key["slice"], [])]
+        return Group(group.key, [*self.noise, *kept, *group.readouts])
 
 
 def imaging(group: Group) -> list[Readout]:
