@@ -1,4 +1,4 @@
-"""Generation without k-space: samples of a prior, inpainting, and interpolation between two samples."""
+"""Generation without k-space: samples of a prior, interpolations, inpainting, super-resolution and colourisation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from mri_score.data.pixel_values import PixelValues, pixel_values
 from mri_score.errors import InputError, unknown_name
 from mri_score.methods import DEFAULT_FLOW, DEFAULT_INPAINTING, DEFAULT_WALK, INPAINTING, WALKS, Method
 from mri_score.models.base import ScoreModel, on_device
@@ -19,6 +20,8 @@ from mri_score.models.counted import CountedPrior
 from mri_score.models.network import NetworkPrior
 from mri_score.noise.parameters import read_parameters
 from mri_score.numerics.noise import Random, generators, noise_like
+from mri_score.operators.averages import LUMINANCE, BlockMeans, Grey
+from mri_score.operators.base import LinearOperator
 from mri_score.operators.pixels import Pixels
 from mri_score.posteriors import POSTERIORS
 from mri_score.priors.store import find_prior, join_experts, load_prior, read_record
@@ -72,7 +75,7 @@ class GenerationOptions:
     steps: int | None = None
     options: Mapping[str, Any] | None = None
     seed: int = 0
-    mean: float = 0.0
+    mean: float | Sequence[float] = 0.0
     batch_size: int = 8
     device: str = "auto"
 
@@ -105,7 +108,7 @@ def sample_prior(
     """
     settings = settings.changed(changes)
     walk = make_walk(WALKS, settings.method or DEFAULT_WALK, prior, settings.steps, settings.options)
-    start = torch.full((n, *shape), settings.mean, dtype=dtype)
+    start = _mean_image(settings.mean, shape, dtype).expand(n, *shape)
     return _images(walk, prior, start, sample_streams(settings.seed, range(n)), settings, progress)
 
 
@@ -140,7 +143,8 @@ def interpolate(
     first, second = noise_like(torch.zeros(2, *shape, dtype=dtype), sample_streams(settings.seed, between))
     t = torch.linspace(0, math.pi / 2, n).reshape(-1, *[1] * len(shape))
     # Each walk draws n1 again and adds it to its start.
-    start = settings.mean + float(walk.sigmas[0]) * ((t.cos() - 1) * first + t.sin() * second)
+    mean = _mean_image(settings.mean, shape, dtype)
+    start = mean + float(walk.sigmas[0]) * ((t.cos() - 1) * first + t.sin() * second)
     return _images(walk, prior, start, sample_streams(settings.seed, [between[0]] * n), settings, progress)
 
 
@@ -155,33 +159,113 @@ def inpaint(
     progress: Progress | None = None,
     **changes: Any,
 ) -> Tensor:
-    """`n` draws of an image (*shape) given its pixels where `keep` (*shape) is true: (n, *shape), on the CPU.
+    """`n` draws of an image (*shape) given its pixels where `keep` is true: (n, *shape), on the CPU.
 
-    The image is in the prior's scale, with its 99th percentile near 1; `noise_std` is that of each real component of a
-    known pixel. Draw i depends on (seed, i) only. `changes` are fields of the settings. progress: as in `sample_prior`.
+    image: in the prior's scale, with its 99th percentile near 1; (3, H, W) for colours. keep: (*shape), or (H, W) for
+    all channels alike. noise_std: that of each real component of a known pixel. Draw i depends on (seed, i) only.
+    `changes` are fields of the settings. progress: as in `sample_prior`.
     Errors: InputError for a mask of another shape or without known pixels; otherwise as in `sample_prior`.
     """
-    settings = settings.changed(changes)
-    name = settings.method or DEFAULT_INPAINTING
-    if keep.shape != image.shape or not bool((keep != 0).any()):
+    if keep.shape not in (image.shape, image.shape[-2:]) or not bool((keep != 0).any()):
         raise InputError(
             f"the mask has shape {tuple(keep.shape)} and {int((keep != 0).sum())} known pixels, the image has shape"
             f" {tuple(image.shape)}; they need one shape, and at least one known pixel"
         )
+    operator = Pixels((keep != 0).expand(image.shape)[None])
+    measured = operator(image[None])[0]
+    return conditional(
+        prior, operator, measured, image.shape, n, settings, noise_std=noise_std, dtype=image.dtype, progress=progress,
+        **changes,
+    )  # fmt: skip
+
+
+def super_resolve(
+    prior: ScoreModel,
+    image: Tensor,
+    factor: int,
+    n: int,
+    settings: GenerationOptions = DEFAULTS,
+    *,
+    noise_std: float = NOISE_STD,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> Tensor:
+    """`n` draws of an image whose blocks of factor x factor pixels have the means `image`.
+
+    image: (H, W) or (3, H, W), in the prior's scale. Returns (n, factor H, factor W), or (n, 3, factor H, factor W).
+    Other arguments and errors as in `inpaint`.
+    """
+    shape = (*image.shape[:-2], *(factor * side for side in image.shape[-2:]))
+    return conditional(
+        prior, BlockMeans(factor), image, shape, n, settings, noise_std=noise_std, dtype=image.dtype,
+        progress=progress, **changes,
+    )  # fmt: skip
+
+
+def colourise(
+    prior: ScoreModel,
+    image: Tensor,
+    n: int,
+    settings: GenerationOptions = DEFAULTS,
+    *,
+    shares: Sequence[float] = LUMINANCE,
+    noise_std: float = NOISE_STD,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> Tensor:
+    """`n` draws of a colour image with the grey values `image` (H, W): (n, 3, H, W).
+
+    image: sum_c shares_c x_c of the colours x, in the prior's scale. Other arguments and errors as in `inpaint`.
+    """
+    shape = (len(shares), *image.shape)
+    return conditional(
+        prior, Grey(shares), image, shape, n, settings, noise_std=noise_std, dtype=image.dtype, progress=progress,
+        **changes,
+    )  # fmt: skip
+
+
+def conditional(
+    prior: ScoreModel,
+    operator: LinearOperator,
+    measured: Tensor,
+    shape: Sequence[int],
+    n: int,
+    settings: GenerationOptions = DEFAULTS,
+    *,
+    noise_std: float = NOISE_STD,
+    dtype: torch.dtype = torch.complex64,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> Tensor:
+    """`n` draws of an image (*shape) of which a linear operator gave `measured` (*samples) with noise: (n, *shape).
+
+    operator: of one image, or of batches. noise_std: that of each real component of `measured`. The walk starts at the
+    noise level of unconditional sampling. Draw i depends on (seed, i) only. `changes` are fields of the settings.
+    Errors: InputError for a noise level that is not positive; otherwise as in `sample_prior`.
+    """
+    settings = settings.changed(changes)
+    name = settings.method or DEFAULT_INPAINTING
     if not noise_std > 0:
         raise InputError(f"the noise of known pixels is {noise_std}; it must be above 0, e.g. {NOISE_STD}")
     walk = make_walk(INPAINTING, name, prior, settings.steps, settings.options)
     kind = class_of(INPAINTING[name].posterior or "", POSTERIORS)
     chosen = accepted(kind, settings.options or {})
     place = find_device(settings.device)
-    operator = Pixels((keep != 0)[None].to(place))
-    known = operator(image[None].to(place))
+    operator, known = on_device(operator, place), measured[None].to(place)
 
     def given(bare: ScoreModel, count: int) -> ScoreModel:
-        return kind(bare, operator, known.expand(count, *image.shape), torch.tensor(noise_std), **chosen)
+        return kind(bare, operator, known.expand(count, *measured.shape), torch.tensor(noise_std), **chosen)
 
-    start = torch.full((n, *image.shape), settings.mean, dtype=image.dtype)
+    start = _mean_image(settings.mean, shape, dtype).expand(n, *shape)
     return _images(walk, prior, start, sample_streams(settings.seed, range(n)), settings, progress, given)
+
+
+def _mean_image(mean: float | Sequence[float], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The image (*shape) with one value, or one a channel. Errors: InputError for another number of channels."""
+    values = torch.as_tensor(mean, dtype=dtype)
+    if values.ndim and (len(shape) != 3 or len(values) not in (1, shape[0])):
+        raise InputError(f"the mean has {len(values)} channels, the images have the shape {tuple(shape)}")
+    return (values[:, None, None] if values.ndim else values).expand(*shape).clone()
 
 
 def sample_streams(seed: int, numbers: Sequence[int]) -> list[Generator]:
@@ -252,19 +336,24 @@ def _images(
 # The mean of the data.
 
 
-def prior_mean(path: Path, complex_images: bool = True) -> float:
-    """The mean of the data of a prior's .safetensors: where walks start.
+def prior_mean(path: Path, complex_images: bool = True) -> float | list[float]:
+    """The mean of the data of a prior's .safetensors, one number or one a channel: where walks start.
 
     From `mean` of its JSON's `about`; else 0 for complex images, whose phase is random; else from parameters.txt beside
-    the file, or the bundled numbers of its dataset; else 0.5, the middle of images in [0, 1].
+    the file, or the bundled numbers of its dataset; else the middle of images in [0, 1].
     """
     about = read_record(path).get("about") or {}
     if "mean" in about:
-        return float(about["mean"])
+        mean = about["mean"]
+        return list(map(float, mean)) if isinstance(mean, list) else float(mean)
     if complex_images:
         return 0.0
     bundled = Path(str(files("mri_score.parameters"))) / f"{about.get('dataset')}.txt"
     for candidate in (path.with_name("parameters.txt"), bundled):
-        if candidate.is_file() and (mean := read_parameters(candidate).mean) is not None:
-            return mean
-    return 0.5
+        if candidate.is_file():
+            found = read_parameters(candidate)
+            if found.channel_means is not None:
+                return list(found.channel_means)
+            if found.mean is not None:
+                return found.mean
+    return float((pixel_values(about) or PixelValues()).forward(torch.tensor(0.5)))

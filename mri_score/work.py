@@ -36,14 +36,14 @@ def draw_work(options: WalkOptions, prior: ScoreModel, coils: int = 4) -> Work:
 
 
 def sample_work(settings: GenerationOptions, prior: ScoreModel, inpainting: bool = False) -> int:
-    """Network evaluations, as `Work.evaluations` counts them, for one sample of a prior, or for one inpainted image.
+    """Network evaluations, as `Work.evaluations` counts them, for one sample of a prior, or for one completed image.
 
     settings: method, levels and further options of the walk. prior: gives the range of noise levels. inpainting: which
     of the two. Not for methods whose tolerance decides the number of evaluations.
     Errors: InputError for options that the walk refuses.
     """
     told: list[int] = []
-    once, stand_in = replace(settings, device="cpu"), _Filter(prior)
+    once, stand_in = replace(settings, device="cpu", mean=0.0), _Filter(prior)
     if inpainting:
         known = torch.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 > 0
         image = torch.ones(SIDE, SIDE, dtype=torch.complex64)

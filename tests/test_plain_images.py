@@ -238,7 +238,7 @@ def test_a_prior_of_colour_images_is_trained_and_remembers_its_pixels(folder, tm
     changes = [part for one in settings for part in ("--set", one)]
     mri_score("train", "--config", "cifar10_ncsnv2.yml", "--data", folder / "images.npy", "--out", "run", *changes)
     about = load_prior("run").about
-    assert about["pixels"] == {"channels": 3, "centred": True, "logit": False, "size": [16, 12]}
+    assert about["pixels"] == {"channels": 3, "centred": True, "logit": False, "scale": "bits", "size": [16, 12]}
     assert about["mean"] == list(read_parameters("run/parameters.txt").channel_means)
     with Image.open("run/figures/step-00000004.png") as figure:
         assert figure.mode == "RGB"

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mri_score.data.scale import percentile
 from mri_score.errors import InputError
 
 LOGIT_MARGIN = 1e-6
@@ -64,3 +66,22 @@ def pixel_values(about: Mapping[str, Any]) -> PixelValues | None:
 def pixel_record(values: PixelValues) -> dict[str, Any]:
     """What a prior's record keeps of the map."""
     return asdict(values)
+
+
+def white_of(about: Mapping[str, Any], image: np.ndarray, known: np.ndarray | None = None) -> float:
+    """The value of an image that is 1 for a prior, by what the prior's record says about its images.
+
+    image: (H, W) or (H, W, 3), in the file's data type. known: bool (H, W), pixels that may be looked at; None: all.
+    255 for 8 bits and 65535 for 16 where the prior saw such images; else the 99th percentile of the known pixels, their
+    maximum, or the prior's own number.
+    """
+    rule = (about.get("pixels") or {}).get("scale", "percentile")
+    if isinstance(rule, (int, float)):
+        return float(rule)
+    if rule == "bits" and image.dtype.kind == "u":
+        return float(np.iinfo(image.dtype).max)
+    values = np.abs(image.astype(np.float64) if image.dtype.kind != "c" else image)
+    values = values.max(-1) if image.ndim == 3 else values
+    seen = torch.from_numpy(values if known is None else values[known])
+    largest = float(seen.max())
+    return largest if rule == "maximum" else float(percentile(seen.reshape(1, -1))) or largest

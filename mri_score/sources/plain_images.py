@@ -80,7 +80,8 @@ class PlainImages:
     def pixels(self) -> dict[str, Any]:
         """What a prior's record keeps of its images."""
         whole = self.size if self.patch is None else None
-        return {"channels": self.channels, **pixel_record(self.values), **({"size": list(whole)} if whole else {})}
+        size = {"size": list(whole)} if whole else {}
+        return {"channels": self.channels, **pixel_record(self.values), "scale": self.scale or "bits", **size}
 
     def stored(self, number: int) -> tuple[Tensor, float]:
         """Image `number`, resized and cropped, in the file's values: (channels, H, W), and the value that becomes 1.
