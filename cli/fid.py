@@ -29,6 +29,7 @@ class FidOptions:
     count: int
     most: int | None
     size: int | None
+    statistics: Path | None
     method: str | None
     steps: int | None
     seed: int
@@ -44,10 +45,14 @@ class FidOptions:
     help="Draw samples from this prior: a bundled one, a run folder or .safetensors file.",
 )
 @click.option("--run", type=FOLDER, help="Draw samples from each checkpoint of this run, with its averaged weights.")
-@click.option("--samples", type=ANY_PATH, metavar="FILE", help="Use the samples in this file of mri-score sample.")
+@click.option(
+    "--samples", type=ANY_PATH, metavar="FILE|FOLDER",
+    help="Use the samples in this file of mri-score sample, or the pictures of a folder, as RGB.",
+)  # fmt: skip
 @click.option(
     "--against", type=ANY_PATH, multiple=True, required=True, metavar="IMAGES",
-    help="Real images to compare with: a stack (.h5 or NIfTI) or a folder of stacks; may be repeated.",
+    help="Real images to compare with: a stack (.h5 or NIfTI), a folder of stacks, for colours also pictures, .npy and"
+    " CIFAR; may be repeated. Or statistics of their features: an .npz file with mu and sigma.",
 )  # fmt: skip
 @click.option("--out", "-o", type=FOLDER, default=Path("quality"), show_default=True, help="Folder for the results.")
 @click.option(
@@ -58,7 +63,7 @@ class FidOptions:
     "--features", default="brain", show_default=True, metavar="PRIOR|FILE",
     help="Network that computes the features: a prior, or a file of your own. TorchScript (.ts, .pt): code in the file"
     " is executed, so use only files that you trust. ONNX (.onnx): needs onnxruntime. A file of your own gets"
-    " magnitudes clipped to [0, 1], in 3 equal channels of 299 x 299 pixels (antialiased bilinear).",
+    " magnitudes clipped to [0, 1], in 3 equal channels, or RGB, of 299 x 299 pixels (antialiased bilinear).",
 )  # fmt: skip
 @click.option(
     "-n", "--count", type=click.IntRange(4), default=64, show_default=True, help="Number of samples of each prior."
@@ -71,6 +76,9 @@ class FidOptions:
     "--size", type=click.IntRange(8), metavar="N",
     help="Draw samples of N x N pixels and crop the real images to that.  [default: the size of the images]",
 )  # fmt: skip
+@click.option(
+    "--statistics", type=ANY_PATH, metavar="FILE.npz", help="Write mean and covariance of the features of --against."
+)
 @click.option("--method", "--sampler", type=names.SAMPLER, metavar="NAME", help="Sampler, as for mri-score sample.")
 @steps_option
 @base_options
@@ -95,6 +103,7 @@ def command(**options: Any) -> None:
       mri-score fid --run runs/brain --against held_out.h5 -n 32 --size 128
       mri-score fid --samples samples.h5 --against held_out.h5 --neighbours training.h5
       mri-score fid --prior brain --against held_out.h5 --features inception.ts -n 5000
+      mri-score fid --prior runs/cifar10_ncsnpp --against cifar10.npz --features inception.ts -n 50000
     """
     import torch
 
@@ -102,7 +111,7 @@ def command(**options: Any) -> None:
     from mri_score.reconstruction import find_device
     from mri_score.sample_quality import frechet
     from mri_score.sample_quality.features import extract, load_extractor
-    from mri_score.sample_quality.images import RealImages, prepare
+    from mri_score.sample_quality.images import prepare, read_statistics, write_statistics
 
     given = FidOptions(**options)
     sources = [f"--{name}" for name in ("prior", "run", "samples") if options[name] is not None]
@@ -112,13 +121,24 @@ def command(**options: Any) -> None:
         torch.set_num_threads(given.threads)
     device, size = find_device(given.device), given.size
     extractor = load_extractor(given.features, device)
-    real = RealImages(given.against, (size, size) if size else None, given.most)
-    reference = extract(extractor, real, given.batch_size, device)
-    say(f"features   {extractor.about}\nreference  {len(real)} images of {' x '.join(map(str, real.shape))}")
+    known = [path for path in given.against if path.suffix == ".npz"]
+    real: Any = None
+    reference: Any
+    if known:
+        _check_statistics(given)
+        reference, shape = read_statistics(known[0]), _shape_of_samples(given)
+        say(f"features   {extractor.about}\nreference  mean and covariance of {known[0]}")
+    else:
+        real = _real(given.against, _colour(given), (size, size) if size else None, given.most)
+        reference, shape = extract(extractor, real, given.batch_size, device), real.shape
+        say(f"features   {extractor.about}\nreference  {len(real)} images of {' x '.join(map(str, shape))}")
+        if given.statistics:
+            write_statistics(given.statistics, reference)
+            say(given.statistics)
 
     distances: dict[str, frechet.Distance] = {}
-    for name, samples in _samples(given, real.shape):
-        images = torch.stack([prepare(sample, real.shape) for sample in samples])
+    for name, samples in _samples(given, shape):
+        images = torch.stack([prepare(sample, shape) for sample in samples])
         distance = frechet.measure(extract(extractor, images, given.batch_size, device), reference)
         distances[name] = distance
         say(
@@ -136,6 +156,48 @@ def command(**options: Any) -> None:
         say(given.out / "frechet.png")
     if given.training:
         _neighbours(given, real, images)
+
+
+def _real(paths: Any, colour: bool, shape: Any = None, most: int | None = None) -> Any:
+    """The images of files: RGB in [0, 1], or magnitudes whose 99th percentile is 1."""
+    from mri_score.sample_quality.images import ColourImages, RealImages
+
+    return (ColourImages if colour else RealImages)(paths, shape, most)
+
+
+def _colour(given: FidOptions) -> bool:
+    """Whether the samples have three channels."""
+    from mri_score.priors.store import find_prior, image_channels, read_record
+    from mri_score.sample_quality.images import read_samples
+
+    if given.samples is not None:
+        return read_samples(given.samples).ndim == 4
+    return image_channels(read_record(find_prior(given.run or given.prior or ""))["network"]) == 3
+
+
+def _check_statistics(given: FidOptions) -> None:
+    """Refuse what needs real images where only statistics of their features are given."""
+    from mri_score.errors import InputError
+
+    if len(given.against) > 1:
+        raise InputError("--against FILE.npz holds the statistics of all real images; give it alone")
+    if given.training or given.statistics or given.most:
+        raise InputError("--neighbours, --statistics and --images need real images; --against FILE.npz has none")
+
+
+def _shape_of_samples(given: FidOptions) -> tuple[int, ...]:
+    """Rows and columns of the samples: of their file, of --size, or of the prior's training images."""
+    from mri_score.errors import InputError
+    from mri_score.priors.store import find_prior, read_record
+    from mri_score.sample_quality.images import read_samples
+
+    if given.samples is not None:
+        return tuple(read_samples(given.samples).shape[-2:])
+    about = read_record(find_prior(given.run or given.prior or "")).get("about") or {}
+    size = (about.get("pixels") or {}).get("size") if given.size is None else (given.size, given.size)
+    if size is None:
+        raise InputError("--against FILE.npz does not tell the size of the images; give it with --size")
+    return tuple(map(int, size))
 
 
 def _samples(given: FidOptions, shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
@@ -170,9 +232,8 @@ def _neighbours(given: FidOptions, real: Any, samples: Any) -> None:
     import torch
 
     from mri_score.sample_quality import neighbours
-    from mri_score.sample_quality.images import RealImages
 
-    training = RealImages(given.training, real.shape)
+    training = _real(given.training, samples.ndim == 4, real.shape)
     found = neighbours.compare(samples, training, torch.stack(list(real)))
     ratios = found.ratios
     say(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from mri_score.data.pixel_values import PixelValues
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.noise.schedules import Karras
@@ -38,6 +39,7 @@ class FlowOptions:
 
 
 DEFAULTS = FlowOptions()
+AS_THEY_ARE = PixelValues()
 
 
 @torch.no_grad()
@@ -99,6 +101,35 @@ def bits_per_dimension(log_likelihood: Tensor, x: Tensor, scale: Tensor | float 
     discrete code length.
     """
     return -log_likelihood / (real_size(x) * math.log(2)) + torch.as_tensor(scale, dtype=torch.float64).log2()
+
+
+def pixel_bits(
+    model: ScoreModel,
+    pixels: Tensor,
+    random: Sequence[Generator],
+    values: PixelValues = AS_THEY_ARE,
+    levels: int | None = 256,
+    options: FlowOptions = DEFAULTS,
+    *,
+    mean: Tensor | None = None,
+) -> Tensor:
+    """Bits per dimension of real images with pixels in [0, 1], under a prior over all its noise levels: (B,).
+
+    pixels: (B, H, W) or (B, 3, H, W). values: the map to what the prior takes, whose slope turns its density into one
+    of pixels. levels: of quantised images, pixels k / (levels - 1). Each gets uniform noise of one level, and the
+    result, in the unit of one level, is an upper bound of the code length of the whole numbers k, up to the smoothing
+    by the prior's sigma_min. None: no noise, and the unit is white. mean: of the data as the prior takes them. Others
+    as in `log_likelihood`.
+    Errors: InputError as `log_likelihood`.
+    Reference: Theis et al., A note on the evaluation of generative models, ICLR 2016; Song et al., ICLR 2021.
+    """
+    x = pixels
+    if levels is not None:
+        noise = torch.stack([torch.rand(one.shape, generator=own) for one, own in zip(pixels, random, strict=True)])
+        x = ((levels - 1) * pixels + noise.to(pixels)) / levels
+    low, high = max(model.sigma_min, 1e-4 * model.sd), min(model.sigma_max, 1e4 * model.sd)
+    found = log_likelihood(model, values.forward(x), low, high, random, options, mean=mean)
+    return bits_per_dimension(found + values.log_slope(x).to(found.device), x, 1.0 if levels is None else float(levels))
 
 
 def _log_normal(x: Tensor, mean: Tensor | None, sd: float, sigma: float) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command import mri_score, refused
+from PIL import Image
 from torch import nn
 
 from mri_score.data.scale import percentile
@@ -162,7 +163,7 @@ def test_a_file_that_gives_no_features_is_refused(output):
 def test_onnx_without_its_package_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr("mri_score.sample_quality.features.find_spec", lambda name: None)
     (tmp_path / "net.onnx").write_bytes(b"onnx")
-    with pytest.raises(InputError, match="pip install onnxruntime"):
+    with pytest.raises(InputError, match=r"pip install 'mri-score\[onnx\]'"):
         load_extractor(str(tmp_path / "net.onnx"))
 
 
@@ -272,3 +273,54 @@ def test_a_run_without_checkpoints_says_what_to_give(place, tmp_path):
         refused("fid", "--run", tmp_path, "--against", place / "held_out.h5", "--features", place / "moments.ts",
                 "--out", tmp_path).splitlines()
     )  # fmt: skip
+
+
+# ---- Colours, and files that FID tools exchange.
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Real RGB images as an array, samples as pictures and as a file, and statistics of the real ones."""
+    folder = tmp_path_factory.mktemp("colours")
+    random = np.random.default_rng(3)
+    images = random.integers(0, 256, (24, 6, 8, 3), np.uint8)
+    np.save(folder / "real.npy", images[:12])
+    (folder / "drawn").mkdir()
+    for number, image in enumerate(images[12:]):
+        Image.fromarray(image // 2).save(folder / "drawn" / f"{number:02}.png")
+    with h5py.File(folder / "samples.h5", "w") as file:
+        file["samples"] = (images[12:] // 2).transpose(0, 3, 1, 2) / np.float32(255)
+    torch.jit.save(torch.jit.script(Moments()), folder / "moments.ts")
+    return folder
+
+
+def test_colour_images_are_compared_as_they_are_by_files_and_by_statistics(colours, tmp_path):
+    shared = ["--features", colours / "moments.ts", "--threads", 1]
+    real, drawn = (torch.from_numpy(np.load(colours / "real.npy")), read_samples(colours / "drawn"))
+    assert torch.equal(drawn, read_samples(colours / "samples.h5"))
+    extractor = load_extractor(str(colours / "moments.ts"))
+    features = [extract(extractor, one) for one in (drawn, real.movedim(-1, 1) / 255)]
+    expected = frechet_distance(*map(Gaussian.fit, features))
+    for name, more in {"drawn": ["--neighbours", colours / "drawn"], "samples.h5": []}.items():
+        mri_score("fid", "--samples", colours / name, "--against", colours / "real.npy", *shared, "-o", tmp_path / name,
+                  "--statistics", tmp_path / "real.npz", *more)  # fmt: skip
+        with open(tmp_path / name / "frechet.csv") as file:
+            assert float(next(csv.DictReader(file))["value"]) == pytest.approx(expected, rel=1e-5)
+    with open(tmp_path / "drawn" / "neighbours.csv") as file:  # each is its own neighbour
+        assert max(float(row["distance"]) for row in csv.DictReader(file)) < 1e-3
+    with np.load(tmp_path / "real.npz") as found:
+        assert np.allclose(found["mu"], features[1].double().mean(0))
+        assert np.allclose(found["sigma"], np.cov(features[1].double().numpy().T))
+    mri_score("fid", "--samples", colours / "drawn", "--against", tmp_path / "real.npz", *shared, "-o", tmp_path)
+    with open(tmp_path / "frechet.csv") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["value"]) == pytest.approx(expected, rel=1e-5) and row["reference"] == ""
+
+
+def test_statistics_that_are_none_are_refused(colours, tmp_path):
+    np.savez(tmp_path / "odd.npz", mu=np.zeros(6), sigma=np.zeros((5, 5)))
+    np.savez(tmp_path / "objects.npz", mu=np.array([{}], dtype=object), sigma=np.zeros((1, 1)))
+    given = ["fid", "--samples", colours / "drawn", "--features", colours / "moments.ts", "--against"]
+    assert "finite (D,) and (D, D) are needed" in refused(*given, tmp_path / "odd.npz")
+    assert "as statistics of features" in refused(*given, tmp_path / "objects.npz")
+    assert "need real images" in refused(*given, tmp_path / "odd.npz", "--neighbours", colours / "real.npy")

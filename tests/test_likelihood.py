@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from command import mri_score
 from torch import Tensor
 
+from mri_score.data.pixel_values import PixelValues
 from mri_score.errors import InputError
-from mri_score.likelihood import bits_per_dimension, log_likelihood
+from mri_score.likelihood import FlowOptions, bits_per_dimension, log_likelihood, pixel_bits
 from mri_score.models.analytic import GaussianPrior, MixturePrior
 from mri_score.models.base import ScoreModel
 from mri_score.models.counted import CountedPrior
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.channels import real_size
 from mri_score.numerics.noise import generators, noise_like
+from mri_score.priors.store import build_prior, load_prior, save_prior
 
 END, TOP = 0.05, 200.0
 
@@ -206,3 +210,54 @@ def test_a_prior_without_gradient_says_so():
     prior = Detached(mixture().means, mixture().stds, mixture().weights)
     with pytest.raises(InputError, match="carries no gradient"):
         log_likelihood(prior, torch.zeros(1, 3).double(), END, TOP, generators(0))
+
+
+# Pixels.
+
+
+@pytest.mark.parametrize("kind", [{}, {"centred": True}, {"logit": True}])
+def test_bits_of_pixels_are_those_of_the_closed_form(kind):
+    """A Gaussian of v has a density of pixels by the slope of the map; its bits count grey values of 256."""
+    values = PixelValues(**kind)
+    prior = GaussianPrior(torch.full((1, 3), 0.2).double(), torch.diag(torch.tensor([0.3, 0.1, 0.05]).double()))
+    prior.sigma_min, prior.sigma_max = 0.02, 500.0
+    pixels = torch.tensor([[[0.0, 128.0, 255.0]], [[30.0, 60.0, 90.0]]]).double() / 255
+    found = pixel_bits(prior, pixels, generators(4, draws=2), values, options=FlowOptions(rtol=1e-6, atol=1e-6),
+                       mean=prior.mean)  # fmt: skip
+    noise = torch.stack([torch.rand(1, 3, generator=one) for one in generators(4, draws=2)])
+    y = (255 * pixels + noise) / 256
+    density = gaussian_density(prior, values.forward(y), prior.sigma_min)
+    jacobians = [torch.autograd.functional.jacobian(values.forward, one).reshape(3, 3) for one in y]
+    slope = torch.stack(jacobians).det().log()
+    expected = -(density + slope - 3 * math.log(256)) / (3 * math.log(2))
+    assert torch.allclose(found, expected, atol=2e-3)
+
+
+def test_dequantised_bits_bound_the_code_length_of_whole_numbers():
+    """Of whole numbers k under a Gaussian: the mean over the noise is above -log2 of its mass between k and k + 1."""
+    prior = GaussianPrior(torch.full((1, 1), 0.5).double(), torch.tensor([[0.01]]).double())
+    prior.sigma_min, prior.sigma_max = 1e-3, 100.0
+    pixels = (torch.tensor([100.0, 128.0, 150.0]).double() / 255).repeat_interleave(40)[:, None, None]
+    bits = pixel_bits(prior, pixels, generators(0, draws=120), mean=prior.mean)
+    edges = (torch.tensor([[100.0, 101], [128, 129], [150, 151]]).double() / 256 - 0.5) / (0.01 + 1e-6) ** 0.5
+    mass = torch.special.ndtr(edges).diff(dim=1)[:, 0]
+    gap = bits.reshape(3, 40).mean(1) + mass.log2()
+    assert float(gap.min()) > -0.01 and float(gap.max()) < 0.02
+
+
+def test_the_command_gives_the_mean_and_its_standard_error(tmp_path):
+    network = {"name": "unet", "widths": [4], "blocks": 1, "embedding": 4, "channels": 3}
+    about = {"mean": [0.4, 0.5, 0.6], "pixels": {"channels": 3, "scale": "bits", "size": [4, 4]}}
+    save_prior(tmp_path / "rgb.safetensors", build_prior(network, sigma_min=0.05, sigma_max=5.0), network, about)
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8))
+    output = mri_score("likelihood", tmp_path / "images.npy", "-p", tmp_path / "rgb.safetensors", "--steps", 4,
+                       "--batch-size", 2, "-o", tmp_path)  # fmt: skip
+    rows = (tmp_path / "likelihood.csv").read_text().splitlines()
+    bits = torch.tensor([float(row.split(",")[1]) for row in rows[1:]])
+    assert [row.split(",")[0] for row in rows[1:]] == [f"images.npy:{n}" for n in range(3)]
+    assert f"{float(bits.mean()):.4f} +/- {float(bits.std()) / 3**0.5:.2g}" in output and "one grey value" in output
+    pixels = torch.from_numpy(np.load(tmp_path / "images.npy")).movedim(-1, 1) / 255
+    mean, random = torch.tensor(about["mean"])[:, None, None].expand(3, 4, 4), generators(0, "likelihood", draws=[2])
+    prior = load_prior(tmp_path / "rgb.safetensors")
+    alone = pixel_bits(prior, pixels[2:], random, options=FlowOptions(steps=4), mean=mean)
+    assert float(bits[2]) == pytest.approx(float(alone), rel=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,28 @@ def picture(path: Path, colour: bool = False) -> np.ndarray:
     except Exception as error:  # Pillow raises many kinds for a broken file
         raise InputError(f"cannot read {path} as one of {', '.join(PICTURES)}: {error}; save it again") from error
     return array.astype(array.dtype.newbyteorder("="))
+
+
+LARGEST_FEATURES = 1 << 13
+"""Most features of statistics; Inception has 2048."""
+
+
+def statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`mu` (D,) and `sigma` (D, D) of an .npz file, float64. Errors: InputError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(part.file_size for part in archive.infolist() if part.filename in ("mu.npy", "sigma.npy"))
+        if declared > 16 * LARGEST_FEATURES**2:
+            raise ValueError(f"it declares {declared} bytes")
+        with np.load(path, allow_pickle=False, max_header_size=LONGEST_HEADER) as found:
+            mu, sigma = (np.asarray(found[key], dtype=np.float64) for key in ("mu", "sigma"))
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise many kinds for a broken file
+        raise InputError(
+            f"cannot read {path} as statistics of features ({error}); it needs `mu` (D,) and `sigma` (D, D), as FID"
+            " tools write them with numpy.savez"
+        ) from error
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not np.isfinite(sigma).all() or not np.isfinite(mu).all():
+        raise InputError(f"{path} has mu {mu.shape} and sigma {sigma.shape}; finite (D,) and (D, D) are needed")
+    return mu, sigma

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mri_score.data.pixel_values import pixel_values
 from mri_score.errors import InputError
 from mri_score.generation import DEFAULTS, GenerationOptions, prior_mean, sample_prior
 from mri_score.models.network import NetworkPrior
@@ -53,16 +54,21 @@ def draw(
     settings: GenerationOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Tensor:
-    """`sample_prior` with the mean and the number type, complex or real, of the prior's file: (count, *shape).
+    """`sample_prior` with the mean and the number type of the prior's file: (count, *shape), (count, 3, *shape) in RGB.
 
-    name: the prior's name, run folder or file. prior: the loaded prior. count: number of samples. shape: of an image.
-    settings: the walk. progress: called with the number of network evaluations of each level.
-    Errors: InputError for priors of more than two channels, and as in `sample_prior`.
+    name: the prior's name, run folder or file. prior: the loaded prior. count: number of samples. shape: rows and
+    columns. settings: the walk. progress: called with the number of network evaluations of each level. Real images are
+    given as pixels, whatever map of them the prior takes.
+    Errors: InputError for priors of more than three channels, and as in `sample_prior`.
     """
     path = find_prior(name)
-    channels = image_channels(read_record(path)["network"])
-    if channels > 2:
-        raise InputError(f"{name} is a prior of {channels}-channel images; samples must be complex or real images")
+    record = read_record(path)
+    channels = image_channels(record["network"])
+    if channels > 3:
+        raise InputError(f"{name} is a prior of {channels}-channel images; images have 1, 2 (complex) or 3 (RGB)")
+    shape = (3, *shape) if channels == 3 else shape
     dtype = torch.complex64 if channels == 2 else torch.float32
     settings = replace(settings, mean=prior_mean(path, channels == 2))
-    return sample_prior(prior, count, shape, settings, dtype=dtype, progress=progress)
+    images = sample_prior(prior, count, shape, settings, dtype=dtype, progress=progress)
+    values = pixel_values(record.get("about") or {})
+    return images if values is None else values.inverse(images)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from mri_score.data.pixel_values import PixelValues, pixel_values
 from mri_score.errors import InputError
 from mri_score.models.network import NetworkPrior
 from mri_score.priors.store import DEFAULT, load_prior
@@ -23,7 +24,10 @@ INCEPTION = 299
 
 
 class Extractor(Protocol):
-    """Prepared magnitudes (B, H, W) -> features (B, D); the features of an image depend on no other image."""
+    """Prepared images -> features (B, D); the features of an image depend on no other image.
+
+    Images are magnitudes (B, H, W), or RGB (B, 3, H, W) with pixels in [0, 1].
+    """
 
     title: str
     """Name of the distance."""
@@ -38,7 +42,7 @@ class OwnFeatures:
 
     The network gets the image without noise or phase, with the noise level SIGMA. Deepest are the activations of the
     lowest resolution, among these those with the most channels, and of several the last. The features are only
-    sensitive to structures that the network was trained on.
+    sensitive to structures that the network was trained on. Colour images need a prior of colour images.
     """
 
     title = "Fréchet distance (own features)"
@@ -50,9 +54,13 @@ class OwnFeatures:
     def __call__(self, images: Tensor) -> Tensor:
         with _deepest(self.prior.network) as found:
             try:
-                self.prior.denoise(images.to(torch.complex64), SIGMA)
+                if images.ndim == 4:
+                    values = pixel_values(self.prior.about) or PixelValues()
+                    self.prior.denoise(values.forward(images), SIGMA)
+                else:
+                    self.prior.denoise(images.to(torch.complex64), SIGMA)
             except RuntimeError as error:
-                raise InputError(f"{self.about}: it fails on complex images {tuple(images.shape)}: {error}") from error
+                raise InputError(f"{self.about}: it fails on images {tuple(images.shape)}: {error}") from error
         return found[0].float().mean((-2, -1))
 
 
@@ -80,18 +88,19 @@ def _depth(activation: Tensor) -> tuple[int, int]:
 class FileFeatures:
     """The output of a user's network for (B, 3, 299, 299) in [0, 1], averaged over any further axes.
 
-    Images are clipped at 1, their 99th percentile, copied to three channels and resized by antialiased bilinear
-    interpolation. If the file is the Inception network of Heusel et al. up to its 2048 pooled features, the distance
-    is an FID; its weights are not included, and never downloaded.
+    Magnitudes are clipped at 1, their 99th percentile, and copied to three channels; colour images are taken as they
+    are. Both are resized by antialiased bilinear interpolation. If the file is the Inception network of Heusel et al.
+    up to its 2048 pooled features, the distance is an FID; its weights are not included, and never downloaded.
     """
 
     def __init__(self, path: Path, network: Callable[[Tensor], Any]) -> None:
         self.path, self.network = path, network
         self.title = f"Fréchet distance (features of {path.name})"
-        self.about = f"output of {path.name} for {INCEPTION} x {INCEPTION}, three equal channels; an FID if Inception's"
+        self.about = f"output of {path.name} for {INCEPTION} x {INCEPTION}, three channels; an FID if Inception's"
 
     def __call__(self, images: Tensor) -> Tensor:
-        colours = images.float().clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
+        colours = images.float().clamp(0, 1)
+        colours = colours if colours.ndim == 4 else colours[:, None].expand(-1, 3, -1, -1)
         try:
             output = self.network(interpolate(colours, size=(INCEPTION, INCEPTION), mode="bilinear", antialias=True))
         except Exception as error:  # an unknown network may raise any exception
@@ -130,7 +139,7 @@ def _torchscript(path: Path, device: torch.device | str) -> Callable[[Tensor], A
 
 def _onnx(path: Path) -> Callable[[Tensor], Any]:
     if find_spec("onnxruntime") is None:
-        raise InputError(f"{path} needs onnxruntime: pip install onnxruntime, or give a TorchScript file (.ts)")
+        raise InputError(f"{path} needs onnxruntime: pip install 'mri-score[onnx]', or give a TorchScript file (.ts)")
     import onnxruntime
 
     try:
@@ -145,7 +154,7 @@ def _onnx(path: Path) -> Callable[[Tensor], Any]:
 def extract(
     extractor: Extractor, images: Sequence[Tensor] | Tensor, batch_size: int = 8, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Features (N, D) on the CPU of N prepared images (H, W).
+    """Features (N, D) on the CPU of N prepared images, (H, W) or (3, H, W).
 
     extractor: computes them, for batch_size images at a time on `device`.
     """

@@ -73,14 +73,17 @@ class Distance:
     std_error: float
     """Standard error of the extrapolated distance."""
     samples: int
-    reference: int
+    reference: int | None
+    """Number of real images; None where only their mean and covariance are known."""
     features: int
 
     @property
     def caution(self) -> str | None:
         """A warning if a set has no more images than features; else None."""
-        if min(self.samples, self.reference) > self.features:
+        if min(self.samples, self.reference or self.samples) > self.features:
             return None
+        if self.reference is None:
+            return f"{self.samples} samples are few for {self.features} features; use more than {self.features}"
         return (
             f"{self.samples} samples and {self.reference} images are few for {self.features} features: the covariance"
             " is"
@@ -89,8 +92,10 @@ class Distance:
         )
 
 
-def measure(features: Tensor, reference: Tensor) -> Distance:
+def measure(features: Tensor, reference: Tensor | Gaussian) -> Distance:
     """The distance between features (n, D) and (m, D), its extrapolation to n, m -> infinity and its standard error.
+
+    A reference of which only mean and covariance are known is taken as exact.
 
     Both by the jackknife over up to GROUPS runs of neighbours, which may be slices of one volume: with d the distance
     and d_g the one without part g of G, the bias is (G - 1) (mean d_g - d), exact for a bias of b / n, and the variance
@@ -98,20 +103,23 @@ def measure(features: Tensor, reference: Tensor) -> Distance:
     Errors: InputError for fewer than LEAST images a side.
     Reference: Chong and Forsyth, Effectively unbiased FID, CVPR 2020 (a line in 1 / n); Quenouille, Biometrika 1956.
     """
-    if min(len(features), len(reference)) < LEAST:
+    known = isinstance(reference, Gaussian)
+    count = LEAST if isinstance(reference, Gaussian) else len(reference)
+    if min(len(features), count) < LEAST:
         raise InputError(
-            f"{len(features)} samples against {len(reference)} images: a Fréchet distance needs {LEAST} of both or more"
+            f"{len(features)} samples against {count} images: a Fréchet distance needs {LEAST} of both or more"
         )
-    a, b = Gaussian.fit(features), Gaussian.fit(reference)
+    a, b = Gaussian.fit(features), reference if isinstance(reference, Gaussian) else Gaussian.fit(reference)
     value = frechet_distance(a, b)
     bias, variance = 0.0, 0.0
-    for one, other in ((features, b), (reference, a)):
+    sides = [(features, b)] if isinstance(reference, Gaussian) else [(features, b), (reference, a)]
+    for one, other in sides:
         parts = torch.arange(len(one)).tensor_split(min(GROUPS, len(one) // 2))
         left = [frechet_distance(Gaussian.fit(_without(one, part)), other) for part in parts]
         without = torch.tensor(left, dtype=torch.float64)
         bias += (len(parts) - 1) * (float(without.mean()) - value)
         variance += (len(parts) - 1) * float(without.var(correction=0))
-    return Distance(value, value - bias, variance**0.5, len(features), len(reference), features.shape[1])
+    return Distance(value, value - bias, variance**0.5, len(features), None if known else count, features.shape[1])
 
 
 def _without(features: Tensor, part: Tensor) -> Tensor:
@@ -126,7 +134,9 @@ def best(distances: Mapping[str, Distance]) -> str:
 def write_table(path: Path, distances: Mapping[str, Distance]) -> None:
     """Write a CSV file with one row for each prior, checkpoint or file of samples."""
     rows = [{"name": name, **asdict(distance)} for name, distance in distances.items()]
-    lines = [",".join(f"{one:.8g}" if isinstance(one, float) else str(one) for one in row.values()) for row in rows]
+    texts = [["" if one is None else f"{one:.8g}" if isinstance(one, float) else str(one) for one in row.values()]
+             for row in rows]  # fmt: skip
+    lines = list(map(",".join, texts))
     write_text(path, "\n".join([",".join(rows[0]), *lines]) + "\n")
 
 

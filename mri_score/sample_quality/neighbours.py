@@ -31,7 +31,8 @@ def nearest(samples: Tensor, images: Iterable[Tensor], k: int = 5, turns: bool =
     d(a, b) = min over s of || |a| - s |b| || / || |a| || = sqrt(1 - cos^2 of the angle between |a| and |b|), in [0, 1]:
     phase and scale do not count, nor with `turns` the eight symmetries of the square (of other images the four that
     keep their shape). Shifts and other rotations do count: a copy that moved by a few pixels is not found.
-    Shapes: samples (N, H, W), images (M, H, W) or any iterable of (H, W), read BLOCK at a time; real or complex.
+    Shapes: samples (N, H, W), images (M, H, W) or any iterable of (H, W), read BLOCK at a time; real or complex; with
+    a further axis of 3 for colours.
     Errors: InputError for images of another shape than the samples, or fewer than k of them.
     """
     rows = _unit(samples)
@@ -151,7 +152,10 @@ def write_figure(path: Path, samples: Tensor, found: Memorisation, image: Callab
 
 
 def _show(axes: Any, image: Tensor, title: str, colour: str) -> None:
-    grey = image.abs().double().numpy()
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=float(np.percentile(grey, 99.5)) or 1.0)
+    if image.ndim == 3:
+        axes.imshow(image.clamp(0, 1).movedim(0, -1).numpy())
+    else:
+        grey = image.abs().double().numpy()
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=float(np.percentile(grey, 99.5)) or 1.0)
     axes.set_title(title, color=colour, fontsize=7)
     axes.set_axis_off()
