@@ -21,6 +21,8 @@ COMMANDS = {
     "calibrate": "Measure the noise levels and statistics of a dataset.",
     "train": "Train a prior from clean, noisy or undersampled scans.",
     "reconstruct": "Reconstruct undersampled scans, with uncertainty maps.",
+    "status": "Show how far a study of many scans has come.",
+    "merge": "Join the scores and reports of several output folders.",
     "bids": "Reconstruct a BIDS dataset as a BIDS App.",
     "serve": "Reconstruct scans at the scanner: a server for MRD streams.",
     "stream": "Reconstruct one MRD stream from standard input to standard output.",

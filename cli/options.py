@@ -23,6 +23,7 @@ from .log import fail, note, say
 
 if TYPE_CHECKING:
     from mri_score.data.scan import Undersampling
+    from mri_score.pipeline.run_log import RunLog
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
@@ -325,12 +326,17 @@ Rest = Callable[[], None]
 """The remaining work for a file, such as writing its results."""
 
 
-def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: Rest | None = None) -> None:
+def each_file(
+    files: Sequence[Path],
+    work: Callable[[Path], Rest | None],
+    then: Rest | None = None,
+    log: RunLog | None = None,
+) -> None:
     """Call `work` for every file, then `then` if at least one file succeeded.
 
     If `work` returns a function, that function runs in a second thread while the next file is processed. A file that
     raises any exception is reported by name and skipped, except that a full disk ends the work. If there is only one
-    file, its own exception is raised.
+    file, its own exception is raised. log: is told when the work on a file begins and ends.
     Errors: SomeFailed at the end if some files failed, InputError if all failed.
     """
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -344,6 +350,8 @@ def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: 
         try:
             yield
         except Exception as error:
+            if log is not None:
+                log.fail(path, explained(error))
             if len(files) == 1:
                 raise
             fail(f"{path.name}: skipped: {explained(error)}", error, file=path.name)
@@ -359,10 +367,16 @@ def each_file(files: Sequence[Path], work: Callable[[Path], Rest | None], then: 
             if path is not None:
                 tried += 1
                 with reported(path):
+                    if log is not None:
+                        log.begin(path)
                     rest = work(path)
+                    if log is not None and rest is None:
+                        log.finish(path)
             if left is not None:
                 with reported(left[0]):
                     left[1].result()
+                    if log is not None:
+                        log.finish(left[0])
             left = None if path is None or rest is None else (path, thread.submit(rest))
             if path is None:
                 break

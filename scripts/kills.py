@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from mri_score.cli import main as command_line
+from mri_score.pipeline.run_log import FOLDER as LOGS
 from mri_score.priors.store import build_prior, save_prior
 from mri_score.simulation.simulate import simulate
 from mri_score.training import checkpoint
@@ -62,8 +63,8 @@ class Reconstruct:
         return ["reconstruct", str(self.scans), "--prior", str(self.prior), "--out", str(out), *options, "-q"]
 
     def left(self, out: Path) -> dict[str, Any]:
-        """Name -> what is there, without measured seconds."""
-        return {str(path.relative_to(out)): _content(path) for path in _files(out)}
+        """Name -> what is there, without measured seconds. Each process leaves a log of its own, which is left out."""
+        return {str(path.relative_to(out)): _content(path) for path in _files(out) if path.parent.name != LOGS}
 
 
 class Train:

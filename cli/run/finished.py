@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from mri_score import __version__
-from mri_score.evaluation.report import Report, Table, write_report
+from mri_score.evaluation.report import Report, write_report
 from mri_score.files import alone as locked
 from mri_score.files import sha256
 from mri_score.keys import key
 from mri_score.pipeline.derived import Derived, Metrics, Page, Panels, read_metrics, restore
 from mri_score.pipeline.exports import exports
-from mri_score.pipeline.result_file import MVUE, finished
+from mri_score.pipeline.merge import volume_table
+from mri_score.pipeline.result_file import finished
 from mri_score.priors.record import find_prior
 from mri_score.readers import scan_files
 from mri_score.readers.base import one_name_each, result_name
@@ -142,12 +143,7 @@ def summary_of(files: Sequence[Path], given: ReconstructOptions) -> Callable[[],
 
 def _summary(out: Path, names: list[str]) -> Path:
     """Write the report page of all volumes, with those finished earlier; return its path."""
-    rows = [
-        [row["file"], row["method"], row["psnr"], row["ssim"], row["nmse"]]
-        for row in read_metrics(out / "metrics.csv")
-        if row["target"] == MVUE and row["region"] == "foreground" and row["file"] in names
-    ]
-    table = Table(f"Against {MVUE}, foreground", ["Volume", "Method", "PSNR (dB)", "SSIM", "NMSE"], rows)
+    table = volume_table(row for row in read_metrics(out / "metrics.csv") if row["file"] in names)
     pages = [name for name in names if (out / "report" / Path(name).stem / "index.html").exists()]
     facts = {"Volumes": str(len(pages)), "Pages": ", ".join(f"{Path(name).stem}/index.html" for name in pages)}
-    return write_report(out / "report", Report(title="All volumes", facts=facts, tables=[table] if rows else []))
+    return write_report(out / "report", Report(title="All volumes", facts=facts, tables=[table] if table.rows else []))

@@ -32,6 +32,7 @@ from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import write_volume
 from mri_score.pipeline.result import Volume
 from mri_score.pipeline.result_file import MVUE, RSS
+from mri_score.pipeline.run_log import RunLog
 from mri_score.pipeline.volume import on_gpu, reconstruct_volume, slices_together
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.progress import progress
@@ -114,11 +115,15 @@ def reconstruct_all(
         files = scan_files(scan, axes=given.axes) if isinstance(scan, Path) else list(scan)
         one_name_each(files)
 
+    log = None if given.dry_run else RunLog(out, files)
+
     def redo(path: Path) -> Rest | None:
         maps = maps_of(given.maps, path)
         identity = identity_of(path, given, digest, intervals)
         derived = [*derived_of(path, given, alone=len(files) == 1), *([] if also is None else also(path))]
         if finished_before(path, given, identity, derived):
+            if log is not None:
+                log.keep(path)
             return None
         file = open_scan(
             path, axes=given.axes, ignore_mask=given.ignore_mask, trajectory=given.trajectory_file
@@ -151,7 +156,7 @@ def reconstruct_all(
         return None
 
     mine = take_shard(files, given.shard, folder=isinstance(scan, Path) and scan.is_dir())
-    each_file(mine, redo, summary_of(files, given))
+    each_file(mine, redo, summary_of(files, given), log)
 
 
 def _check_sampling(file: Reader, sampling: Undersampling) -> None:
