@@ -14,6 +14,7 @@ from .options import (
     axes_option,
     batch_size_option,
     device_options,
+    one_channel_option,
     precision_option,
     prior_option,
 )
@@ -57,6 +58,7 @@ from .options import (
 )
 @click.option("--steps", multiple=True, metavar="METHOD=N", help="Number of noise levels of METHOD; may be repeated.")
 @prior_option
+@one_channel_option
 @click.option(
     "--reference", metavar="METHOD", help="Report gains relative to this method.  [default: best-classical]"
 )

@@ -20,6 +20,7 @@ MASKS = (
 )  # fmt: skip
 DEEPINV = ("deepinv-pigdm", "deepinv-mmps", "deepinv-dps", "deepinv-diffpir")
 MASK_FILES = (".npy", ".h5")
+ONE_CHANNEL = ("parts", "magnitude")
 OPERATORS = ("torch", "sigpy")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -74,6 +75,7 @@ METHOD_LIST = Name("the method", [*METHODS, *DEEPINV], several=True)
 SAMPLER = Name("the method", dict.fromkeys([*WALKS, *INPAINTING]))
 BASELINE_LIST = Name("the baseline", BASELINES, several=True)
 OPERATOR = Name("the operator", OPERATORS)
+ONE_CHANNEL_USE = Name("the use of a prior of one channel", ONE_CHANNEL)
 PRECISION = Name("the precision", PRECISIONS)
 MASK = MaskName("the mask", MASKS)
 PRIOR = PriorName()

@@ -44,6 +44,11 @@ precision_option = click.option(
     help="Precision of the network: float32; bfloat16, faster on processors with instructions for it; or auto, which is"
     " bfloat16 on those and float32 on others.",
 )  # fmt: skip
+one_channel_option = click.option(
+    "--one-channel", type=names.ONE_CHANNEL_USE, metavar="USE",
+    help="What a prior of real images is for a scan: parts (of the real and of the imaginary part), or magnitude (with"
+    " the smooth phase of the scan's CG-SENSE image).  [default: parts]",
+)  # fmt: skip
 prior_option = click.option(
     "--prior", "-p", type=names.PRIOR, default="brain", show_default=True, metavar="PRIOR",
     help="Name of a bundled prior (see mri-score priors), a run folder, or a .safetensors file.",

@@ -18,6 +18,7 @@ from .options import (
     device_options,
     ignore_mask_option,
     method_option,
+    one_channel_option,
     precision_option,
     prior_option,
     sampling_options,
@@ -47,6 +48,7 @@ class BatchSize(click.IntRange):
     help="BART's trajectory (.cfl) of the samples in SCAN, a .cfl file. ISMRMRD files hold their own.",
 )  # fmt: skip
 @prior_option
+@one_channel_option
 @method_option
 @click.option(
     "--samples", "-n", type=click.IntRange(1), default=4, show_default=True, help="Number of draws per slice."

@@ -22,6 +22,7 @@ from mri_score.evaluation.uncertainty import pair_share
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
 from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.models.counted import CountedPrior
+from mri_score.models.one_channel import for_complex_images
 from mri_score.models.precision import check_precision, find_precision
 from mri_score.noise.schedules import WALK_SCHEDULES
 from mri_score.numerics.noise import Random, antithetic_generators, generators
@@ -200,7 +201,7 @@ def _load(prior: Any) -> ScoreModel:
             f"the prior is {type(prior).__name__}; it needs a score model, a bundled prior's name or a path:"
             " make a score model of a denoiser with as_prior(denoiser, sd=...)"
         )
-    return load_prior(prior)
+    return for_complex_images(load_prior(prior))
 
 
 def _samples(kspace: Tensor | np.ndarray, operator: LinearOperator, maps: object, mask: object) -> Tensor:
@@ -371,7 +372,7 @@ class _Run:
         items, draws = torch.tensor(batch).T
         kspace, noise_std = self.kspace[items].to(place), self.noise_stds[items].to(place)
         operator = self._operator(items)
-        counted = CountedPrior(self.prior)
+        counted = CountedPrior(self.prior.for_scan(operator, kspace))
         posterior = _make_posterior(options, counted, operator, kspace, noise_std)
         name, numbers = self.scan.name, self.slices
         random = _random(options, name, [(numbers[index], draw) for index, draw in batch])

@@ -14,6 +14,7 @@ from command import mri_score
 from mri_score.baselines import BASELINES
 from mri_score.cli import main, names
 from mri_score.data.masks import LINE_LAWS, POINT_LAWS
+from mri_score.models.one_channel import ONE_CHANNEL
 from mri_score.models.precision import AUTO, PRECISIONS
 from mri_score.pipeline.options import OPERATORS
 from mri_score.priors.record import bundled_priors
@@ -35,6 +36,7 @@ def without_torch(*arguments):
 
 def test_names_that_options_check_are_those_of_the_tables():
     assert set(names.BASELINES) == set(BASELINES) and set(names.OPERATORS) == set(OPERATORS)
+    assert set(names.ONE_CHANNEL) == set(ONE_CHANNEL)
     assert set(names.MASKS) == {*LINE_LAWS, *POINT_LAWS} and set(names.PRECISIONS) == {AUTO, *PRECISIONS}
 
 

@@ -16,6 +16,7 @@ from mri_score.benchmark.summary import QUALITY, plain, write_summary
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
+from mri_score.models.one_channel import for_complex_images
 from mri_score.priors.store import find_prior, load_prior, load_supervised
 from mri_score.progress import duration, progress
 from mri_score.readers import open_scan, scan_files
@@ -42,6 +43,7 @@ class CompareOptions:
     samples: int
     steps: tuple[str, ...]
     prior: str
+    one_channel: str | None
     precision: str
     reference: str | None
     seed: int
@@ -63,7 +65,7 @@ def compare(scans: tuple[Path, ...], given: CompareOptions) -> None:
     _check_reference(given.reference, plan, given.out)
     supervised = None if given.supervised is None else _weights(given.supervised, load_supervised)
     out = given.out
-    comparison = Comparison(plan, Ledger(out), _weights(given.prior), supervised, maps=out / "maps")
+    comparison = Comparison(plan, Ledger(out), _prior_weights(given), supervised, maps=out / "maps")
 
     failures: list[str] = []
     work: list[tuple[Reader, list[Cell]]] = []
@@ -173,6 +175,13 @@ def _files(scans: tuple[Path, ...], axes: tuple[str, ...] | None) -> list[Path]:
     return files
 
 
-def _weights(name: str, load: Callable[[Path], NetworkPrior] = load_prior) -> Weights:
+def _weights(name: str, load: Callable[[Path], NetworkPrior]) -> Weights:
     path = find_prior(name)
     return Weights(load(path), sha256(path))
+
+
+def _prior_weights(given: CompareOptions) -> Weights:
+    """The prior, for complex images; one of one channel has another digest for its second use."""
+    path = find_prior(given.prior)
+    prior, digest = for_complex_images(load_prior(path), given.one_channel), sha256(path)
+    return Weights(prior, f"{digest}-{given.one_channel}" if given.one_channel == "magnitude" else digest)

@@ -32,6 +32,7 @@ class ReconstructOptions(MaskOptions):
     """The options of the command, named and typed as by click."""
 
     prior: str
+    one_channel: str | None
     trajectory: str | None
     trajectory_file: Path | None
     method: str

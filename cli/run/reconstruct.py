@@ -22,8 +22,8 @@ from mri_score.evaluation.report import MethodScores
 from mri_score.files import make_folder, sha256
 from mri_score.memory import footprint
 from mri_score.methods import METHODS
-from mri_score.models.base import Work
-from mri_score.models.network import NetworkPrior
+from mri_score.models.base import ScoreModel, Work
+from mri_score.models.one_channel import for_complex_images
 from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
 from mri_score.pipeline.derived import Derived
 from mri_score.pipeline.exports import check_placement
@@ -99,7 +99,7 @@ def reconstruct_all(
     if not given.dry_run:
         make_folder(out)
     prior_path = find_prior(given.prior)
-    prior = load_prior(prior_path)
+    prior = for_complex_images(load_prior(prior_path), given.one_channel)
     digest = sha256(prior_path)
     if intervals is not None:
         steps = options.steps or METHODS[options.method].steps
@@ -221,7 +221,7 @@ def _baselines(given: ReconstructOptions) -> list[str]:
     return [name for name in names if name in TRAJECTORY_BASELINES]
 
 
-def _one(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Volume:
+def _one(scan: Scan, slices: list[int], prior: ScoreModel, options: Options) -> Volume:
     total = _walks(slices, options) * _work(scan, prior, options).evaluations
     name = scan.file.path.stem
     with progress(total, "call", name) as bar:
@@ -233,12 +233,12 @@ def _walks(slices: list[int], options: Options) -> int:
     return len(slices) * options.samples * (1 if options.check_lines is None else 2)
 
 
-def _work(scan: Scan, prior: NetworkPrior, options: Options) -> Work:
+def _work(scan: Scan, prior: ScoreModel, options: Options) -> Work:
     """The expected work of one draw."""
     return draw_work(options, prior, scan.coils or scan.file.coils)
 
 
-def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> Callable[[int], int] | None:
+def _needed(scan: Scan, slices: list[int], prior: ScoreModel, options: Options) -> Callable[[int], int] | None:
     """Function from the number of draws in parallel to bytes of memory: of the GPU if one is used, else of the CPU.
 
     None for trajectories and SigPy operators, whose memory cannot be predicted.
@@ -257,7 +257,7 @@ def _needed(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options
     return lambda walks: footprint.reconstruct_bytes(prior, coils, shape, walks, options.method, axis, len(slices))
 
 
-def _fitting(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options) -> int:
+def _fitting(scan: Scan, slices: list[int], prior: ScoreModel, options: Options) -> int:
     """The batch size for --batch-size auto: what fits into memory, at most the draws that can share a batch.
 
     Draws of one slice can share a batch; on a GPU, draws of all slices.
@@ -271,7 +271,7 @@ def _fitting(scan: Scan, slices: list[int], prior: NetworkPrior, options: Option
     return footprint.fitting(needed, room, min(meeting, footprint.MOST_WALKS))
 
 
-def _describe(scan: Scan, slices: list[int], prior: NetworkPrior, options: Options, out: Path) -> None:
+def _describe(scan: Scan, slices: list[int], prior: ScoreModel, options: Options, out: Path) -> None:
     """Print what would be computed for a volume, how much memory it needs and where the results would be written."""
     file, walks = scan.file, _walks(slices, options)
     groups = -(-len(slices) // slices_together(options))

@@ -24,7 +24,7 @@ from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.memory.peak import PeakMemory
 from mri_score.methods import DEFAULT_METHOD, METHODS, Method
-from mri_score.models.network import NetworkPrior
+from mri_score.models.base import ScoreModel
 from mri_score.models.precision import check_precision, find_precision, resolved_precision
 from mri_score.readers.base import Reader
 from mri_score.reconstruction import Progress, Reconstruction, WalkOptions, Work, find_device, sample_posterior
@@ -132,7 +132,7 @@ class Outcome:
 class Weights:
     """A network and the digest, the SHA-256, of its file."""
 
-    network: NetworkPrior
+    network: ScoreModel
     digest: str
 
 

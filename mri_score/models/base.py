@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mri_score.errors import InputError
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import Random
+from mri_score.operators.base import LinearOperator
 
 Module = TypeVar("Module", bound=nn.Module)
 Model = TypeVar("Model", bound="ScoreModel")
@@ -110,6 +111,13 @@ class ScoreModel(nn.Module):
         random: one generator an item.
         """
         return x
+
+    def for_scan(self, operator: LinearOperator, kspace: Tensor) -> ScoreModel:
+        """The model for walks with the data of a scan; itself, unless it takes something from them, such as a phase.
+
+        operator: the forward operator of the items. kspace: (B, *samples), their measured k-space.
+        """
+        return self
 
     def in_precision(self: Model, precision: torch.dtype) -> Model:
         """The same model, its network computing in `precision`; itself where there is no network. It is not changed."""

@@ -86,7 +86,7 @@ class NetworkPrior(ScoreModel):
         sigma = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
         channels = to_channels(per_item(c_in, x) * x)
-        wanted = _channels(self.network)
+        wanted = network_channels(self.network)
         if wanted is not None and channels.shape[1] != wanted:
             raise InputError(
                 f"the prior's network takes {wanted} channels, the images have {channels.shape[1]}: complex images need"
@@ -111,7 +111,7 @@ def unwrapped(output: Any, like: Tensor, name: str) -> Tensor:
     return found
 
 
-def _channels(network: nn.Module) -> int | None:
+def network_channels(network: nn.Module) -> int | None:
     """The number of channels that a network declares, or None."""
     stated = getattr(network, "channels", None)
     return getattr(getattr(network, "config", None), "in_channels", None) if stated is None else stated

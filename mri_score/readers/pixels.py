@@ -10,13 +10,15 @@ import numpy as np
 
 from mri_score.errors import InputError
 from mri_score.readers.arrays import open_npy, read_nifti, read_picture, require_file
-from mri_score.readers.hdf5 import StoredDataset, open_hdf5, plain_dataset, reading
+from mri_score.readers.hdf5 import StoredDataset, open_hdf5, plain_dataset, read_whole, reading
 from mri_score.untrusted.process import read_apart
 
 PICTURES = (".png", ".jpg", ".jpeg")
 STACKS = (".npy", ".h5", ".hdf5", ".nii", ".nii.gz")
 CIFAR_TRAINING = re.compile(r"data_batch_\d|train")
 CIFAR_TEST = re.compile(r"test_batch|test")
+MOST_IN_MEMORY = 1 << 30
+"""Largest stack that is read at once and held in memory, in bytes."""
 KEYS = ("image", "images")
 """Datasets of an HDF5 file that may hold images, in this order."""
 
@@ -27,7 +29,7 @@ class PixelStack(Sequence[np.ndarray]):
     path: of a picture (PNG, JPEG); an array (.npy) or HDF5 dataset `image` of shape (N, H, W), (N, H, W, 1 or 3) or
     (N, 1 or 3, H, W); a NIfTI volume (slices along its third axis, magnitude); or a python file of CIFAR-10 or
     CIFAR-100. colour: whether pictures are read as RGB or as grey values.
-    Stacks in .npy and HDF5 are read image by image.
+    Stacks of more than MOST_IN_MEMORY bytes in .npy and HDF5 are read image by image.
     Errors: InputError for anything else, and for complex numbers.
     """
 
@@ -64,14 +66,16 @@ class PixelStack(Sequence[np.ndarray]):
 
 def _open(path: Path) -> np.ndarray | StoredDataset:
     if path.suffix == ".npy":
-        return open_npy(path)
+        array = open_npy(path)
+        return array[()] if array.dtype.kind in "fiub" and 0 < array.nbytes <= MOST_IN_MEMORY else array
     if path.name.endswith((".nii", ".nii.gz")):
         return read_nifti(path)
     if path.suffix in (".h5", ".hdf5"):
         with reading(path), open_hdf5(path) as file:
             for key in KEYS:
                 if (dataset := plain_dataset(file, path, key)) is not None:
-                    return dataset
+                    small = dataset.dtype.kind in "fiub" and 0 < dataset.nbytes <= MOST_IN_MEMORY
+                    return read_whole(dataset) if small else dataset
             raise InputError(f"{path} has {sorted(file)}; images are a dataset `image` (N, rows, columns[, 3])")
     if is_cifar(path):
         require_file(path)
