@@ -1,4 +1,4 @@
-"""What needs no torch answers without it: wrong values, completion, finished files; walks start without slow imports."""
+"""What needs no torch answers without it: wrong values, completion, finished files; walks start at once."""
 
 from __future__ import annotations
 
