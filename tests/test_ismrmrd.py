@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft, resize_image
 from mri_score.readers import open_scan
 from mri_score.readers.oversampling import remove_oversampling
+from mri_score.simulation.phantom import phantom
+from mri_score.writers import ismrmrd as written
 
 NOISE, CALIBRATION, BOTH, REVERSE, NAVIGATION, PHASE_CORRECTION, DUMMY = 19, 20, 21, 22, 23, 24, 27
 GENERATOR = "ismrmrd_generate_cartesian_shepp_logan"
@@ -368,11 +371,20 @@ def damaged(name):
     if name == "calibration":
         readouts += [*lines_of(kspace, counters={"slice": 1}), replace(first, flags=(CALIBRATION,))]
         return xml, readouts, "slice 1 has no calibration"
+    limits, huge = (0, 7, 4), (1 << 15,) * 3
+    if name == "absurd centre":
+        return header((8, 8, 1), limits=(0, 7, "1e300")), readouts, "counters are 0 to 65535"
+    if name == "negative limits":
+        return header((8, 8, 1), limits=(-9, 7, 4)), readouts, "counters are 0 to 65535"
+    if name == "huge matrix":
+        return header(huge, limits=limits, limits2=limits), readouts, "32768 x 32768 points and 2 coils"
+    if name == "huge image":
+        return header((*huge[:2], 1), trajectory="radial"), readouts, "32768 x 32768 points and 2 coils"
     raise AssertionError(name)
 
 
 FAULTS = ["line", "matrix", "samples", "coils", "nan", "no image", "compressed", "encoding", "no header", "entity",
-          "calibration"]  # fmt: skip
+          "calibration", "absurd centre", "negative limits", "huge matrix", "huge image"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -384,6 +396,48 @@ def test_faulty_files_get_one_clear_error(tmp_path, name):
         for number in range(file.slices):
             file.kspace(number), file.calibration(number)
     assert str(path) in str(error.value)
+
+
+NOISES = {
+    "no samples": (np.zeros((4, 400)), {}, "", "holds no noise"),
+    "overflow": (1e30 * white(4, 400), {}, "", "holds no noise"),
+    "absurd dwell time": (white(4, 400), {"sample_time_us": 1e-30}, "", "only the covariance"),
+    "endless dwell time": (white(4, 400), {"sample_time_us": np.inf}, "", None),
+    "negative bandwidth": (white(4, 400), {}, "<relativeReceiverNoiseBandwidth>-1</relativeReceiverNoiseBandwidth>",
+                           None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_an_impossible_noise_scan_does_not_change_the_noise_level(tmp_path, name):
+    samples, fields, more, note = NOISES[name]
+    lines = lines_of(phantom((48, 40), coils=4).kspace[0].numpy(), fields={"sample_time_us": 5.0})
+    one = Scan(open_scan(write_mrd(tmp_path / "plain.h5", header((48, 40, 1)), lines)))
+    noise = Readout(samples, flags=(NOISE,), fields=fields)
+    other = Scan(open_scan(write_mrd(tmp_path / "scan.h5", header((48, 40, 1), more=more), [noise, *lines])))
+    assert other.noise_std == pytest.approx(one.noise_std)
+    assert note is None or any(note in text for text in other.notes)
+
+
+def test_odd_directions_are_noted(tmp_path):
+    lines = lines_of(white(4, 8, 8), fields={"read_dir": (1.0, 0.0, 0.0), "phase_dir": (1.0, 0.0, 0.0)})
+    file = open_scan(write_mrd(tmp_path / "scan.h5", header((8, 8, 1)), lines))
+    assert "8 readouts state directions" in file.notes[0] and not file.geometry(0).oriented
+
+
+@pytest.mark.slow
+def test_a_series_of_many_images_is_opened_at_once(tmp_path):
+    one = {"center_sample": 1}
+    readouts = (
+        written.Readout(white(1, 2), one, {"kspace_encode_step_1": step, "repetition": number})
+        for number in range(10_000)
+        for step in (1, 2)
+    )
+    path = written.write_ismrmrd(tmp_path / "scan.h5", header((2, 4, 1), coils=1).encode(), readouts)
+    started = time.process_time()
+    scan = Scan(open_scan(path))
+    assert scan.file.slices == len(scan.frames(0)) == len(scan.frames(9_999)) == 10_000
+    assert time.process_time() - started < 10  # comparing every readout with every image takes minutes
 
 
 def test_truncated_files_get_an_error(tmp_path):

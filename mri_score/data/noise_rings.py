@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,8 @@ COHERENCE = 0.15
 """Correlation of neighbouring samples above which a ring has signal; that of filtered white noise is smaller."""
 DISAGREEMENT = 0.2
 """Largest relative difference between the levels of a noise scan and of outer k-space."""
+LARGEST_RATIO = 1000.0
+"""Outer k-space with signal is brighter than the noise scan, but not so many times."""
 LEAST_SAMPLES = 10
 """Samples of a noise scan that are needed for each coil: whitening then loses about a tenth of the signal power."""
 GAUSSIAN_MEDIAN = 0.6744897501960817
@@ -138,8 +141,9 @@ def with_noise_scan(level: NoiseLevel, samples: Tensor, calibrated: bool) -> Noi
 
     level: as measured in k-space, which takes signal for noise where outer k-space has any. samples: (C, n), noise
     alone. calibrated: whether they have the level of k-space. Outer k-space may hold signal, so a larger measured level
-    does not contradict the noise scan. A level that is smaller by more than `DISAGREEMENT` does: then the receiver or
-    the header changed in between, and the measured level stands. A note states both where they differ.
+    does not contradict the noise scan unless it is LARGEST_RATIO times as large: then dwell times are wrong. A level
+    that is smaller by more than `DISAGREEMENT` does: then the receiver or the header changed in between, and the
+    measured level stands. A note states both where they differ.
     """
     if samples.shape[1] < LEAST_SAMPLES * len(samples):
         note = f"the noise scan has {samples.shape[1]} samples, too few for {len(samples)} coils: it is not used"
@@ -147,7 +151,10 @@ def with_noise_scan(level: NoiseLevel, samples: Tensor, calibrated: bool) -> Noi
     covariance = _covariance(samples)
     coil_std = covariance.diagonal().real.sqrt().float()
     found, notes = float(_mean(coil_std)), [note for note in level.notes if "whiten" not in note]
-    believed = calibrated and level.noise_std > (1 - DISAGREEMENT) * found
+    if not 0 < found < math.inf:
+        note = f"the noise scan has a standard deviation of {found:.3g}, so it holds no noise: it is not used"
+        return replace(level, notes=(*level.notes, note))
+    believed = calibrated and (1 - DISAGREEMENT) * found < level.noise_std < LARGEST_RATIO * found
     if believed:
         notes = [note for note in notes if "noise_std" not in note]
     if calibrated and abs(level.noise_std / found - 1) > DISAGREEMENT:

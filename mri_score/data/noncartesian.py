@@ -175,8 +175,9 @@ def from_samples(
     maps = centre_maps(y, trajectory)
     operator = NonCartesian(maps, trajectory.coordinates)
     scale = percentile(operator.cg_sense(y * operator.gain))
-    if not bool((scale > 0).all()):
-        raise InputError(f"{name}: slice {int((scale <= 0).nonzero()[0])} of the batch has no signal; leave it out")
+    sound = (scale > 0) & scale.isfinite()
+    if not bool(sound.all()):
+        raise InputError(f"{name}: slice {int((~sound).nonzero()[0])} of the batch has no signal; leave it out")
     return Acquisition(
         name=name,
         kspace=y * (operator.gain / scale[:, None, None]),

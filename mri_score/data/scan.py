@@ -427,7 +427,10 @@ class Scan:
         if (found := self.file.calibration(slice)) is not None:
             kspace = self._in_unit(found[0])[None]
             kspace = kspace if mixing is None else whiten(kspace, mixing)
-            return maps_from_calibration(kspace, found[1], self.file.image_shape)
+            try:
+                return maps_from_calibration(kspace, found[1], self.file.image_shape)
+            except InputError as error:
+                raise InputError(f"{self.file.path}, slice {slice}: {error} with --maps") from error
         frames = self.frames(slice)
         if len(frames) == 1:
             return self._estimate(slice, self.kspace(slice)[None], self.mask_of(slice), mixing)
@@ -436,12 +439,15 @@ class Scan:
 
     def frames(self, slice: int) -> list[int]:
         """The numbers of all images of the same slice, contrast and set, in time: repetitions and phases."""
-        key = replace(self.file.item(slice), repetition=0, phase=0)
-        return [number for number, one in enumerate(self._items) if replace(one, repetition=0, phase=0) == key]
+        return self._frames[replace(self.file.item(slice), repetition=0, phase=0)]
 
     @cached_property
-    def _items(self) -> list[Item]:
-        return [self.file.item(number) for number in range(self.file.slices)]
+    def _frames(self) -> dict[Item, list[int]]:
+        """Item with repetition and phase 0 -> the numbers of all its images, in time."""
+        found: dict[Item, list[int]] = {}
+        for number in range(self.file.slices):
+            found.setdefault(replace(self.file.item(number), repetition=0, phase=0), []).append(number)
+        return found
 
     def _average(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
         """K-space (1, C, H, W), averaged over the frames that sampled a point, and the mask of all of them."""

@@ -12,6 +12,8 @@ from mri_score.readers.ismrmrd_header import header_root
 STEPS = ("kspace_encoding_step_1", "kspace_encoding_step_2")
 LARGEST_MATRIX = 1 << 15
 """Largest number of samples along an axis of k-space."""
+LARGEST_COUNTER = (1 << 16) - 1
+"""Largest number that a counter of a readout can hold."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,15 @@ def _encoding(node: ElementTree.Element, place: str) -> Encoding:
     limits = {}
     for step in node.findall("{*}encodingLimits/*"):
         low, high, center = (_number(step, name) for name in ("minimum", "maximum", "center"))
-        if low is not None and high is not None:
-            limits[step.tag.rpartition("}")[2]] = Limits(int(low), int(high), int(low if center is None else center))
+        if low is None or high is None:
+            continue
+        name, found = step.tag.rpartition("}")[2], Limits(int(low), int(high), int(low if center is None else center))
+        if not all(0 <= number <= LARGEST_COUNTER for number in (found.minimum, found.maximum, found.center)):
+            raise InputError(
+                f"{place}: the ISMRMRD header's limits of {name} are {found.minimum} to {found.maximum} around"
+                f" {found.center}; counters are 0 to {LARGEST_COUNTER}: export the scan again"
+            )
+        limits[name] = found
     return Encoding(
         encoded,
         _space(node.find("{*}reconSpace"), place, "reconSpace") or encoded,

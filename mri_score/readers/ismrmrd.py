@@ -57,12 +57,15 @@ class ISMRMRD(Readouts):
         super().__init__(path)
         if self.encoding.trajectory not in CARTESIAN:
             raise InputError(f"{path}: its trajectory is {self.encoding.trajectory}, not {' or '.join(CARTESIAN)}")
+        self._check_size(self.image_shape)
         self._phases: dict[tuple[int, ...], np.ndarray] = {}
+        self._both: dict[tuple[int, ...], bool] = {}
         self._fits: dict[tuple[int, ...], np.ndarray] = {}
         self._start = np.zeros(len(self._headers), int) if self._echo_planar else self._find_starts()
         self._place = self._find_places()
         self._masks = self._find_masks()
         self._note_partial()
+        self._note_directions()
         if self._echo_planar:
             self._check_directions()
 
@@ -480,9 +483,11 @@ class ISMRMRD(Readouts):
 
     def _needs_phase(self, key: tuple[int, ...]) -> bool:
         """Whether lines of an item, calibration lines included, were read in both directions."""
-        numbers = np.union1d(self._readouts(self._imaging, key), self._readouts(self._calibrating, key))
-        back = has_flag(self._headers["flags"][numbers], "reverse")
-        return bool(back.any() and not back.all())
+        if key not in self._both:
+            numbers = np.union1d(self._readouts(self._imaging, key), self._readouts(self._calibrating, key))
+            back = has_flag(self._headers["flags"][numbers], "reverse")
+            self._both[key] = bool(back.any() and not back.all())
+        return self._both[key]
 
     def _check_directions(self) -> None:
         """Errors: InputError for lines of both directions without navigators, and for readouts that fit no grid."""
@@ -554,6 +559,20 @@ class ISMRMRD(Readouts):
         return self._phases[key]
 
     # Notes
+
+    def _note_directions(self) -> None:
+        """Note on directions that are stated but cannot be those of an image: `geometry_of` assumes others."""
+        head = self._headers[self._imaging]
+        axes = np.stack([head[name] for name in ("read_dir", "phase_dir", "slice_dir")], 1)
+        stated = axes.any((1, 2)) | ~np.isfinite(axes).all((1, 2))
+        with np.errstate(all="ignore"):
+            square = np.einsum("nij,nkj->nik", axes, axes, dtype=float)
+        odd = int((stated & ~(np.abs(square - np.eye(3)) < 0.01).all((1, 2))).sum())
+        if odd or not np.isfinite(head["position"]).all():
+            self.notes.append(
+                f"{odd} readouts state directions that are not three perpendicular unit vectors, or positions that are"
+                " no numbers: the orientation of their images is assumed"
+            )
 
     def _note_partial(self) -> None:
         """Notes on what was not measured although the matrix includes it, and on unequal averages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ LEFT_OUT = (
 """Flags of readouts that are neither image, calibration nor noise."""
 COUNTERS = ("contrast", "set", "phase", "repetition", "slice")
 """Counters of a readout's header that separate images, in the order in which images are numbered."""
+LARGEST_IMAGE = 4 << 30
+"""Bytes of the largest k-space of one image: a matrix beyond that is no slice, whatever the header states."""
 PART = 128 << 20
 """Bytes of samples that are read at once."""
 COUNTER = {"kspace_encoding_step_1": "kspace_encode_step_1", "kspace_encoding_step_2": "kspace_encode_step_2"}
@@ -125,9 +128,12 @@ class Readouts:
 
         samples = np.concatenate(list(self._read(self._noise)), 1)
         noise, image = (float(self._headers["sample_time_us"][numbers[0]]) for numbers in (self._noise, self._imaging))
-        known = noise > 0 and image > 0
+        known = 0 < noise < np.inf and 0 < image < np.inf
         ratio = noise / image if known else 1.0
-        variance = ratio / (self.header.noise_bandwidth or 1.0) / self._averages
+        share = self.header.noise_bandwidth
+        if share is not None and not 0.1 <= share <= 1:  # .79 on Siemens scanners
+            known, share = False, None
+        variance = ratio / (share or 1.0) / self._averages
         return NoiseScan(torch.from_numpy(samples * np.float32(variance**0.5)), known)
 
     def close(self) -> None:
@@ -143,7 +149,20 @@ class Readouts:
         return 1.0
 
     def _readouts(self, among: np.ndarray, key: Sequence[int]) -> np.ndarray:
-        return among[(self._keys[among] == key).all(1)]
+        """The readouts of an item among others, which are increasing numbers."""
+        mine = self._by_key.get(tuple(key), np.zeros(0, int))
+        if not len(among) or not len(mine):
+            return mine[:0]
+        return mine[among[np.searchsorted(among, mine).clip(max=len(among) - 1)] == mine]
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[int, ...], np.ndarray]:
+        """Numbers of the readouts of every item: a search among all of them for each item would take hours for series
+        of many thousand images.
+        """
+        keys, which = np.unique(self._keys, axis=0, return_inverse=True)
+        order, counts = np.argsort(which.reshape(-1), kind="stable"), np.bincount(which.reshape(-1))
+        return dict(zip(map(tuple, keys.tolist()), np.split(order, np.cumsum(counts)[:-1]), strict=True))
 
     @property
     def _kept(self) -> np.ndarray:
@@ -195,6 +214,14 @@ class Readouts:
         counts = np.unique(used).tolist()
         if len(counts) != 1 or counts[0] < 1:
             raise InputError(f"{self.path}: its readouts have {counts} coils; all need the same number")
+
+    def _check_size(self, shape: Shape) -> None:
+        """Errors: InputError for an image that is too large to be one."""
+        if 8 * self.coils * shape[0] * shape[1] > LARGEST_IMAGE:
+            raise InputError(
+                f"{self.path}: an image of {shape[0]} x {shape[1]} points and {self.coils} coils, as its header states,"
+                f" has more than {LARGEST_IMAGE} bytes; export the scan again"
+            )
 
     def _read(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         """The samples (coils, n) of readouts, in the order of their numbers."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # importing torch takes a second, and only the functions that
 
 FITTING = 1.5
 """Largest ratio of a trajectory's radius, in one of the known units, to half the matrix, and of its inverse."""
+LEAST_EXTENT = 0.05
+"""Smallest ratio of a trajectory's extents along both axes, relative to the matrix."""
 LARGEST = 1 << 22
 """Most samples of an image, for each coil."""
 
@@ -115,6 +117,7 @@ class ISMRMRDTrajectory(TrajectoryReader, Readouts):
         super().__init__(path)
         x, y, z = self.encoding.recon.matrix
         self.image_shape = (x, y)
+        self._check_size(self.image_shape)
         if z > 1 or self.encoding.encoded.matrix[2] > 1:
             raise InputError(f"{path}: trajectories in three dimensions cannot be read; reconstruct it slice by slice")
         dimensions = self._headers["trajectory_dimensions"][self._imaging]
@@ -200,6 +203,12 @@ class ISMRMRDTrajectory(TrajectoryReader, Readouts):
             raise InputError(
                 f"{self.path}: its trajectory reaches {stored.max():.4g}, which is no unit of k-space for a matrix of"
                 f" {self.image_shape}: known are {', '.join(units)}; repair the trajectory or the header"
+            )
+        extent = (stored * units[name] / (matrix / 2)).reshape(-1, 2).max(0)
+        if extent.min() < LEAST_EXTENT * extent.max():
+            raise InputError(
+                f"{self.path}: its trajectory covers one axis of k-space only, up to {extent[0]:.2g} and"
+                f" {extent[1]:.2g} of half the matrix; repair the trajectory, or export all of its readouts"
             )
         return units[name]
 
