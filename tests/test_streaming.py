@@ -242,6 +242,22 @@ def test_a_fault_of_the_program_is_said_and_the_next_slice_goes_on():
     assert "ZeroDivisionError" in answer.texts[1] and "second" in answer.texts[2]
 
 
+IMPOSSIBLE = {
+    "a line outside of the matrix": mrd.Readout(np.ones((COILS, SIZE)), 65535, flags=[LAST]),
+    "no samples": mrd.Readout(np.ones((COILS, 0)), flags=[LAST]),
+    "a readout of 60000 samples": mrd.Readout(np.ones((1, 60000)), 65535, flags=[LAST]),
+}
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_readouts_get_a_text_and_an_image(name, known):
+    header = [client.text_message(3, scan()[0])] if known else []
+    answer = talk(b"".join([client.config_file("mri_score"), *header, *sent([IMPOSSIBLE[name]]), client.CLOSE]))
+    assert answer.closed and len(answer.images) == 1 and not answer.images[0].pixels.any()
+    assert sum("error" in text for text in answer.texts) == 1
+
+
 def test_nothing_to_reconstruct_is_said():
     xml, readouts = scan()
     answer = talk(b"".join(messages(xml, readouts[:4])))
@@ -433,7 +449,9 @@ def gone(process):
 @pytest.mark.slow
 def test_a_server_survives_its_clients_and_serves_several_at_once(server):
     process, port = server
-    for start in (b"", client.config_file("mri_score")[:100], b"".join(messages(*scan()))[:30_000]):
+    whole = messages(*scan())
+    counts = (0, 1, 2, 6, len(whole) // 2, len(whole) - 1, len(whole))  # clients that die after so many messages
+    for start in (client.config_file("mri_score")[:100], *(b"".join(whole[:count]) for count in counts)):
         with socket.create_connection(("127.0.0.1", port)) as rude:
             rude.sendall(start)
     scans = [messages(*scan(), config=name) for name in ("mri_score", "nothing_known", "exact-draw+brain-fast")]
@@ -465,6 +483,50 @@ def test_images_come_back_while_the_scan_goes_on(server):
                 stream.read(8 + header.attribute_string_len + 4 * SIZE * SIZE)
         connection.sendall(client.CLOSE)
         assert stream.read(2) == struct.pack("<H", 4)
+
+
+@pytest.mark.slow
+def test_the_order_of_the_client_of_python_ismrmrd_server(server, tmp_path):
+    """Its order of messages: config name, header and parameters as in the file, waveforms, readouts, CLOSE, in small
+    pieces by `ismrmrd`; another thread receives at the same time, and stores images in an ISMRMRD dataset.
+    """
+    _, port = server
+    xml, readouts = scan()
+    path = mrd.write_mrd(tmp_path / "in.h5", xml, readouts)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, ThreadPoolExecutor(1) as pool:
+
+        def receive():
+            with ismrmrd.Dataset(str(tmp_path / "out.h5"), "dataset") as out:
+                while (kind := struct.unpack("<H", read(2))[0]) != 4:
+                    if kind == 5:
+                        texts.append(read(*struct.unpack("<I", read(4))))
+                        continue
+                    image = ismrmrd.Image.deserialize_from(read)
+                    image.attribute_string = ismrmrd.Meta.deserialize(image.attribute_string).serialize()
+                    out.append_image(f"images_{image.image_series_index}", image)
+
+        def read(count):
+            return connection.recv(count, socket.MSG_WAITALL)
+
+        texts, received = [], pool.submit(receive)
+        with ismrmrd.Dataset(str(path), "dataset", create_if_needed=False) as given:
+            connection.send(client.config_file("mri_score"))
+            connection.send(client.text_message(3, given.read_xml_header().decode()))
+            connection.send(client.text_message(5, '{"version": "1.1.0", "parameters": {"seed": 3, "shim": "x"}}'))
+            connection.send(client.waveform())
+            for number in range(given.number_of_acquisitions()):
+                connection.send(struct.pack("<H", 1008))
+                given.read_acquisition(number).serialize_into(connection.send)
+        connection.send(client.CLOSE)
+        received.result(120)
+    assert any(b"shim" in text for text in texts)
+    start, rest = messages(xml, readouts)[:2], messages(xml, readouts)[2:]
+    same = client.exchange(port, *start, client.text_message(5, '{"seed": 3}'), *rest)
+    with ismrmrd.Dataset(str(tmp_path / "out.h5"), "dataset", create_if_needed=False) as out:
+        for series in (1, 2):
+            assert out.number_of_images(f"images_{series}") == 2
+            for number, one in enumerate(same.series(series)):
+                np.testing.assert_array_equal(out.read_image(f"images_{series}", number).data, one.pixels)
 
 
 @pytest.mark.slow

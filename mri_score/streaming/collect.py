@@ -13,6 +13,8 @@ from mri_score.streaming.wire import Readout
 LAST_IN_SLICE, NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, PHASE_CORRECTION = 8, 19, 20, 21, 24
 OTHER = (23, PHASE_CORRECTION, 26, 27, 28, 29, 30, 31)
 """Flags of readouts that belong to no image: navigation, phase correction, dummy and the like; counted from 1."""
+LARGEST_SIDE = 4096
+"""Rows and columns of the largest zero-filled image: a larger one comes from impossible counters."""
 COUNTERS = ("slice", "contrast", "phase", "repetition", "set")
 """Counters whose combinations are images of their own."""
 
@@ -102,20 +104,25 @@ def imaging(group: Group) -> list[Readout]:
 
 
 def zero_filled(group: Group, columns: int = 0) -> np.ndarray:
-    """A magnitude image (rows, cols) straight from the readouts, whatever the header says; zeros if there are none.
+    """A magnitude image (rows, cols) straight from the readouts, whatever the header says; zero if there are none.
 
-    Lines are placed by their counter, readouts of the most frequent length only; coils are combined by the root of the
-    sum of squares. It is what is sent for a scan that cannot be reconstructed. columns: at least so many.
+    Lines are placed by their counter, readouts of the most frequent length only; lines outside of the matrix, and
+    beyond LARGEST_SIDE, are left out. Coils are combined by the root of the sum of squares. It is what is sent for a
+    scan that cannot be reconstructed. columns: at least so many.
     """
     readouts = imaging(group)
     if not readouts:
         return np.zeros((1, 1), np.float32)
     shapes = [one.samples.shape for one in readouts]
     shape = max(set(shapes), key=shapes.count)
+    if not 0 < shape[1] <= LARGEST_SIDE or not shape[0]:
+        return np.zeros((1, 1), np.float32)
     lines: dict[int, Any] = {
         int(one.header["idx"]["kspace_encode_step_1"]): one.samples for one in readouts if one.samples.shape == shape
     }
-    rows, cols = shape[1], max(columns, max(lines) + 1)
+    most = columns if 0 < columns <= LARGEST_SIDE else LARGEST_SIDE
+    lines = {line: samples for line, samples in lines.items() if line < most}
+    rows, cols = shape[1], max([columns if columns == most else 1, *(line + 1 for line in lines)])
     total = np.zeros((rows, cols))
     for coil in range(shape[0]):
         kspace = np.zeros((rows, cols), np.complex64)
