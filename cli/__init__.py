@@ -37,7 +37,9 @@ COMMANDS = {
     "export-prior": "Export a trained prior with its model card.",
     "config": "Show, describe or compare training configs and the settings of runs.",
     "doctor": "Check this installation, with a self-test.",
-    "import-checkpoint": "Import a published checkpoint of NCSN, NCSNv2 or NCSN++ as a prior.",
+    "import-checkpoint": "Import a published checkpoint of NCSN, NCSNv2, NCSN++ or EDM as a prior.",
+    "export-checkpoint": "Export a prior as a checkpoint that the published code loads.",
+    "import-config": "Translate the config of another project, key by key.",
 }
 
 

@@ -33,6 +33,12 @@ ESTIMATES = [name for name, method in METHODS.items() if not method.draws]
 TRAJECTORIES = ("radial", "spiral")
 """The names of `mri_score.data.trajectories.TRAJECTORIES`, repeated here because --help must not import torch."""
 
+allow_code_option = click.option(
+    "--allow-code", is_flag=True,
+    help="Allow data.name to be a class of yours, package.module:Class, which is imported and run. Off, because configs"
+    " come from elsewhere too.",
+)  # fmt: skip
+
 method_option = click.option(
     "--method", "--sampler", type=names.METHOD, default=DEFAULT_METHOD, show_default=True,
     help=f"Reconstruction method. Draws (samples of the posterior): {', '.join(DRAWS)}. Point estimates, whose spread"

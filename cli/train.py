@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import click
 
 from .exits import Failure
+from .import_config import translated_config
 from .log import note, say
-from .options import FOLDER, axes_option, data_changes, device_options
+from .options import FOLDER, allow_code_option, axes_option, data_changes, device_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +27,18 @@ class TrainOptions:
     start: str | None
     resume: bool
     dry_run: bool
+    allow_code: bool
     device: str
     threads: int | None
 
 
 @click.command("train")
 @click.option(
-    "--config", "-c", required=True, metavar="FILE", help="Training config: a YAML file, or the name of a bundled one."
+    "--config",
+    "-c",
+    required=True,
+    metavar="FILE",
+    help="Training config: a YAML file, the name of a bundled one, or a config that import-config reads.",
 )
 @click.option("--data", metavar="PATH", help="File or folder of training data: short for --set data.paths=[PATH].")
 @axes_option
@@ -50,6 +57,7 @@ class TrainOptions:
     show_default=True,
     help="Continue a run that was stopped, or refuse a folder that has a run already.",
 )
+@allow_code_option
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and how much memory it needs, then stop.")
 @device_options
 def command(**options: Any) -> None:
@@ -71,28 +79,33 @@ def command(**options: Any) -> None:
     from mri_score.config_file import find_config, read_config
     from mri_score.errors import InputError
     from mri_score.priors.store import SUPERVISED
+    from mri_score.sources.own import code_allowed
     from mri_score.training import checkpoint
     from mri_score.training.loop import Interrupted
 
     given = TrainOptions(**options)
     if given.threads:
         torch.set_num_threads(given.threads)
-    changes = (*given.changes, *data_changes(given.config, given.data, given.axes))
-    settings = read_config(given.config, changes)
+    with translated_config(given.config, given.data) as config:
+        changes = (*given.changes, *data_changes(config, given.data, given.axes))
+        settings = read_config(config, changes)
+        place = find_config(config) if config == given.config else Path(given.config)
     folder = given.out or Path("runs") / Path(given.config).stem
     if given.dry_run:
-        _describe(settings, folder)
+        with code_allowed() if given.allow_code else nullcontext():
+            _describe(settings, folder)
         return
     if not given.resume and checkpoint.found(folder):
         raise InputError(f"{folder} has a run already; remove it, or give another folder with --out")
     found = checkpoint.found(folder)
     say(
-        f"config  {find_config(given.config)}\ndata    {_paths(settings)}\nrun     {folder}"
+        f"config  {place}\ndata    {_paths(settings)}\nrun     {folder}"
         + (f", continued from {found[-1].name}" if found else ""),
         run=folder,
     )
     try:
-        experiment.run(settings, folder, start=given.start, device=given.device, say=note)
+        with code_allowed() if given.allow_code else nullcontext():
+            experiment.run(settings, folder, start=given.start, device=given.device, say=note)
     except Interrupted as stop:
         raise Failure(f"{folder}: {stop}", stop.code) from stop
     supervised = (settings.get("prior") or {}).get("precondition") == SUPERVISED

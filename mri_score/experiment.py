@@ -34,7 +34,14 @@ from mri_score.models.network import NetworkPrior
 from mri_score.networks import NETWORKS
 from mri_score.networks.experts import Experts
 from mri_score.networks.unet import UNet
-from mri_score.noise.parameters import Parameters, measure, read_parameters, write_parameters
+from mri_score.noise.parameters import (
+    Parameters,
+    bare_parameters,
+    completed,
+    measure,
+    read_parameters,
+    write_parameters,
+)
 from mri_score.noise.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
 from mri_score.numerics.noise import generators
 from mri_score.priors.shapes import require_size
@@ -43,6 +50,7 @@ from mri_score.progress import progress
 from mri_score.reconstruction import find_device
 from mri_score.sources.full_scans import Slices
 from mri_score.sources.magnitude_images import ImageStacks
+from mri_score.sources.own import own_source
 from mri_score.sources.plain_images import PlainImages
 from mri_score.sources.simulated_scans import UndersampledImages
 from mri_score.sources.undersampled_scans import UndersampledScans, filled_image
@@ -196,10 +204,15 @@ VALIDATION_IMAGES = 64
 
 
 def make_source(config: Mapping[str, Any], section: str = "data") -> Source:
-    """The source of training items of a config's section, `data` or `validation`. Errors: as in `build`."""
+    """The source of training items of a config's section, `data` or `validation`.
+
+    A name such as package.module:Class is a class of the user's, see `own_source`. Errors: as in `build`.
+    """
     values = dict(config.get(section) or {})
     if isinstance(former := values.get("name"), str):
         values["name"] = FORMER_SOURCES.get(former, former)
+        if ":" in former:
+            return own_source(values)
     if values.get("name") == "images" and "channels" in values:  # 2: complex images, as without the key
         values["name"] = "images" if values["channels"] == 2 else "plain_images"
         values = {key: value for key, value in values.items() if key != "channels" or value != 2}
@@ -267,7 +280,8 @@ def find_parameters(
     """The parameters of the dataset of a config.
 
     They come from parameters.txt in `folder`, from parameters/<dataset>.txt here, as `mri-score calibrate` writes it,
-    or from the bundled one; else they are measured on `source()`. Nothing is written. say: called with a note where a
+    or from the bundled one; else they are measured on `source()`, all but sigma_max if the file has that alone. Nothing
+    is written. say: called with a note where a
     file does not state what it was measured on, or the bundled one was measured on images of another size.
     Errors: InputError for an invalid dataset name, and for parameters of other data or of images of another size.
     """
@@ -283,6 +297,10 @@ def find_parameters(
         return parameters
     for path in (here, bundled):
         if path.is_file():
+            if (bare := bare_parameters(path)) is not None:
+                if say is not None:
+                    say(f"{path} has sigma_max {bare.sigma_max:g} alone; the other numbers are measured")
+                return completed(bare, calibrate(config, source()))
             parameters = read_parameters(path)
             _check_data(path, parameters, config, say)
             try:

@@ -231,20 +231,9 @@ def valid_files(folder: Path) -> dict[str, list[Path]]:
 
 def published_weights(network: Any, depth: str) -> dict[str, Any]:
     """The weights of an NCSN or NCSNv2 of this depth under their published names."""
-    from mri_score.networks.ncsnv2 import REFINEMENTS, STAGES
+    from mri_score.networks.ncsnv2 import publish
 
-    stages, refinements, state = STAGES[depth], REFINEMENTS[depth], {}
-    for key, value in network.state_dict().items():
-        key = re.sub(r"^stages\.(\d)", lambda found: stages[int(found[1])].name, key)
-        key = re.sub(r"^refine\.(\d)", lambda found: refinements[int(found[1])].name, key)
-        if found := re.search(r"(adapt_convs\.\d|output_convs)\.(conv|norm)s\.(\d)", key):
-            block, step = divmod(int(found[3]), 2)
-            key = key.replace(found[0], f"{found[1]}.{block + 1}_{step + 1}_{found[2]}")
-        for stage in stages:
-            if stage.halve:
-                key = re.sub(rf"^{stage.name}\.0\.(conv2|shortcut)\.", rf"{stage.name}.0.\1.conv.", key)
-        state[key] = value
-    return state
+    return publish(network.state_dict(), depth)
 
 
 # ---- What is done to them.

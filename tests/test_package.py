@@ -30,7 +30,7 @@ FLOORS = [
     ["models", "data", "writers"],
     ["noise", "operators", "readers"],
     ["networks", "evaluation"],
-    ["numerics", "config_file"],
+    ["numerics", "config_file", "migration"],
     ["files", "keys", "methods", "progress", "untrusted"],
     ["errors"],
     ["__init__"],

@@ -9,6 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jinja2 import Environment, StrictUndefined
+
 from mri_score.files import write_text
 
 if TYPE_CHECKING:  # a summary of finished volumes needs no torch
@@ -140,8 +142,6 @@ def render_report(report: Report) -> str:
     All text is escaped, the page's content security policy blocks network access, and its only script turns the pages
     of the flip-books and films.
     """
-    from jinja2 import Environment, StrictUndefined  # slow to import
-
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["png"] = lambda png: "data:image/png;base64," + b64encode(png).decode()
     template = files("mri_score.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
@@ -140,11 +141,8 @@ def outliers(samples: Images, truth: Images, mask: Images | None = None, group: 
     The reference is Student's t with P - 1 degrees of freedom, as in `ensemble_coverage`.
     Shapes, group and errors: as in `spread_skill`.
     """
-    from scipy.special import stdtr  # slow to import
-
     error, std = _errors_and_std(samples, truth, mask, group)
-    expected = 2 * stdtr(len(as_numpy(samples)) - 1, -OUTLIER)
-    return Outliers(float(np.mean(error > OUTLIER * std)), float(expected))
+    return Outliers(float(np.mean(error > OUTLIER * std)), float(2 * t.sf(OUTLIER, len(as_numpy(samples)) - 1)))
 
 
 def kspace_spread_skill(
@@ -242,11 +240,9 @@ def ensemble_coverage(
     coverages. For antithetic samples, in groups as in `pair_share`, `mean_share` replaces 1 / P.
     Shapes and errors as in `spread_skill`.
     """
-    from scipy.special import stdtrit  # slow to import
-
     error, std = _errors_and_std(samples, truth, mask, group)
     freedom = len(as_numpy(samples)) - 1
-    return {level: float(np.mean(error <= stdtrit(freedom, (1 + level) / 2) * std)) for level in levels}
+    return {level: float(np.mean(error <= t.ppf((1 + level) / 2, freedom) * std)) for level in levels}
 
 
 def coverage(
@@ -259,13 +255,11 @@ def coverage(
     Shapes: mean, std, truth and mask (...), in one unit. Errors: InputError for other shapes or values that are not
     finite.
     """
-    from scipy.special import ndtri  # slow to import
-
     error, chosen = component_errors(mean, truth, mask)
     std = as_numpy(std)
     if std.shape != chosen.shape:
         raise InputError(f"the std map has shape {std.shape} but the truth {chosen.shape}")
-    return {level: float(np.mean(error <= ndtri((1 + level) / 2) * std[chosen][..., None])) for level in levels}
+    return {level: float(np.mean(error <= norm.ppf((1 + level) / 2) * std[chosen][..., None])) for level in levels}
 
 
 def component_errors(

@@ -8,13 +8,14 @@ from torch import nn
 
 from mri_score.errors import unknown_name
 from mri_score.networks.ddpm import DDPM
+from mri_score.networks.edm import EdmUNet
 from mri_score.networks.experts import Experts
 from mri_score.networks.ncsn import NCSN
 from mri_score.networks.ncsnpp import NCSNpp
 from mri_score.networks.ncsnv2 import NCSNv2
 from mri_score.networks.unet import UNet
 
-NETWORKS = {"ddpm": DDPM, "ncsn": NCSN, "ncsnpp": NCSNpp, "ncsnv2": NCSNv2, "unet": UNet}
+NETWORKS = {"ddpm": DDPM, "edm": EdmUNet, "ncsn": NCSN, "ncsnpp": NCSNpp, "ncsnv2": NCSNv2, "unet": UNet}
 """Networks that a config can train."""
 
 

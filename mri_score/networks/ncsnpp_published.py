@@ -79,9 +79,10 @@ def from_published(state: Mapping[str, Tensor], **overrides: Any) -> tuple[dict[
 def unseen(arguments: Mapping[str, Any]) -> list[str]:
     """Of the arguments of `NCSNpp` that `from_published` gives, those that no tensor of such a network shows."""
     resamples = len(arguments["multipliers"]) > 1
-    by_conv = arguments["block"] == "ddpm" and arguments["resample_conv"]
-    shows_fir = by_conv or "residual" in (arguments["progressive"], arguments["progressive_input"])
-    return (["fir"] if resamples and not shows_fir else []) + ["skip_rescale", "published_input"]
+    by_conv = arguments["block"] == "ddpm" and arguments.get("resample_conv", True)
+    pyramids = (arguments.get("progressive", "none"), arguments.get("progressive_input", "residual"))
+    fir_is_seen = by_conv or "residual" in pyramids
+    return (["fir"] if resamples and not fir_is_seen else []) + ["skip_rescale", "published_input"]
 
 
 def to_published(network: NCSNpp, arguments: Mapping[str, Any]) -> dict[str, Tensor]:

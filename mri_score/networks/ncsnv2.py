@@ -170,3 +170,28 @@ def _renamed(key: str, parts: Mapping[str, str]) -> str:
         raise InputError(f"published weights have {key!r}; this depth has {', '.join(parts)}: try another depth")
     leaf = re.sub(r"(\d)_(\d)_(conv|norm)", lambda found: f"{found[3]}s.{2 * int(found[1]) + int(found[2]) - 3}", leaf)
     return f"{parts[part]}.{leaf.replace('.conv.', '.')}"
+
+
+def publish(state: Mapping[str, Tensor], depth: str) -> dict[str, Tensor]:
+    """The weights of `NCSNv2(depth)`, or of `NCSN` with the depth low, under the published names.
+
+    The inverse of `rename_published`; `sigmas` keep their name. Errors: InputError for an unknown depth.
+    """
+    if depth not in STAGES:
+        raise unknown_name("depth", depth, STAGES)
+    stages, refinements = STAGES[depth], REFINEMENTS[depth]
+    halving = "|".join(stage.name for stage in stages if stage.halve)
+    published = {}
+    for key, value in state.items():
+        key = re.sub(r"^stages\.(\d)", lambda found: stages[int(found[1])].name, key)
+        key = re.sub(r"^refine\.(\d)", lambda found: refinements[int(found[1])].name, key)
+        key = re.sub(r"(?<=adapt_convs\.\d\.)(conv|norm)s\.(\d)|(?<=output_convs\.)(conv|norm)s\.(\d)", _step, key)
+        key = re.sub(rf"^({halving})\.0\.(conv2|shortcut)\.", r"\1.0.\2.conv.", key)  # a mean follows the convolution
+        published[key] = value
+    return published
+
+
+def _step(found: re.Match[str]) -> str:
+    """The published name of layer number n of residual convolutions: block and stage, each from 1."""
+    kind, number = found[1] or found[3], int(found[2] or found[4])
+    return f"{number // 2 + 1}_{number % 2 + 1}_{kind}"

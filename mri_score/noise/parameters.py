@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,32 @@ def measure(
         count=len(energies),
         seed=seed,
         dimension=size,
+    )
+
+
+def bare_parameters(path: Path) -> Parameters | None:
+    """The sigma_max of a file that holds nothing else, as the seed systems write it; None for any other file."""
+    try:
+        found = read_parameters(path) if path.is_file() else None
+    except InputError:
+        return None
+    return found if found == (found and Parameters(found.sigma_max)) else None
+
+
+def completed(given: Parameters, measured: Parameters) -> Parameters:
+    """The numbers of a file that states sigma_max, and perhaps few others, and measured ones for all else.
+
+    The number of levels and the step size follow from the given sigma_max.
+    Errors: InputError for a given sigma_max that is not above the measured sigma_min.
+    """
+    sigma_max, sigma_min, size = given.sigma_max, measured.sigma_min, measured.dimension
+    if not sigma_min < sigma_max or size is None:
+        raise InputError(f"sigma_max is {sigma_max:g}; it must be above sigma_min, here {sigma_min:g}")
+    levels = given.levels or level_count(sigma_max, sigma_min, level_ratio(size, 0.5))
+    repeats = given.repeats or measured.repeats or 3
+    step = step_size((sigma_max / sigma_min) ** (1 / (levels - 1)), sigma_min, repeats)
+    return replace(
+        measured, sigma_max=sigma_max, levels=levels, repeats=repeats, step_size=given.step_size or _rounded(step)
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mri_score.errors import InputError
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
-from mri_score.networks import ncsn, ncsnpp_published, ncsnv2
+from mri_score.networks import edm, ncsn, ncsnpp_published, ncsnv2
 from mri_score.noise.schedules import VP, SubVP
 from mri_score.priors.shapes import require_shapes
 from mri_score.priors.store import build_prior, require_finite
@@ -31,7 +31,12 @@ class Checkpoint(NamedTuple):
     data: Mapping[str, Any] = {}
 
 
-FAMILIES = {"normalizer.embed.weight": ncsn, "normalizer.alpha": ncsnv2, "all_modules.0.": ncsnpp_published}
+FAMILIES = {
+    "normalizer.embed.weight": ncsn,
+    "normalizer.alpha": ncsnv2,
+    "all_modules.0.": ncsnpp_published,
+    "map_layer0.weight": edm,
+}
 """What reads the weights of a network that has a tensor of this name."""
 
 
@@ -39,34 +44,53 @@ def import_published(
     path: Path,
     *,
     raw: bool = False,
-    sd: float = 0.3,
+    sd: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     precondition: str | None = None,
     centred: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **shown: Any,
 ) -> tuple[NetworkPrior, dict[str, Any], dict[str, Any]]:
     """The prior in a published checkpoint, its network's name and arguments, and what is known about it.
 
-    raw: take the weights of the last step, not their average. sd: of each real component of the images that it was
-    trained on. sigma_min, sigma_max: in place of the ends of the file's noise levels. precondition: where the tensors
-    do not tell, which is sub-vp alone. centred: the network takes x as it is, not 2 x - 1; by default what the file's
-    config says, or what its release did.
+    path: the file. raw: take the weights of the last step, not their average. sd: of each real component of the images
+    that it was trained on; default 0.3, and EDM's 0.5 for its networks, whose function it is a part of.
+    sigma_min, sigma_max: in place of the ends of the file's noise levels. precondition: where the tensors do not show
+    it: sub-vp for DDPM's networks, ncsn for DDPM's networks trained variance-exploding, score for an NCSN++ without
+    scale_by_sigma, vp for EDM's networks. centred: the network takes x as it is, not 2 x - 1; by default what the
+    file's config says, or what its release did. settings: sections and keys of the config that it was trained with,
+    which fill in what nothing else gives. shown: fir and skip_rescale of an NCSN++, which its tensors may not show.
     Errors: InputError for files of no known layout, with what they hold, and for noise levels that nothing tells.
     """
     checkpoint = _recognised(path, read_checkpoint(path))
     averaged = None if raw else checkpoint.averaged
     state = {**checkpoint.raw, **(averaged or {})}
     family = _family(path, state)
+    stated = _stated(settings or {})
+    precondition = precondition or stated.get("precondition")
+    shown = {key: value for key, value in {**stated, **shown}.items() if key in ("fir", "skip_rescale")}
     try:
-        network, weights = family.from_published(state)
+        if family is ncsnpp_published:
+            if precondition in ("ncsn", "score") and "sigmas" in state and "all_modules.0.W" not in state:
+                shown |= {"levels": len(state["sigmas"]), "published_input": True}  # DDPM's network, with a ladder
+            network, weights = family.from_published(state, **shown)
+        else:
+            network, weights = family.from_published(state)
     except (KeyError, InputError) as error:
         raise InputError(f"{path} resembles {checkpoint.layout}, but its network is another one: {error}") from error
     if centred is None and any(checkpoint.data.get(key) is True for key in ("rescaled", "logit_transform")):
         centred = True
-    if centred is not None:
+    centred = stated.get("centred") if centred is None else centred
+    if centred is not None and network["name"] != "edm":
         network["published_input"] = not centred
     precondition = precondition or _precondition(network)
+    if sigma_max is None and "sigmas" not in state:
+        sigma_max = stated.get("sigma_max")
+    if sigma_min is None and "sigmas" not in state:
+        sigma_min = stated.get("sigma_min")
     highest, lowest = _noise_levels(path, state, precondition, sigma_min, sigma_max)
+    sd = (0.5 if network["name"] == "edm" else 0.3) if sd is None else sd
     if network["name"] == "ncsn":
         network |= {"sigma_max": highest, "sigma_min": lowest}
 
@@ -85,9 +109,14 @@ def import_published(
         "source_sha256": sha256(path),
         "layout": checkpoint.layout,
         "weights": "raw" if averaged is None else "averaged (EMA)",
-        "trained_on": str(checkpoint.data.get("file", "not said in the file")),
+        "trained_on": str(checkpoint.data.get("file") or stated.get("trained_on") or "not said in the file"),
         "licence": "weights and training data are under the terms of their source",
     }
+    if network["name"] == "ncsnpp" and (
+        assumed := [key for key in ncsnpp_published.unseen(network) if key not in shown]
+    ):
+        values = {"published_input": "the network takes 2 x - 1" if network.get("published_input") else "it takes x itself"}
+        about["not_in_tensors"] = "; ".join(str(values.get(key, f"{key} {network[key]}")) for key in assumed)
     return prior.eval().requires_grad_(False), network, about
 
 
@@ -98,12 +127,42 @@ def _recognised(path: Path, saved: Any) -> Checkpoint:
     if raw := _weights(_inside(saved, "model_state")):
         averaged, data = _weights(_inside(saved, "ema_state")), _inside(saved, "config", "data")
         return Checkpoint("utcsilab/score-diffusion-training", raw, averaged, data if isinstance(data, Mapping) else {})
-    if raw := _weights(_inside(saved, "model")):
+    if (raw := _weights(_inside(saved, "model"))) and "ema" in saved:
         shadow = _inside(saved, "ema", "shadow_params")
         return Checkpoint("yang-song/score_sde_pytorch", raw, _named(path, shadow, raw) if shadow else None)
-    if raw := _weights(saved):
-        return Checkpoint("a state dict", raw)
+    found = _networks(saved)
+    averages = {place: state for place, state in found.items() if "ema" in place.lower() or "average" in place.lower()}
+    plain = {place: state for place, state in found.items() if place not in averages}
+    if found:
+        first = next(iter((plain or averages).values()))
+        return Checkpoint(_wrapping(found), first, next(iter(averages.values()), None) if plain else None)
     raise _unknown(path, saved)
+
+
+def _networks(saved: Any, place: str = "", depth: int = 3) -> dict[str, Weights]:
+    """The networks of `FAMILIES` in a file, by where they are: keys of dicts, and the common start of their names.
+
+    Wrappers write the names of a network's tensors behind a start: module. (DataParallel), _orig_mod. (torch.compile),
+    model. (EDM's preconditioning), and any name of an attribute (Lightning).
+    """
+    if not isinstance(saved, Mapping) or not depth:
+        return {}
+    tensors = {str(key): value for key, value in saved.items() if isinstance(value, Tensor)}
+    found: dict[str, Weights] = {}
+    for key in tensors:
+        for mark in FAMILIES:
+            start, between, _ = key.partition(mark)
+            if between and (not start or start.endswith(".")) and f"{place}{start}" not in found:
+                inside = {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
+                found[f"{place}{start}"] = _floats(inside)
+    for key, value in saved.items():
+        found |= _networks(value, f"{place}{key}.", depth - 1)
+    return found
+
+
+def _wrapping(found: Mapping[str, Weights]) -> str:
+    places = [place.rstrip(".") for place in found if place]
+    return f"a state dict at {' and '.join(places)}" if places else "a state dict"
 
 
 def _inside(saved: Any, *keys: str) -> Any:
@@ -117,10 +176,11 @@ def _weights(state: Any) -> Weights | None:
     """The tensors of a state dict by their names without "module."; None for anything else."""
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         return None
-    return {
-        str(key).removeprefix("module."): value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-    }
+    return _floats({str(key).removeprefix("module."): value for key, value in state.items()})
+
+
+def _floats(state: Mapping[str, Tensor]) -> Weights:
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def _named(path: Path, shadow: Sequence[Tensor], state: Weights) -> Weights:
@@ -143,9 +203,35 @@ def _family(path: Path, state: Weights) -> ModuleType:
     raise _unknown(path, state)
 
 
+def _stated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sections of a published config say that tensors do not show, by our names."""
+    sections = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
+    model, data, training = (sections.get(name, {}) for name in ("model", "data", "training"))
+    found: dict[str, Any] = {}
+    for ours, names in (("sigma_max", ("sigma_max", "sigma_begin")), ("sigma_min", ("sigma_min", "sigma_end"))):
+        value = next((model[name] for name in names if isinstance(model.get(name), (int, float))), None)
+        found |= {} if value is None else {ours: float(value)}
+    if isinstance(model.get("fir"), bool):
+        found["fir"] = list(model.get("fir_kernel", ncsnpp_published.FIR)) if model["fir"] else []
+    if isinstance(model.get("skip_rescale"), bool):
+        found["skip_rescale"] = model["skip_rescale"]
+    sde = str(training.get("sde", model.get("sde_type", ""))).lower()
+    if sde in ("vpsde", "subvpsde"):
+        found["precondition"] = "vp" if sde == "vpsde" else "sub-vp"
+    elif sde == "vesde":
+        found["precondition"] = "score" if model.get("scale_by_sigma") is False else "ncsn"
+    if any(data.get(key) is True for key in ("centered", "rescaled", "logit_transform")):
+        found["centred"] = True
+    elif any(data.get(key) is False for key in ("centered", "rescaled")):
+        found["centred"] = False
+    if name := data.get("dataset") or data.get("name") or data.get("file"):
+        found["trained_on"] = str(name)
+    return found
+
+
 def _precondition(network: Mapping[str, Any]) -> str:
-    if network["name"] == "ncsn":
-        return "score"
+    if network["name"] in ("ncsn", "edm"):
+        return "score" if network["name"] == "ncsn" else "edm"
     by_label = network["name"] == "ncsnpp" and network["embedding"] == "positional" and not network["levels"]
     return "vp" if by_label else "ncsn"
 
@@ -162,6 +248,8 @@ def _noise_levels(
         told = float(state["sigmas"].max()), float(state["sigmas"].min())
     elif precondition == "score":
         told = 1.0, 0.01
+    elif precondition == "edm":  # the ends of EDM's walks
+        told = 80.0, 0.002
     highest, lowest = told[0] if sigma_max is None else sigma_max, told[1] if sigma_min is None else sigma_min
     if highest is None or lowest is None:
         raise InputError(f"{path} does not store its noise levels; give --sigma-max and --sigma-min of its training")
@@ -174,7 +262,10 @@ def _noise_levels(
 
 
 def _unknown(path: Path, saved: Any) -> InputError:
-    known = "ermongroup/ncsn, ermongroup/ncsnv2, utcsilab/score-diffusion-training and yang-song/score_sde_pytorch"
+    known = (
+        "ermongroup/ncsn, ermongroup/ncsnv2, utcsilab/score-diffusion-training, yang-song/score_sde_pytorch and EDM's"
+        " networks"
+    )
     return InputError(f"{path} has no known layout ({known}): it holds {_contents(saved)}")
 
 

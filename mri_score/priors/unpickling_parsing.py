@@ -19,8 +19,13 @@ from torch import Tensor
 from mri_score.errors import InputError
 
 DOTMAP = "dotmap.DotMap"
-SKIPPED = ("numpy.", "ncsnv2.", "torch.nn.")
-"""Modules whose objects stand beside the weights in checkpoints of score-diffusion-training."""
+SKIPPED = (
+    "numpy.", "ncsnv2.", "torch.nn.",
+    "argparse.", "collections.defaultdict", "lightning.", "ml_collections.", "omegaconf.", "pathlib.",
+    "pytorch_lightning.", "torch.optim.", "typing.",
+)  # fmt: skip
+"""Names whose objects stand beside the weights in checkpoints of score-diffusion-training, of Lightning and of Hydra's
+configs. None of them is ever looked up."""
 AS_INTEGERS = {torch.bfloat16: torch.int16}
 """Types that NumPy lacks, and the type of the same size that their bits travel as."""
 
@@ -31,6 +36,8 @@ class Skipped:
     def __init__(self, *arguments: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
 
 
 def contents(path: Path, stand_ins: bool) -> Any:

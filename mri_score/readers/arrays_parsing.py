@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mri_score.errors import InputError
-from mri_score.readers.raw_samples import identity_of
 
 LONGEST_HEADER = 1 << 16
 LARGEST_VOLUME = 1 << 27
@@ -23,9 +21,7 @@ PICTURES = ("PNG", "JPEG")
 
 
 def npy_contents(path: Path) -> dict[str, Any]:
-    """Shape, dtype (a text for numpy.dtype), stored bytes, start and identity of a .npy file; no samples are read.
-
-    start: as in `hdf5_parsing.contents`.
+    """Shape, dtype (a text for numpy.dtype) and stored bytes of a .npy file; no samples are read.
 
     Errors: InputError for another format, Python objects, and a file whose length is not the declared one.
     """
@@ -35,27 +31,19 @@ def npy_contents(path: Path) -> dict[str, Any]:
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"its format version is {version}")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
-            start, status = file.tell(), os.fstat(file.fileno())
+            shape, _, dtype = read(file, max_header_size=LONGEST_HEADER)
+            start = file.tell()
     except Exception as error:  # NumPy evaluates the header as Python text, which may fail in any way
         raise InputError(f"cannot read {path} as a .npy file ({error}); write it with numpy.save") from error
     if dtype.hasobject or dtype.fields is not None:
         raise InputError(f"{path} holds {dtype}, not an array of numbers; write it again as numbers, with numpy.save")
-    declared, stored = math.prod(shape) * dtype.itemsize, status.st_size - start
+    declared, stored = math.prod(shape) * dtype.itemsize, path.stat().st_size - start
     if declared != stored or min(shape, default=0) < 0:
         raise InputError(
             f"{path} declares {declared} bytes, shape {shape}, but {stored} are stored; the file is incomplete or"
             " forged: write it again"
         )
-    plain = dtype.kind in "fiuc" and not fortran
-    return {
-        "shape": shape,
-        "dtype": dtype.str,
-        "chunks": None,
-        "stored": stored,
-        "start": start if plain else None,
-        "identity": identity_of(status),
-    }
+    return {"shape": shape, "dtype": dtype.str, "chunks": None, "stored": stored}
 
 
 def npy_samples(path: Path, key: str, index: tuple[int | tuple[int, int, int], ...]) -> np.ndarray:
