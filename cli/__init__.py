@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ from mri_score import __version__
 
 from . import log
 from .exits import ended
+from .names import COMMAND_LINE
 from .trust import with_trust_option
 
 COMMANDS = {
@@ -58,6 +60,10 @@ class Commands(click.Group):
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        context.meta[COMMAND_LINE] = shlex.join(["mri-score", *arguments])
+        return super().parse_args(context, arguments)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         with log.printed():

@@ -24,6 +24,9 @@ ONE_CHANNEL = ("parts", "magnitude")
 OPERATORS = ("torch", "sigpy")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
+COMMAND_LINE = "mri_score.command_line"
+"""Key of the command line, as it was typed, in the context of a command."""
+
 
 class Name(click.ParamType):
     """One of several names, or with `several` a list such as `a,b`, or none. what: what is named, for messages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import shutil
@@ -476,7 +477,9 @@ def test_the_report_of_a_series_has_a_film(tmp_path):
     options = ("--steps", "2", "--samples", "1", "--baselines", "none", "--out", tmp_path / "out")
     mri_score("reconstruct", tmp_path / "scan.h5", *options)
     page = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert "<h2>Film</h2>" in page and "frame 1 of 3" in page and "3 frames, slice 0 to slice 0, repetition 2" in page
+    data = json.loads(re.search(r'id="viewer-data">(.*?)</script>', page)[1])
+    places = [(place["title"], place["slice"], place["frame"]) for place in data["places"]]
+    assert places == [("Slice 0", 0, 0), ("Slice 0, repetition 1", 0, 1), ("Slice 0, repetition 2", 0, 2)]
     with h5py.File(tmp_path / "out" / "reconstructions" / "scan.h5") as file:
         assert file["frame"][:].tolist() == [0, 1, 2]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -18,12 +20,14 @@ from mri_score.evaluation.report import (
     IntervalCheck,
     MethodScores,
     Report,
-    SliceFigures,
+    StudyRow,
     Table,
+    render_study,
     score_table,
     write_report,
 )
 from mri_score.evaluation.uncertainty import EnsembleCalibration, Outliers
+from mri_score.evaluation.viewer import BUDGET, ShownSlice, Viewer
 
 RAMP = np.linspace(0, 1, 35 * 28).reshape(35, 28)
 
@@ -119,6 +123,54 @@ def test_the_best_of_each_column_is_marked_and_low_nmse_is_best():
     assert sum(columns for _, columns in table.spans) == len(table.columns) == len(table.rows[0])
 
 
+SLICE = ShownSlice(
+    "Slice 3", RAMP, std=0.1 * RAMP, truth=RAMP[::-1], baselines={"CG-SENSE": RAMP / 2}, draws=[RAMP, 1 - RAMP]
+)
+VIEWER = Viewer([SLICE], estimate="mean of 2 draws", unit=3.0, captions={"CG-SENSE": "<i>24 dB</i>"})
+
+
+def shown(viewer: Viewer) -> tuple[dict, list[dict[str, np.ndarray]]]:
+    """The data of a viewer, and its images as the page decodes them: the root of a value in 8 bits."""
+    data = json.loads(viewer.json())
+    images = []
+    for place in data["places"]:
+        greys = {name: decode(b64decode(url.split(",")[1]))[..., 0] / 255 for name, url in place["images"].items()}
+        tops = {name: data["tops"]["std" if name == "std" else "image"] for name in greys}
+        images.append({name: grey**2 * tops[name] for name, grey in greys.items()})
+    return data, images
+
+
+def test_the_viewer_holds_every_image_to_a_half_step_of_its_8_bits():
+    data, (images,) = shown(VIEWER)
+    given = {"reconstruction": RAMP, "std": 0.1 * RAMP, "truth": RAMP[::-1], "baseline CG-SENSE": RAMP / 2}
+    given |= {"draw 1": RAMP, "draw 2": 1 - RAMP}
+    assert data["exact"] and set(images) == set(given)
+    for name, image in given.items():
+        top = data["tops"]["std" if name == "std" else "image"]
+        assert np.abs(np.sqrt(images[name]) - np.sqrt(np.minimum(image, top))).max() < 0.51 / 255 * np.sqrt(top), name
+    assert data["white"] == pytest.approx(np.percentile(RAMP, 99.5))
+    error = np.abs(RAMP - RAMP[::-1])
+    top = {"std": 0.1 * np.percentile(RAMP, 99.5), "error": np.percentile(error, 99.5)}
+    assert data["scales"] == pytest.approx(top)
+
+
+@pytest.mark.slow
+def test_sixteen_slices_of_noise_fit_into_the_budget():
+    """Waves under as much noise as an image at an SNR of 20 has, 160 images of 320 x 320: too much without loss."""
+    random = np.random.default_rng(0)
+    waves = 0.5 + 0.4 * np.outer(np.sin(np.arange(320) / 9), np.cos(np.arange(320) / 7))
+    image = [np.abs(waves + 0.05 * random.normal(size=waves.shape)) for _ in range(3)]
+    one = ShownSlice("s", image[0], 0, 0, image[1], image[2], dict.fromkeys("abcd", image[1]), [image[2]] * 3)
+    data = Viewer([one] * 16).json()
+    assert len(data) < BUDGET * 4 / 3 + 5e4 < 8e6 and not json.loads(data)["exact"]
+
+
+def test_images_that_cannot_be_shown_together_are_refused():
+    for slices in ([], [SLICE, ShownSlice("other", RAMP[1:])], [ShownSlice("nan", RAMP * np.nan)]):
+        with pytest.raises(InputError):
+            Viewer(slices).json()
+
+
 class Page(HTMLParser):
     """Tags in order with their attributes, and the text between them."""
 
@@ -152,23 +204,35 @@ def page(tmp_path):
         ),
         intervals=IntervalCheck(0.9, {"magnitude": 1.83}, {"magnitude": 0.897}, "88 slices of 1 volume"),
         held_out=Table("5 lines left out", ["Method", "Misfit"], [["CG-SENSE", "4.64"]]),
-        slices=[SliceFigures("slice 3", picture(RAMP), [picture(RAMP), picture(1 - RAMP)], [picture(RAMP[:9])] * 2)],
+        viewer=VIEWER,
+        links=[("result", "../reconstructions/knee.h5")],
+        date="2026-11-30",
     )
     return write_report(tmp_path / "report", report).read_text(encoding="utf-8")
 
 
 def test_texts_are_escaped_and_the_patient_is_left_out(page):
     parsed = Page(page)
-    assert [tag for tag, _ in parsed.tags].count("script") == 1 and "b" not in [tag for tag, _ in parsed.tags]
+    assert [tag for tag, _ in parsed.tags].count("script") == 2 and "b" not in [tag for tag, _ in parsed.tags]
+    assert "<i>24 dB" not in page  # in the data of the viewer
     assert "knee <script>alert(1)</script>" in parsed.text and "maps <b>from</b> full k-space" in parsed.text
-    assert "DOE-JANE" not in page and "patient" not in page
+    assert "DOE-JANE" not in page and "patient_id" not in page
 
 
-def test_the_page_holds_its_pictures_and_asks_for_nothing_else(page):
-    addresses = re.findall(r"""(?:src|href|url|@import|fetch)\s*[=(]\s*["']?([^"')\s]+)""", page)
-    assert len(addresses) == 5 and all(one.startswith("data:image/png;base64,") for one in addresses)
-    assert np.array_equal(decode(b64decode(addresses[2].split(",")[1])), decode(picture(1 - RAMP)))
-    assert "default-src 'none'" in page and "http://" not in page and "https://" not in page
+def test_the_page_holds_its_images_and_asks_for_nothing_else(page):
+    """Its policy allows the one style and the one script that it holds, by their SHA-256, and no network."""
+    bare = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    addresses = re.findall(r"""(?:src|href|url|@import)\s*[=(]\s*["']?([^"')\s]+)""", bare)
+    assert set(addresses) == {"#results", "#warnings", "../reconstructions/knee.h5"}
+    assert not re.search(r"fetch\(|XMLHttpRequest|WebSocket|import\(", page)
+    assert "http://" not in page and "https://" not in page
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
+        digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+    assert not re.search(r"\s(?:style|on\w+)=", page)  # which the policy would block
 
 
 def test_the_page_says_what_was_run_and_what_it_scored(page):
@@ -182,14 +246,14 @@ def test_the_page_says_what_was_run_and_what_it_scored(page):
     assert ("td", {"class": "best"}) in Page(page).tags
 
 
-def test_a_flip_book_turns_by_keyboard_and_its_two_stacks_hold_the_same_draws(page):
-    tags = Page(page).tags
-    (slider,) = (attributes for tag, attributes in tags if tag == "input")
-    assert slider["type"] == "range" and slider["max"] == "2" and "arrow keys" in slider["aria-label"]
-    assert "disabled" not in slider and "tabindex" not in slider
-    assert [tag for tag, _ in tags].count("button") == 1
-    draws = [attributes["alt"] for tag, attributes in tags if tag == "img" and "draw" in attributes["alt"]]
-    assert draws == [f"slice 3: draw {n}{end}" for end in ("", ", the framed square") for n in (1, 2)]
+def test_an_index_of_a_study_has_volumes_with_warnings_first():
+    rows = [
+        StudyRow("a", "a/index.html", picture(RAMP), {"PSNR (dB)": 30.0}),
+        StudyRow("b <i>", "b/index.html", None, {"PSNR (dB)": None}, ["coil <2> is dead"]),
+    ]
+    page = render_study("All", rows, [("scores", "../metrics.csv")])
+    assert page.index("b &lt;i&gt;") < page.index('href="a/index.html"') and "coil &lt;2&gt; is dead" in page
+    assert 'alt="Middle slice of a"' in page and "2 volumes, 1 with warnings" in page and 'data-value="30.0"' in page
 
 
 def test_intervals_without_a_truth_have_no_bar(tmp_path):
@@ -199,7 +263,7 @@ def test_intervals_without_a_truth_have_no_bar(tmp_path):
 
 
 def test_a_report_without_truth_has_no_scores(tmp_path):
-    report = Report("scan", {"File": "scan.h5"}, slices=[SliceFigures("slice 0", picture(RAMP))])
+    report = Report("scan", {"File": "scan.h5"}, viewer=Viewer([ShownSlice("Slice 0", RAMP)]))
     text = write_report(tmp_path, report).read_text(encoding="utf-8")
-    assert "PSNR" not in text and "spread / skill" not in text and '<input type="range"' not in text
+    assert "PSNR (dB)" not in text and "spread / skill" not in text and "Warnings" not in text
     assert "Conformal intervals" not in text and "left-out" not in text

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
+
+import click
 
 from mri_score import __version__
-from mri_score.evaluation.report import Report, write_report
+from mri_score.errors import visible
+from mri_score.evaluation.report import StudyRow, render_study
 from mri_score.files import alone as locked
-from mri_score.files import sha256
+from mri_score.files import sha256, write_text
 from mri_score.keys import key
-from mri_score.pipeline.derived import Derived, Metrics, Page, Panels, read_metrics, restore
+from mri_score.pipeline.derived import Derived, Metrics, Page, Panels, restore
 from mri_score.pipeline.exports import exports
-from mri_score.pipeline.merge import volume_table
-from mri_score.pipeline.result_file import finished
+from mri_score.pipeline.result_file import MVUE, finished, read_number, read_pictures, read_scores
 from mri_score.priors.record import find_prior
 from mri_score.readers import scan_files
 from mri_score.readers.base import one_name_each, result_name
 from mri_score.readers.sampling import MASK_FILES
 
 from ..log import say
+from ..names import COMMAND_LINE
 from ..options import MaskOptions, content, each_file, maps_of, read_names, take_shard
 
 NO_INFLUENCE = ("out", "again", "threads", "device", "batch_size", "shard", "dry_run", "write", "dicom_like", "maps")
@@ -129,6 +134,13 @@ def finished_before(path: Path, given: ReconstructOptions, identity: int, derive
     return True
 
 
+def run_facts() -> dict[str, str]:
+    """The command line and the date of this run, for reports."""
+    line = click.get_current_context().meta.get(COMMAND_LINE)
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return {"Date": now} | ({} if line is None else {"Command": visible(line)})
+
+
 def summary_of(files: Sequence[Path], given: ReconstructOptions) -> Callable[[], None] | None:
     """A function that writes the report page of all scans; None for a single scan and for a dry run."""
     if len(files) < 2 or given.dry_run:
@@ -143,8 +155,18 @@ def summary_of(files: Sequence[Path], given: ReconstructOptions) -> Callable[[],
 
 
 def _summary(out: Path, names: list[str]) -> Path:
-    """Write the report page of all volumes, with those finished earlier; return its path."""
-    table = volume_table(row for row in read_metrics(out / "metrics.csv") if row["file"] in names)
-    pages = [name for name in names if (out / "report" / Path(name).stem / "index.html").exists()]
-    facts = {"Volumes": str(len(pages)), "Pages": ", ".join(f"{Path(name).stem}/index.html" for name in pages)}
-    return write_report(out / "report", Report(title="All volumes", facts=facts, tables=[table] if table.rows else []))
+    """Write the index of all volumes, with those finished earlier; return its path."""
+    rows = []
+    for name in names:
+        result, stem = out / "reconstructions" / name, Path(name).stem
+        if not (out / "report" / stem / "index.html").exists() or not result.exists():
+            continue
+        pictures, scores = read_pictures(result), read_scores(result)
+        ours = [row for row in scores if row["target"] == MVUE and row["region"] == "foreground"][-1:]
+        numbers = {title: float(row[key]) for row in ours for title, key in (("PSNR (dB)", "psnr"), ("SSIM", "ssim"))}
+        numbers = {"Acceleration": read_number(result, "true_acceleration"), **numbers}
+        rows.append(StudyRow(stem, f"{quote(stem)}/index.html", pictures.thumbnail or None, numbers, pictures.notes))
+    links = [("scores (CSV)", "../metrics.csv")] if (out / "metrics.csv").exists() else []
+    path = out / "report" / "index.html"
+    write_text(path, render_study("All volumes", rows, links))
+    return path

@@ -54,7 +54,7 @@ from ..options import (
     take_precision,
     take_shard,
 )
-from .finished import ReconstructOptions, derived_of, finished_before, identity_of, summary_of
+from .finished import ReconstructOptions, derived_of, finished_before, identity_of, run_facts, summary_of
 
 CARTESIAN = (
     "law", "calibration_lines", "mask_seed", "axis", "maps", "full_maps", "check_lines", "intervals", "operator"
@@ -148,7 +148,7 @@ def reconstruct_all(
         }
         if sampling.nominal is not None:
             attributes["acceleration"] = sampling.nominal
-        facts = {"Prior": f"{given.prior} (SHA-256 {digest[:12]})"}
+        facts = {"Prior": f"{given.prior} (SHA-256 {digest[:12]})", **run_facts()}
         rest = partial(_write, out, derived, volume, options, attributes, facts)
         if on_gpu(options):
             return rest

@@ -50,6 +50,15 @@ def picture(image: Images, window: tuple[float, float] | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def thumbnail(image: Images, side: int = 160) -> bytes:
+    """A small grey PNG of an image (H, W), at most `side` pixels wide and high. Errors: as in `picture`."""
+    small = Image.open(BytesIO(picture(image)))
+    small.thumbnail((side, side))
+    buffer = BytesIO()
+    small.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def panel(
     images: Mapping[str, Images],
     *,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
+from mri_score import __version__
 from mri_score.files import write_text
 
 if TYPE_CHECKING:  # a summary of finished volumes needs no torch
     from mri_score.evaluation.uncertainty import EnsembleCalibration
+    from mri_score.evaluation.viewer import Viewer
 
 FORMATS = {"psnr": "{:.2f}", "ssim": "{:.4f}", "nmse": "{:.4f}"}
 HEADS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
@@ -65,50 +68,42 @@ class IntervalCheck:
 
 
 @dataclass(frozen=True)
-class SliceFigures:
-    """Pictures of one slice, as PNG bytes: the panel, each of the samples, and each of them enlarged (zooms).
-
-    title: above the pictures.
-    """
-
-    title: str
-    panel: bytes
-    samples: Sequence[bytes] = ()
-    zooms: Sequence[bytes] = ()
-
-
-@dataclass(frozen=True)
-class Film:
-    """Pictures of the frames of one slice, as PNG bytes, in one grey window.
-
-    title: above the film. frames: the reconstruction of each frame. stds: its standard deviation, or nothing. labels:
-    the text of each frame.
-    """
-
-    title: str
-    frames: Sequence[bytes]
-    stds: Sequence[bytes]
-    labels: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Report:
     """Content of a report, in the order of the page; empty parts are left out.
 
-    title: of the page. facts: name -> text about the run; names that contain "patient" are not printed. notes:
-    warnings, shown before all figures. tables: of scores. calibration: of the draws. intervals: conformal, with their
-    coverage. held_out: table of how well each method predicts left-out samples. films: of series. slices: pictures.
+    title: of the page. facts: name -> text about the run; names that contain "patient" are not printed. subtitle: the
+    most important facts in a line, beside the title. viewer: the images. notes: warnings, counted at the top and
+    listed before all figures. links: (title, relative address) of files that belong to the page. tables: of scores.
+    calibration: of the draws. intervals: conformal, with their coverage. held_out: table of how well each method
+    predicts left-out samples. date: of the run, for the foot of the page.
     """
 
     title: str
     facts: Mapping[str, str]
+    subtitle: str = ""
+    viewer: Viewer | None = None
     notes: Sequence[str] = ()
+    links: Sequence[tuple[str, str]] = ()
     tables: Sequence[Table] = ()
     calibration: EnsembleCalibration | None = None
     intervals: IntervalCheck | None = None
     held_out: Table | None = None
-    films: Sequence[Film] = ()
-    slices: Sequence[SliceFigures] = ()
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One volume in the index of a study.
+
+    title: its name. address: of its own page, relative. thumbnail: PNG of a slice, or None. numbers: column -> value;
+    None where there is none. notes: its warnings.
+    """
+
+    title: str
+    address: str
+    thumbnail: bytes | None
+    numbers: Mapping[str, float | None]
+    notes: Sequence[str] = ()
 
 
 def score_table(target: str, methods: Sequence[MethodScores]) -> Table:
@@ -137,16 +132,37 @@ def score_table(target: str, methods: Sequence[MethodScores]) -> Table:
 
 
 def render_report(report: Report) -> str:
-    """The report as an HTML page with all pictures embedded.
+    """The report as an HTML page that holds its images, its style and its script.
 
-    All text is escaped, the page's content security policy blocks network access, and its only script turns the pages
-    of the flip-books and films.
+    All text is escaped. The page's content security policy allows this one style and this one script, known by their
+    SHA-256, and no network access.
     """
+    facts = {name: value for name, value in report.facts.items() if "patient" not in name.lower()}
+    return _page("report.html.j2", "viewer.js", report=report, facts=facts)
+
+
+def render_study(title: str, rows: Sequence[StudyRow], links: Sequence[tuple[str, str]] = ()) -> str:
+    """The index of several volumes: a table with thumbnails, volumes with warnings first, sortable, with a filter.
+
+    title: of the page. rows: one a volume. links: (title, relative address) of files that belong to all of them.
+    """
+    ordered = sorted(rows, key=lambda row: (not row.notes, row.title))
+    columns = list(dict.fromkeys(name for row in rows for name in row.numbers))
+    return _page("study.html.j2", "study.js", title=title, rows=ordered, columns=columns, links=links)
+
+
+def _page(template: str, script: str, **content: object) -> str:
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["png"] = lambda png: "data:image/png;base64," + b64encode(png).decode()
-    template = files("mri_score.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    facts = {name: value for name, value in report.facts.items() if "patient" not in name.lower()}
-    return page.from_string(template).render(report=report, facts=facts)
+    folder = files("mri_score.evaluation")
+    read = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in (template, script, "report.css")}
+    hashes = {name: b64encode(sha256(text.encode()).digest()).decode() for name, text in read.items()}
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:;"
+        f" style-src 'sha256-{hashes['report.css']}'; script-src 'sha256-{hashes[script]}'"
+    )
+    parts = {"style": read["report.css"], "script": read[script]}
+    return page.from_string(read[template]).render(policy=policy, version=__version__, **parts, **content)
 
 
 def write_report(folder: str | Path, report: Report) -> Path:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from urllib.parse import quote
 
 from mri_score.errors import InputError
 from mri_score.files import alone, whole_file, write_text
@@ -125,12 +127,17 @@ class Page(Derived):
     title = "report"
 
     def current(self, result: Path) -> bool:
-        return _holds(self.folder / "index.html", read_pictures(result).page.encode())
+        return _holds(self.folder / "index.html", self._content(result))
 
     def write(self, result: Path) -> list[Path]:
         path = self.folder / "index.html"
-        _write(path, read_pictures(result).page.encode())
+        _write(path, self._content(result))
         return [path]
+
+    def _content(self, result: Path) -> bytes:
+        """The page, with links from its folder to the output folder, which has the folder of the result."""
+        back = Path(os.path.relpath(result.parent.parent, self.folder)).as_posix()
+        return read_pictures(result).page.replace('href="../', f'href="{quote(back)}/').encode()
 
 
 def _holds(path: Path, content: bytes) -> bool:

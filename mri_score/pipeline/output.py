@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import numpy as np
 import torch
 
 from mri_score import __version__
 from mri_score.evaluation.intervals import TARGETS
-from mri_score.evaluation.panel import choose_zoom, panel, picture, zoomed
-from mri_score.evaluation.report import Film, Report, SliceFigures, Table, render_report, score_table
+from mri_score.evaluation.panel import panel, thumbnail
+from mri_score.evaluation.report import Report, Table, render_report, score_table
+from mri_score.evaluation.viewer import ShownSlice, Viewer
 from mri_score.methods import METHODS
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.placement import write_placement
@@ -22,9 +25,11 @@ from mri_score.readers.hdf5 import new_hdf5
 
 Value = TypeVar("Value")
 LONGEST_FILM = 60
-"""Largest number of frames of a film in a report."""
+"""Largest number of frames of a slice in a report."""
+SHOWN_SLICES, FILMED_SLICES, SHOWN_DRAWS = 16, 4, 8
+"""Largest number of slices in a report, of slices of a series, and of draws, so that the page stays small."""
 REPORTED_SLICES = 4
-"""Largest number of slices in a report, evenly spaced; a page with all slices would be too large."""
+"""Largest number of slices of which panels are drawn, evenly spaced."""
 
 def write_volume(
     folder: Path, volume: Volume, options: Options, attributes: dict[str, Any], facts: dict[str, str] | None = None
@@ -34,8 +39,9 @@ def write_volume(
     The file appears when all of it is there. It holds everything that a volume is finished with: other files
     (`pipeline.derived`) are made from it, and can be made again without the scan.
     Other datasets: reconstruction_complex, std, slices, mask or trajectory, scores (a table with the columns SCORES),
-    the groups pictures (report page and panels) and geometry, ismrmrd_header where the scan has one, and if asked for
-    interval, interval_complex, interval_blocks_4, _8 and _16 (half widths for means of blocks) and samples.
+    the groups pictures (report page, panels, thumbnail; the warnings as its attribute notes, in JSON) and geometry,
+    ismrmrd_header where the scan has one, and if asked for interval, interval_complex, interval_blocks_4, _8 and _16
+    (half widths for means of blocks) and samples.
     folder: the output folder. options: the settings of the run. attributes: written beside the facts of the volume.
     facts: further entries of the report.
     Errors: InputError where the file cannot be written.
@@ -66,6 +72,8 @@ def write_volume(
         write_placement(file, volume.geometries, volume.header, volume.frames)
         stored = file.create_group("pictures")
         stored["page"] = np.frombuffer(pictures.page.encode(), np.uint8)
+        stored["thumbnail"] = np.frombuffer(pictures.thumbnail, np.uint8)
+        stored.attrs["notes"] = json.dumps(list(pictures.notes))
         for name, png in pictures.panels.items():
             stored[f"panels/{name}"] = np.frombuffer(png, np.uint8)
         file.attrs.update({name.lower().replace(" ", "_"): _value(text) for name, text in volume.facts.items()})
@@ -142,33 +150,6 @@ def _misfit_table(volume: Volume) -> Table:
     return Table(f"{volume.facts['Held out']} left out", ["Method", "Misfit", "Expected", "Ratio"], rows, best=best)
 
 
-def draw_films(volume: Volume) -> list[Film]:
-    """A film of each slice of which there are several images: contrasts, sets, phases or repetitions.
-
-    volume: the result. At most REPORTED_SLICES slices and LONGEST_FILM frames, evenly spaced.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for place, item in enumerate(volume.items):
-        groups.setdefault((item.slab, item.slice), []).append(place)
-    series = [places for places in groups.values() if len(places) > 1]
-    films = []
-    for places in _spread(series, REPORTED_SLICES):
-        shown = _spread(places, LONGEST_FILM)
-        magnitude = torch.stack([volume.rss[place] for place in shown])
-        std = torch.stack([volume.std[place] for place in shown]) if len(volume.samples[0]) > 1 else None
-        white = float(np.percentile(magnitude.numpy(), 99.5))
-        spread = None if std is None else (0.0, max(float(np.percentile(std.numpy(), 99.5)), 1e-12 * white))
-        films.append(
-            Film(
-                f"Slice {volume.items[places[0]].slice}",
-                [picture(one, (0.0, white)) for one in magnitude],
-                [] if std is None else [picture(one, spread) for one in std],
-                [str(volume.items[place]) for place in shown],
-            )
-        )
-    return films
-
-
 def _spread(values: Sequence[Value], most: int) -> list[Value]:
     """At most so many of the values, evenly spaced, the first and the last among them."""
     places = np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)
@@ -176,49 +157,101 @@ def _spread(values: Sequence[Value], most: int) -> list[Value]:
 
 
 def draw_pictures(volume: Volume, options: Options, facts: dict[str, str]) -> Pictures:
-    """Draw a panel of each reported slice, and the report. facts: further entries of the report."""
+    """Draw a panel of some slices, and the report. facts: further entries of the report; "Date" goes to its foot."""
     shown = _spread(range(len(volume.slices)), REPORTED_SLICES)
-    titles = [str(one).capitalize() for one in volume.items] or [f"Slice {number}" for number in volume.slices]
     panels: dict[str, bytes] = {}
-    figures = []
-    scores = volume.scores(options.estimate).get(MVUE, [])
-    captions = {one.method: f"{one.foreground['psnr']:.2f} dB, {one.foreground['ssim']:.3f}" for one in scores}
+    captions = _captions(volume, options)
     std = volume.std if len(volume.samples[0]) > 1 else None
     for place in shown:
         images = {title: found[place] for title, found in volume.baselines.items()}
         images[options.estimate] = volume.rss[place]
-        zoom = choose_zoom(volume.rss[place], None if std is None else std[place])
-        png = panel(
+        panels[f"{Path(volume.name).stem}-slice{volume.slices[place]:03d}.png"] = panel(
             images,
             truth=volume.truth[place].abs() if volume.truth else None,
             std=None if std is None else std[place],
             captions=captions or None,
-            zoom=zoom,
         )
-        panels[f"{Path(volume.name).stem}-slice{volume.slices[place]:03d}.png"] = png
-        white = float(np.percentile(volume.rss[place].numpy(), 99.5))
-        draws = (volume.samples[place].abs() * volume.weight[place]).numpy()
-        shown_draws = draws if len(draws) > 1 else draws[:0]
-        flips = [picture(draw, (0.0, white)) for draw in shown_draws]
-        zooms = [picture(zoomed(draw, zoom), (0.0, white)) for draw in shown_draws]
-        figures.append(SliceFigures(titles[place], png, flips, zooms))
+    notes = _notes(volume, options)
+    extra = {"mri_score": __version__}
+    if volume.geometries:
+        down, across, thick = volume.geometries[0].voxel_size
+        extra["Voxel size"] = f"{down:.3g} x {across:.3g} x {thick:.3g} mm"
+    if volume.complex_nrmse:
+        extra["Complex NRMSE"] = f"{np.mean(volume.complex_nrmse):.4f} (truth combined with the maps used)"
+    name = quote(Path(volume.name).name)
+    links = [("result (HDF5)", f"../reconstructions/{name}"), ("pictures (PNG)", "../panels/")]
+    page = Report(
+        title=Path(volume.name).stem,
+        subtitle=f"{options.estimate}, acceleration {volume.facts.get('Acceleration', f'{volume.acceleration:.2f}')}",
+        facts=volume.facts | {key: text for key, text in facts.items() if key != "Date"} | extra,
+        viewer=viewer_of(volume, options),
+        notes=notes,
+        links=[*links, ("scores (CSV)", "../metrics.csv")] if volume.truth else links,
+        tables=[score_table(target, methods) for target, methods in volume.scores(options.estimate).items()],
+        calibration=volume.calibration() if METHODS[options.method].draws else None,
+        intervals=volume.interval_check(),
+        held_out=_misfit_table(volume) if volume.held_out else None,
+        date=facts.get("Date", ""),
+    )
+    middle = volume.rss[len(volume.rss) // 2].numpy()
+    return Pictures(panels, render_report(page), thumbnail(middle), notes)
+
+
+def _captions(volume: Volume, options: Options) -> dict[str, str]:
+    """Title of an image -> its scores against |MVUE| in the foreground; empty without ground truth."""
+    scores = volume.scores(options.estimate).get(MVUE, [])
+    return {one.method: f"{one.foreground['psnr']:.2f} dB, {one.foreground['ssim']:.3f}" for one in scores}
+
+
+def _notes(volume: Volume, options: Options) -> list[str]:
+    """The warnings of the report."""
     notes = list(volume.notes)
     if not volume.truth:
         notes.append("The scan was acquired undersampled: there is no ground truth, so there are no scores.")
     if not METHODS[options.method].draws:
         notes.append(f"{options.method} gives point estimates: their spread does not measure uncertainty.")
-    extra = {}
-    if volume.complex_nrmse:
-        extra["Complex NRMSE"] = f"{np.mean(volume.complex_nrmse):.4f} (truth combined with the maps used)"
-    page = Report(
-        title=Path(volume.name).stem,
-        facts=volume.facts | facts | extra,
-        notes=notes,
-        tables=[score_table(target, methods) for target, methods in volume.scores(options.estimate).items()],
-        calibration=volume.calibration() if METHODS[options.method].draws else None,
-        intervals=volume.interval_check(),
-        held_out=_misfit_table(volume) if volume.held_out else None,
-        films=draw_films(volume),
-        slices=figures,
+    return notes
+
+
+def viewer_of(volume: Volume, options: Options) -> Viewer:
+    """The images of a volume for the viewer of its report.
+
+    At most SHOWN_SLICES slices, evenly spaced; of a series the first frame of at most FILMED_SLICES slices with all
+    images, and LONGEST_FILM frames with reconstruction and standard deviation.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, number in enumerate(volume.slices):
+        item = volume.items[place] if volume.items else None
+        groups.setdefault((0, number) if item is None else (item.slab, item.slice), []).append(place)
+    series = any(len(places) > 1 for places in groups.values())
+    chosen = _spread(list(groups.values()), FILMED_SLICES if series else SHOWN_SLICES)
+    rss, std = volume.rss, volume.std if len(volume.samples[0]) > 1 else None
+    shown = []
+    for at, places in enumerate(chosen):
+        for frame, place in enumerate(_spread(places, LONGEST_FILM)):
+            title = str(volume.items[place]).capitalize() if volume.items else f"Slice {volume.slices[place]}"
+            spread = None if std is None else std[place]
+            if frame:
+                shown.append(ShownSlice(title, rss[place], at, frame, spread))
+                continue
+            draws = volume.samples[place][:SHOWN_DRAWS].abs() * volume.weight[place]
+            shown.append(
+                ShownSlice(
+                    title,
+                    rss[place],
+                    at,
+                    std=spread,
+                    truth=volume.truth[place] if volume.truth else None,
+                    baselines={name: found[place] for name, found in volume.baselines.items()},
+                    draws=list(draws) if len(draws) > 1 else [],
+                )
+            )
+    geometry = volume.geometries[0] if volume.geometries else None
+    return Viewer(
+        shown,
+        estimate=options.estimate,
+        unit=volume.unit,
+        captions=_captions(volume, options),
+        pixel=None if geometry is None else geometry.voxel_size[:2],
+        edges=geometry.edges if geometry is not None and geometry.oriented else "",
     )
-    return Pictures(panels, render_report(page))

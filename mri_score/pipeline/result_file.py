@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,11 @@ class Pictures:
     panels: dict[str, bytes]
     """File name -> PNG of one slice."""
     page: str
-    """The report, a self-contained HTML page."""
+    """The report, a self-contained HTML page. Its links are relative to a folder beside that of the results."""
+    thumbnail: bytes = b""
+    """PNG of the middle slice, small; empty in files of earlier releases."""
+    notes: Sequence[str] = ()
+    """The warnings of the report."""
 
 
 def finished(folder: Path, name: str, identity: int) -> bool:
@@ -56,4 +62,12 @@ def read_pictures(result: Path) -> Pictures:
     with reading(result), h5py.File(result) as file:
         stored = file["pictures"]
         panels = {name: png[()].tobytes() for name, png in stored["panels"].items()}
-        return Pictures(panels, stored["page"][()].tobytes().decode())
+        small = stored["thumbnail"][()].tobytes() if "thumbnail" in stored else b""
+        notes = json.loads(stored.attrs.get("notes", "[]"))
+        return Pictures(panels, stored["page"][()].tobytes().decode(), small, [str(note) for note in notes])
+
+
+def read_number(result: Path, name: str) -> float | None:
+    """An attribute of a result file that is a number; None without it. Errors: InputError for a damaged file."""
+    value = open_hdf5(result).attrs.get(name)
+    return float(value) if isinstance(value, (int, float)) else None

@@ -49,6 +49,15 @@ class Geometry:
         return x, y, z
 
     @property
+    def edges(self) -> str:
+        """Letters of the patient's side at the left, right, top and bottom of the image, such as RLAP.
+
+        L and R are the patient's left and right, A front, P back, H head, F feet: the largest part of each direction.
+        """
+        across, down = (np.array(one) for one in (self.column_direction, self.row_direction))
+        return _side(-across) + _side(across) + _side(-down) + _side(down)
+
+    @property
     def affine(self) -> np.ndarray:
         """Matrix (4, 4) from (row, column, slice, 1), the slice counted from this image, to (x, y, z, 1) in mm, LPS."""
         affine = np.eye(4)
@@ -78,3 +87,9 @@ class Geometry:
         axes = directions or (cls.row_direction, cls.column_direction, cls.slice_direction)
         start = cls(matrix, voxel_size, centre, *axes, oriented=known)
         return replace(start, position=start.at(-(matrix[0] // 2), -(matrix[1] // 2)))
+
+
+def _side(direction: np.ndarray) -> str:
+    """The letter of the patient's side that a direction in LPS points to."""
+    axis = int(np.abs(direction).argmax())
+    return ("RL", "AP", "FH")[axis][int(direction[axis] > 0)]
