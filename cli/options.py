@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -134,7 +135,7 @@ def base_line(told: Mapping[str, Any], prior: object) -> str:
 
 
 shard_option = click.option(
-    "--shard", metavar="I/N|auto",
+    "--shard", metavar="I/N|auto|auto:LIST",
     help="Process only the I-th of N parts of the folder's files, I from 0 to N-1: for several processes in parallel."
     " auto reads I and N from torchrun, a Slurm job array or srun.  [default: all files]",
 )  # fmt: skip
@@ -142,6 +143,8 @@ shard_option = click.option(
 TASKS = (("torchrun", "RANK", "WORLD_SIZE"), ("srun", "SLURM_PROCID", "SLURM_NTASKS"))
 """Environment variables with the number of this process and the number of processes, besides those of job arrays."""
 ARRAY = "SLURM_ARRAY_TASK_"
+MOST_TASKS = 1_000_000
+"""More tasks than Slurm allows in an array."""
 
 
 def take_precision(name: str, device: str) -> str:
@@ -165,7 +168,8 @@ def take_precision(name: str, device: str) -> str:
 def take_shard(files: Sequence[Path], text: str | None, folder: bool = True) -> list[Path]:
     """Every N-th of the files, starting at the I-th; says which part it is.
 
-    text: the value of --shard: I/N, or auto, which reads the environment; None takes all files. folder: whether the
+    text: the value of --shard: I/N; auto, which reads the environment; auto:LIST, with the list of a job array; None
+    takes all files. folder: whether the
     files are those of a folder: a file that was named by itself is always taken.
     Errors: InputError for a malformed value, I outside 0 to N - 1, auto in no array or group of processes, and for a
     part without files.
@@ -175,7 +179,8 @@ def take_shard(files: Sequence[Path], text: str | None, folder: bool = True) -> 
     if text is None:
         _suggest(len(files))
         return list(files)
-    number, count = _found_task() if text == "auto" else _read_shard(text)
+    kind, _, listed = text.partition(":")
+    number, count = _found_task(listed) if kind == "auto" else _read_shard(text)
     if not 0 <= number < count:
         raise InputError(f"--shard {number}/{count}: allowed parts are 0/N to N-1/N, such as 0/4 to 3/4")
     mine = list(files)[number::count]
@@ -193,14 +198,17 @@ def _read_shard(text: str) -> tuple[int, int]:
     try:
         number, count = map(int, text.split("/"))
     except ValueError as error:
-        raise InputError(f"--shard {text!r} should read I/N, such as 0/4, or auto") from error
+        raise InputError(f"--shard {text!r} should read I/N, such as 0/4, auto or auto:LIST") from error
     return number, count
 
 
-def _found_task() -> tuple[int, int]:
-    """The number of this process and the number of processes. Errors: InputError if the environment has none."""
+def _found_task(listed: str = "") -> tuple[int, int]:
+    """The number of this process and the number of processes. listed: the list of a job array, as `--array` takes it.
+
+    Errors: InputError if the environment has none.
+    """
     if ARRAY + "ID" in os.environ:
-        return _array_task()
+        return _listed_task(listed) if listed else _array_task()
     for _, here, all_ in TASKS:
         if here in os.environ and all_ in os.environ:
             return _whole(here), _whole(all_)
@@ -215,16 +223,40 @@ def _array_task() -> tuple[int, int]:
     task, count, first, last = (_whole(ARRAY + name) for name in ("ID", "COUNT", "MIN", "MAX"))
     if count == 1:
         return 0, 1
+    if count <= 3:  # the first, the last and the one between, also of a list such as --array=2,5,7
+        return (0 if task == first else count - 1 if task == last else 1), count
     step = max(_whole(ARRAY + "STEP", (last - first) // (count - 1)), 1)
     place, rest = divmod(task - first, step)
     if step * (count - 1) <= last - first < step * count and rest == 0 and 0 <= place < count:
         return place, count
-    if count <= 3:  # a list such as --array=2,5,7: only the first and the last are stated
-        return (0 if task == first else count - 1 if task == last else 1), count
     raise InputError(
-        f"--shard auto: the tasks of this array are a list of {count} numbers from {first} to {last}, in which the"
-        f" place of {task} is not stated; take --array=0-{count - 1}, or give the part, such as --shard 0/{count}"
+        f"--shard auto: the tasks of this array are a list of {count} numbers from {first} to {last}, in which Slurm"
+        f" does not state the place of {task}; take --array=0-{count - 1}, or repeat the list of --array:"
+        f" --shard auto:{first},...,{last}"
     )
+
+
+def _listed_task(text: str) -> tuple[int, int]:
+    """Place and number of the tasks of a job array whose list is given as sbatch takes it: 1,5,9-20:4 or 0-7%2.
+
+    Errors: InputError for another text, and for a list that is not that of this array.
+    """
+    tasks: set[int] = set()
+    for part in text.partition("%")[0].split(","):
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?", part.strip())
+        if found is None:
+            raise InputError(f"--shard auto:{text}: {part!r} is no task or range of --array, such as 5, 0-7 or 0-20:4")
+        first, last, step = (int(group or 0) for group in found.groups())
+        tasks |= {first} if found[2] is None else set(range(first, last + 1, max(step, 1))[: MOST_TASKS + 1])
+        if len(tasks) > MOST_TASKS:
+            raise InputError(f"--shard auto:{text}: more than {MOST_TASKS} tasks")
+    task, *stated = (_whole(ARRAY + name) for name in ("ID", "COUNT", "MIN", "MAX"))
+    if task not in tasks or stated != [len(tasks), min(tasks, default=0), max(tasks, default=0)]:
+        raise InputError(
+            f"--shard auto:{text}: this is not the list of the array, which has {stated[0]} tasks from {stated[1]} to"
+            f" {stated[2]}, {task} among them; repeat what --array was given"
+        )
+    return sorted(tasks).index(task), len(tasks)
 
 
 def _whole(name: str, default: int | None = None) -> int:

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from command import mri_score
 
-from mri_score.cli.options import read_slices, take_shard
+from mri_score.cli.options import _found_task, read_slices, take_shard
 from mri_score.errors import InputError
 from mri_score.simulation.simulate import simulate
 
@@ -41,6 +42,7 @@ ARRAYS = {
     "0-20:7": [array(task, 3, 0, 14, 7) for task in (0, 7, 14)],
     "2,7": [array(task, 2, 2, 7) for task in (2, 7)],
     "2,3,9": [array(task, 3, 2, 9) for task in (2, 3, 9)],
+    "0,8,9": [array(task, 3, 0, 9, 4) for task in (0, 8, 9)],
     "5": [array(5, 1, 5, 5)],
     "srun -n 2": [{"SLURM_PROCID": str(task), "SLURM_NTASKS": "2"} for task in range(2)],
     "torchrun": [{"RANK": str(task), "WORLD_SIZE": "4"} for task in range(4)],
@@ -75,6 +77,41 @@ def test_the_tasks_of_an_array_share_the_files(kind, alone):
 
 
 @pytest.mark.parametrize(
+    ("text", "tasks"),
+    [
+        ("1,5,9,20", (1, 5, 9, 20)),
+        ("20, 9,1,5%2", (1, 5, 9, 20)),
+        ("0-6:2,7", (0, 2, 4, 6, 7)),
+        ("3,0-1,1-2", (0, 1, 2, 3)),
+    ],
+)
+def test_an_irregular_array_shares_the_files_by_its_list(text, tasks, alone):
+    shards = []
+    for task in tasks:
+        alone(array(task, len(tasks), min(tasks), max(tasks)))
+        shards.append(take_shard(FILES, f"auto:{text}"))
+    assert shards == [FILES[number :: len(tasks)] for number in range(len(tasks))]
+
+
+@pytest.mark.parametrize("step", [None, 1, 2, 3])
+def test_without_its_list_an_array_never_leaves_out_a_file_silently(step, alone):
+    """Of every array of 2 to 5 numbers below 9, some task ends with an error, or each file is done."""
+    for count in (2, 3, 4, 5):
+        for tasks in combinations(range(9), count):
+            shards, failed = [], False
+            for task in tasks:
+                values = array(task, count, tasks[0], tasks[-1], step or 1)
+                if step is None:
+                    del values["SLURM_ARRAY_TASK_STEP"]
+                alone(values)
+                try:
+                    shards.append(_found_task())
+                except InputError:
+                    failed = True
+            assert failed or sorted(shards) == [(place, count) for place in range(count)], tasks
+
+
+@pytest.mark.parametrize(
     ("environment", "message"),
     [
         ({}, "belongs to no Slurm job array"),
@@ -87,6 +124,22 @@ def test_a_part_that_the_environment_does_not_state_is_no_guess(environment, mes
     alone(environment)
     with pytest.raises(InputError, match=message):
         take_shard(FILES, "auto")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,5,9,21", "not the list of the array, which has 4 tasks from 1 to 20"),
+        ("1,5,6-20", "not the list"),
+        ("1,x", "'x' is no task or range"),
+        ("0-999999999", "more than 1000000 tasks"),
+        ("5-1", "not the list"),
+    ],
+)
+def test_a_list_that_is_not_that_of_the_array_is_refused(text, message, alone):
+    alone(array(5, 4, 1, 20))
+    with pytest.raises(InputError, match=message):
+        take_shard(FILES, f"auto:{text}")
 
 
 def test_an_empty_part_is_no_success():
