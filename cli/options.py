@@ -137,7 +137,8 @@ def base_line(told: Mapping[str, Any], prior: object) -> str:
 shard_option = click.option(
     "--shard", metavar="I/N|auto|auto:LIST",
     help="Process only the I-th of N parts of the folder's files, I from 0 to N-1: for several processes in parallel."
-    " auto reads I and N from torchrun, a Slurm job array or srun.  [default: all files]",
+    " auto reads I and N from torchrun, a Slurm job array or srun; auto:LIST is for an array of irregular numbers, such"
+    " as auto:1,5,9,20.  [default: all files]",
 )  # fmt: skip
 
 TASKS = (("torchrun", "RANK", "WORLD_SIZE"), ("srun", "SLURM_PROCID", "SLURM_NTASKS"))
