@@ -46,6 +46,7 @@ class Fault(NamedTuple):
 V, RESULT, OUTPUT = "pipeline/volume.py", "pipeline/result.py", "pipeline/output.py"
 HELD, DENOISE, FACTS = "pipeline/held_out.py", "pipeline/denoise.py", "pipeline/facts.py"
 RECON, FASTMRI, HEADER = "reconstruction.py", "readers/fastmri.py", "readers/ismrmrd_header.py"
+MRD, COLLECT = "readers/ismrmrd.py", "streaming/collect.py"
 RUN, SAMPLE, OPTIONS = "cli/run/reconstruct.py", "cli/run/sample.py", "cli/options.py"
 
 FAULTS = (
@@ -188,7 +189,7 @@ FAULTS = (
     ),
     Fault(
         "pipeline/derived.py",
-        "if row[\"file\"] != table_cell(result.name)]",
+        'if row["file"] != table_cell(result.name)]',
         "if False]",
         "rows of other files lost",
         ("volume_result",),
@@ -359,9 +360,13 @@ FAULTS = (
         ("denoise:noted",),
     ),
     Fault(
-        SAMPLE, "scale * draw(image=image / scale", "draw(image=image / scale", "samples not scaled", ("sample_cli",)
+        SAMPLE,
+        "noise_std=kind.noise(noise_std))\n    draws = white * kind.pixels(draws)",
+        "noise_std=kind.noise(noise_std))\n    draws = kind.pixels(draws)",
+        "samples not scaled",
+        ("sample_cli:inpaint", "sample_cli"),
     ),
-    Fault(SAMPLE, "keep.abs() > 0", "keep.abs() == 0", "mask inverted", ("sample_cli",)),
+    Fault(SAMPLE, "_slice)).abs() > 0", "_slice)).abs() == 0", "mask inverted", ("sample_cli:inpaint", "sample_cli")),
     Fault(
         SAMPLE,
         "int(parts[0]), int(parts[-1])",
@@ -449,8 +454,8 @@ FAULTS = (
     ),
     Fault(
         "readers/maps.py",
-        "status.st_size, status.st_mtime_ns, sorted",
-        "sorted",
+        "status.st_size, status.st_mtime_ns, list(axes)",
+        "list(axes)",
         "maps of a changed file reused",
         ("maps",),
     ),
@@ -463,6 +468,68 @@ FAULTS = (
         ("fastmri",),
     ),
     Fault("readers/__init__.py", "path.suffix.lower()", "path.suffix", "suffix in capitals", ("readers",)),
+    Fault(MRD, "shift = size // 2 - limits.center", "shift = limits.center - size // 2", "centre", ("ismrmrd",)),
+    Fault(MRD, "kept[:, ::-1] if has_flag", "kept if has_flag", "reversed readouts not reversed", ("ismrmrd:order",)),
+    Fault(MRD, "total /= np.maximum(count, 1)[:, None]", "total /= 1", "averages are added", ("ismrmrd:averages",)),
+    Fault(
+        "readers/ismrmrd_readouts.py",
+        "ratio / (self.header.noise_bandwidth or 1.0)",
+        "ratio * (self.header.noise_bandwidth or 1.0)",
+        "noise bandwidth inverted",
+        ("ismrmrd:noise_scan",),
+    ),
+    # streaming
+    Fault(
+        "streaming/images.py",
+        "slope = max(self.slope, largest / LARGEST)",
+        "slope = self.slope",
+        "pixels overflow in brighter images",
+        ("streaming:pixels",),
+    ),
+    Fault(
+        "streaming/wire.py",
+        '"matrix_size": matrix[::-1]',
+        '"matrix_size": matrix',
+        "axes of the matrix swapped",
+        ("streaming:session or pixels or header or zero_filled", "streaming"),
+    ),
+    Fault(COLLECT, "if place in self.done:", "if False:", "a late readout makes an image", ("streaming:complete",)),
+    Fault(COLLECT, ">= self.last_average", ">= 0", "complete after the first average", ("streaming:complete",)),
+    Fault(
+        COLLECT,
+        "self.size -= sum(map(_bytes, group.readouts))",
+        "pass",
+        "images that are done count as waiting",
+        ("streaming:collector",),
+    ),
+    # writers
+    Fault(
+        "writers/base.py",
+        "affine[:3, 2] = steps.mean(0)",
+        "affine[:3, 2] = -steps.mean(0)",
+        "slices stacked backwards",
+        ("writers:ball", "writers"),
+    ),
+    Fault(
+        "writers/nifti.py", "LPS_TO_RAS @ volume.affine()", "volume.affine()", "LPS written as RAS", ("writers:ball",)
+    ),
+    Fault("writers/cfl.py", 'order="F"', 'order="C"', "rows and columns of cfl files swapped", ("writers:frames",)),
+    # files of others
+    Fault("untrusted/messages.py", "total > most or ", "", "size of a result not checked", ("untrusted:one_message",)),
+    Fault(
+        "readers/raw_samples.py",
+        " or identity_of(status) != tuple(expected)",
+        "",
+        "samples of another file of the same name",
+        ("untrusted:another_file",),
+    ),
+    Fault(
+        "readers/raw_samples.py",
+        "if last - first + 1 == count else None",
+        "",
+        "samples that lie apart read as one run",
+        ("untrusted:h5py",),
+    ),
 )
 
 

@@ -157,6 +157,17 @@ def test_an_image_is_complete_with_its_last_readout_and_gets_its_own_calibration
     assert rest.title == "slice 0, set 2" and len(rest.readouts) == 1 + 1 + 1
 
 
+def test_the_size_of_a_collector_is_that_of_the_readouts_that_it_keeps():
+    collector = Collector()
+    for number in range(3):
+        for header in heads(([], {"slice": number}), ([LAST], {"slice": number}), ([], {"slice": number}), ([26], {})):
+            samples, trajectory = np.ones((2, 5), np.complex64), np.ones((5, 3), np.float32)
+            collector.add(wire.Readout(header.header, samples, trajectory))
+    assert collector.late == 3 and collector.size == 0  # all images are complete, the rest is dropped
+    collector.add(next(heads(([NOISE], {}))))
+    assert collector.size == 8
+
+
 def test_a_slab_waits_for_the_end_of_the_scan():
     collector = Collector(whole=True)
     assert not any(collector.add(one) for one in heads(([LAST], {}), ([LAST], {"kspace_encode_step_2": 1})))

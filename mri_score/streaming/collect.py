@@ -62,27 +62,31 @@ class Collector:
 
     def add(self, readout: Readout) -> Group | None:
         """Keep a readout; returns the image that it completes, with noise and calibration readouts before its own."""
-        header = readout.header
-        self.size += readout.samples.nbytes + readout.trajectory.nbytes
-        slice_ = int(header["idx"]["slice"])
+        header, slice_ = readout.header, int(readout.header["idx"]["slice"])
         if flagged(header, NOISE):
-            self.noise.append(readout)
-            return None
-        if flagged(header, CALIBRATION) and not flagged(header, CALIBRATION_AND_IMAGING):
-            self.calibration.setdefault(slice_, []).append(readout)
-            return None
-        if flagged(header, PHASE_CORRECTION):
-            self.navigators.setdefault(slice_, []).append(readout)
-        if flagged(header, *OTHER):
-            return None
+            self._keep(readout, self.noise)
+        elif flagged(header, CALIBRATION) and not flagged(header, CALIBRATION_AND_IMAGING):
+            self._keep(readout, self.calibration.setdefault(slice_, []))
+        elif flagged(header, PHASE_CORRECTION):
+            self._keep(readout, self.navigators.setdefault(slice_, []))
+        elif not flagged(header, *OTHER):
+            return self._add_imaging(readout)
+        return None
+
+    def _add_imaging(self, readout: Readout) -> Group | None:
+        header = readout.header
         key = {name: int(header["idx"][name]) for name in COUNTERS}
         place = tuple(key.values())
         if place in self.done:
             self.late += 1
             return None
-        self.images.setdefault(place, Group(key, [])).readouts.append(readout)
+        self._keep(readout, self.images.setdefault(place, Group(key, [])).readouts)
         last = flagged(header, LAST_IN_SLICE) and int(header["idx"]["average"]) >= self.last_average
         return self._complete(place) if last and not self.whole else None
+
+    def _keep(self, readout: Readout, among: list[Readout]) -> None:
+        among.append(readout)
+        self.size += _bytes(readout)
 
     def rest(self) -> Iterator[Group]:
         """The images that no flag completed, at the end of the scan."""
@@ -92,9 +96,13 @@ class Collector:
     def _complete(self, place: tuple[int, ...]) -> Group:
         group = self.images.pop(place)
         self.done.add(place)
-        self.size -= sum(one.samples.nbytes for one in group.readouts)
+        self.size -= sum(map(_bytes, group.readouts))
         kept = [one for of in (self.calibration, self.navigators) for one in of.get(group.key["slice"], [])]
         return Group(group.key, [*self.noise, *kept, *group.readouts])
+
+
+def _bytes(readout: Readout) -> int:
+    return readout.samples.nbytes + readout.trajectory.nbytes
 
 
 def imaging(group: Group) -> list[Readout]:
