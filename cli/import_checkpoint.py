@@ -96,7 +96,7 @@ def command(
     say(f"{file}: layout of {about['layout']}, {about['weights']} weights, trained on: {about['trained_on']}")
     say(f"  network      {network['name']} ({shape}), {parameters:,} parameters")
     say(f"  noise levels {prior.sigma_max:g} to {prior.sigma_min:g}")
-    if "not_in_tensors" in about:
+    if about.get("not_in_tensors"):
         note(f"not shown by the tensors, taken as published: {about['not_in_tensors']}", indent=2)
     if network["channels"] != 2:
         note(f"a prior of {network['channels']}-channel images; reconstruct needs 2 channels", indent=2)

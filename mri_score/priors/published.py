@@ -112,11 +112,11 @@ def import_published(
         "trained_on": str(checkpoint.data.get("file") or stated.get("trained_on") or "not said in the file"),
         "licence": "weights and training data are under the terms of their source",
     }
-    if network["name"] == "ncsnpp" and (
-        assumed := [key for key in ncsnpp_published.unseen(network) if key not in shown]
-    ):
-        values = {"published_input": "the network takes 2 x - 1" if network.get("published_input") else "it takes x itself"}
-        about["not_in_tensors"] = "; ".join(str(values.get(key, f"{key} {network[key]}")) for key in assumed)
+    if network["name"] == "ncsnpp":
+        assumed = {key: network.get(key, False) for key in ncsnpp_published.unseen(network) if key not in shown}
+        if centred is not None:
+            del assumed["published_input"]
+        about["not_in_tensors"] = ", ".join(f"{key} {value}" for key, value in assumed.items())
     return prior.eval().requires_grad_(False), network, about
 
 
