@@ -14,10 +14,20 @@ from gaussian import gaussian_problem
 
 from mri_score.cli import main
 from mri_score.data.masks import make_mask
+from mri_score.data.scan import Scan, Undersampling
 from mri_score.errors import InputError
+from mri_score.models.base import ScoreModel
+from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.operators.sense import Sense
-from mri_score.pipeline.held_out import Misfit, held_out_of, hold_out, misfit
+from mri_score.pipeline.facts import CG_SENSE, worse_than_cg_sense
+from mri_score.pipeline.held_out import LEAST_LINES, WORSE, Misfit, held_out_of, hold_out, misfit, quick_check_of
+from mri_score.pipeline.options import Options
+from mri_score.pipeline.output import write_volume
+from mri_score.pipeline.volume import reconstruct_volume
+from mri_score.priors.store import load_prior
+from mri_score.readers import open_scan
+from mri_score.readers.fastmri import FastMRI
 from mri_score.simulation.simulate import simulate
 
 
@@ -163,3 +173,99 @@ def test_the_check_ranks_methods_and_leaves_the_reconstruction_alone(tmp_path):
     assert lines[2] not in other
     assert "0.1" in run(path, "--check-lines", "few", code=2)
     assert "below" in run(path, "--out", tmp_path / "c", "--check-lines", 99, *quick, code=2)
+
+
+class About(ScoreModel):
+    """Gaussian images about one image, with a standard deviation of 0.1."""
+
+    sd = 0.3
+
+    def __init__(self, image):
+        super().__init__()
+        self.image = image
+
+    def denoise(self, x, sigma):
+        share = 0.01 / (0.01 + per_item(sigma, x) ** 2)
+        return share * x + (1 - share) * self.image.expand_as(x)
+
+
+QUICK = Options(steps=12, samples=2, baselines=(), device="cpu", quick_check=True)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A scan of 6 slices at R = 2, and the image of the first slice in the scale of its acquisition."""
+    (path,) = simulate(tmp_path_factory.mktemp("head"), volumes=1, slices=6, size=64, coils=4)
+    scan = Scan(FastMRI(path), Undersampling(2.0))
+    truth, _ = scan.truth(0)
+    return scan, truth / scan.acquisition(0).scale
+
+
+def test_the_quick_check_warns_of_a_prior_that_predicts_left_out_lines_worse_than_cg_sense(head, tmp_path):
+    scan, truth = head
+    for image, warned in ((truth, False), (truth.roll((12, 9), (0, 1)) * 1.5, True)):
+        volume = reconstruct_volume(scan, About(image), QUICK, [0])
+        notes = [note for note in volume.notes if "worse than CG-SENSE" in note]
+        own, simple = volume.held_out["one walk of 6 levels"], volume.held_out[CG_SENSE]
+        assert bool(notes) == warned == (own.misfit > WORSE * simple.misfit)
+        assert own.count == simple.count and own.ratio is None
+        plain = reconstruct_volume(scan, About(image), replace(QUICK, quick_check=False), [0])
+        assert not plain.held_out and torch.equal(plain.image, volume.image)
+    with h5py.File(write_volume(tmp_path, volume, QUICK, {})) as file:
+        assert file.attrs["held_out_misfit"] == own.misfit
+        assert file.attrs["held_out_misfit_cg_sense"] == simple.misfit
+        report = bytes(file["pictures/page"][()]).decode()
+    assert "worse than CG-SENSE" in report and "lines left out" in report
+
+
+def test_the_quick_check_takes_few_slices_and_three_lines_at_least(head):
+    scan, _ = head
+    found = quick_check_of(scan, range(6))
+    assert sorted(found) == [0, 2, 3, 5] and all(int(one.sum()) >= LEAST_LINES for one in found.values())
+    assert sorted(quick_check_of(scan, [4])) == [4]
+    assert quick_check_of(Scan(scan.file, Undersampling(5.0)), range(6)) == {}  # a fifth of its lines are fewer
+
+
+def test_a_quick_check_that_fails_costs_no_slice(head, monkeypatch):
+    from mri_score.pipeline import volume as volumes
+
+    walk = volumes.sample_posterior
+
+    def fails(scan, prior, options, **rest):
+        if options.samples == 1:
+            raise InputError("not finite")
+        return walk(scan, prior, options, **rest)
+
+    monkeypatch.setattr(volumes, "sample_posterior", fails)
+    volume = reconstruct_volume(head[0], About(head[1]), QUICK, [0, 1])
+    assert volume.slices == [0, 1] and not volume.held_out
+
+
+def test_only_a_clear_difference_on_enough_lines_is_warned_of():
+    def note(own, simple=100.0, lines=LEAST_LINES):
+        found = {CG_SENSE: Misfit(simple, None, None, 10), "method": Misfit(own, None, None, 10)}
+        return worse_than_cg_sense(found, "method", lines)
+
+    assert "misfit 12.6 against 10.0" in note(126.0)
+    assert note(124.0) is None and note(900.0, lines=LEAST_LINES - 1) is None
+    assert worse_than_cg_sense({"method": Misfit(9.0, None, None, 1)}, "method", 9) is None
+
+
+@pytest.mark.slow
+def test_the_bundled_prior_passes_and_is_warned_of_a_noise_level_far_off(tmp_path):
+    (path,) = simulate(tmp_path, volumes=1, slices=1, size=96, coils=4)
+    prior, options = load_prior("brain-fast"), replace(QUICK, steps=None, samples=1)
+
+    class Told(Scan):
+        factor = 1.0
+
+        def acquisition(self, number):
+            one = super().acquisition(number)
+            return replace(one, noise_std=one.noise_std * self.factor)
+
+    def warned(factor):
+        scan = Told(open_scan(path), Undersampling(3.0))
+        scan.factor = factor
+        return any("worse than CG-SENSE" in note for note in reconstruct_volume(scan, prior, options).notes)
+
+    assert [warned(1.0), warned(0.05)] == [False, True]

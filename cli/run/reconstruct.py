@@ -28,6 +28,7 @@ from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
 from mri_score.pipeline.derived import Derived
 from mri_score.pipeline.exports import check_placement
 from mri_score.pipeline.facts import counted
+from mri_score.pipeline.held_out import QUICK_SLICES
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.output import write_volume
 from mri_score.pipeline.result import Volume
@@ -92,6 +93,7 @@ def reconstruct_all(
         baselines=_baselines(given),
         keep_samples=given.keep_samples,
         check_lines=_amount(given.check_lines),
+        quick_check=given.check_lines is None,
         intervals=intervals,
     )
     formats = read_names(given.write)
@@ -223,6 +225,8 @@ def _baselines(given: ReconstructOptions) -> list[str]:
 
 def _one(scan: Scan, slices: list[int], prior: ScoreModel, options: Options) -> Volume:
     total = _walks(slices, options) * _work(scan, prior, options).evaluations
+    if (quick := options.of_check) is not options:
+        total += min(len(slices), QUICK_SLICES) * _work(scan, prior, quick).evaluations
     name = scan.file.path.stem
     with progress(total, "call", name) as bar:
         return reconstruct_volume(scan, prior, options, slices, bar.update)
@@ -326,10 +330,10 @@ def _scan(file: Reader, sampling: Undersampling, given: ReconstructOptions) -> S
 def _amount(text: str | None) -> float | None:
     """The number N|SHARE of --check-lines. Errors: InputError if it is no number."""
     try:
-        return None if text is None else float(text)
+        return None if text in (None, "none") else float(text)
     except ValueError as error:
         raise InputError(
-            f"--check-lines {text!r} should be a number of lines such as 5, or a share such as 0.1"
+            f"--check-lines {text!r} should be a number of lines such as 5, a share such as 0.1, or none"
         ) from error
 
 
@@ -349,7 +353,7 @@ def _print(volume: Volume, scores: dict[str, list[MethodScores]], options: Optio
         _print_scores(volume, scores, options)
     else:
         say("  acquired undersampled: no ground truth, no scores", file=volume.name)
-    for name, one in volume.held_out.items():
+    for name, one in volume.held_out.items() if options.check_lines is not None else ():
         draws = "" if one.ratio is None else f", {one.ratio:.2f} times the expected (1 is calibrated)"
         say(f"  left-out samples, {name}: misfit {one.misfit:.2f} (1 is noise alone){draws}")
 

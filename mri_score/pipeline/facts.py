@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from mri_score.baselines import BASELINES
 from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan
 from mri_score.evaluation.report import MethodScores
 from mri_score.methods import METHODS
 from mri_score.models.base import Work
+from mri_score.pipeline.held_out import LEAST_LINES, WORSE, Misfit
 from mri_score.pipeline.options import Options
+
+CG_SENSE = BASELINES["cg-sense"].title
 
 
 def counted(number: int, noun: str) -> str:
@@ -100,6 +104,23 @@ def worse_than_nothing(scores: Sequence[MethodScores]) -> str | None:
     return (
         f"the result is {loss:.1f} dB worse than the zero-filled image: the prior does not fit this scan or is hardly"
         " trained, or --steps is too small; try another --prior, such as brain"
+    )
+
+
+def worse_than_cg_sense(held_out: Mapping[str, Misfit], estimate: str, lines: int) -> str | None:
+    """The warning that the method predicts left-out samples worse than CG-SENSE; None if it does not.
+
+    held_out: title -> misfit of the same left-out samples. estimate: title of the method. lines: the least number of
+    lines, or points, that were left out of a slice; fewer than LEAST_LINES decide nothing.
+    """
+    simple, own = held_out.get(CG_SENSE), held_out.get(estimate)
+    if simple is None or own is None or lines < LEAST_LINES or own.misfit <= WORSE * simple.misfit:
+        return None
+    return (
+        f"the method predicts k-space that was left out worse than CG-SENSE does: misfit {own.misfit:.1f} against"
+        f" {simple.misfit:.1f} (1 is noise alone). The prior does not fit this scan, or its coil maps, scale or lines"
+        " are wrong, and details of the image may be invented: compare it with --baselines cg-sense, give other --maps,"
+        " or try another --prior"
     )
 
 

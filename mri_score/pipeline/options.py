@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -38,6 +38,10 @@ class Options(WalkOptions):
     keep_samples: bool = False
     check_lines: float | None = None
     """Number or share of sampled lines to leave out of a second reconstruction, which is compared with them."""
+    quick_check: bool = False
+    """Without `check_lines`: one walk of half the levels without a fifth of the lines, on a few slices. It costs an
+    eighth of four draws, and a note states whether the method predicts these lines worse than CG-SENSE.
+    """
     intervals: Intervals | None = None
     """Conformal intervals to write."""
     bad_slices: str = "refuse"
@@ -53,6 +57,14 @@ class Options(WalkOptions):
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown_name("the baseline", name, BASELINES)
+
+    @property
+    def of_check(self) -> Options:
+        """The settings of the reconstruction without the left-out samples."""
+        if self.check_lines is not None or not self.quick_check:
+            return self
+        steps = self.parts.steps if self.steps is None else self.steps
+        return replace(self, samples=1, steps=max(2, steps // 2))
 
     @property
     def estimate(self) -> str:

@@ -17,6 +17,7 @@ from mri_score.evaluation.panel import panel, thumbnail
 from mri_score.evaluation.report import Report, Table, render_report, score_table
 from mri_score.evaluation.viewer import ShownSlice, Viewer
 from mri_score.methods import METHODS
+from mri_score.pipeline.facts import CG_SENSE
 from mri_score.pipeline.options import Options
 from mri_score.pipeline.placement import write_placement
 from mri_score.pipeline.result import Volume
@@ -108,6 +109,8 @@ def _figures(volume: Volume) -> dict[str, Any]:
         judged = list(volume.held_out.values())[-1]  # the method itself; baselines stand before it
         figures["held_out_misfit"] = judged.misfit
         figures |= {} if judged.ratio is None else {"held_out_ratio": judged.ratio}
+        if (simple := volume.held_out.get(CG_SENSE)) is not None:
+            figures["held_out_misfit_cg_sense"] = simple.misfit
     return figures
 
 

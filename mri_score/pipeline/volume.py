@@ -23,8 +23,14 @@ from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.numerics.fourier import resize_image
 from mri_score.operators.noncartesian import find_gain
 from mri_score.pipeline.baselines import Classical, classical_methods
-from mri_score.pipeline.facts import counted, out_of_distribution_note, volume_facts, worse_than_nothing
-from mri_score.pipeline.held_out import held_out_of, misfit
+from mri_score.pipeline.facts import (
+    counted,
+    out_of_distribution_note,
+    volume_facts,
+    worse_than_cg_sense,
+    worse_than_nothing,
+)
+from mri_score.pipeline.held_out import held_out_of, misfit, quick_check_of
 from mri_score.pipeline.options import OPERATORS, Options
 from mri_score.pipeline.placement import frames_of, geometries_of, header_of
 from mri_score.pipeline.result import Volume
@@ -74,7 +80,11 @@ def reconstruct_volume(
     volume.header = header_of(scan.file)
     if along is not None:
         volume.trajectory = _coordinates(along, chosen)
-    held = None if options.check_lines is None else held_out_of(scan, options.check_lines, chosen)
+    held: Mapping[int, Tensor] = {}
+    if options.check_lines is not None:
+        held = held_out_of(scan, options.check_lines, chosen)
+    elif options.quick_check:
+        held = quick_check_of(scan, chosen)
     classical = classical_methods(options.baselines, None if along is None else along.trajectory_of, options.seed)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     prior = on_device(prior, find_device(options.device))
@@ -82,7 +92,10 @@ def reconstruct_volume(
     basis = prior.about.get("ood_basis", {})
     if basis.get("method", options.method) != options.method:  # another method's scores have another range
         threshold = None
-    prepare = partial(_prepare, scan, classical=classical, held=held)
+    judged = classical_methods(["cg-sense"], None, options.seed)
+    if options.check_lines is not None:
+        judged = classical | judged
+    prepare = partial(_prepare, scan, classical=classical, judged=judged, held=held)
     together = slices_together(options) if along is None or along.one_trajectory else 1
     groups = [chosen[first : first + together] for first in range(0, len(chosen), together)]
     levels: list[float] = []
@@ -94,8 +107,8 @@ def reconstruct_volume(
             started = time.perf_counter()
             found = _sample([one.acquisition for one in group], group, prior, options, progress)
             seconds = time.perf_counter() - started
-            kept = [one.kept for one in group if one.kept is not None]
-            checked = _sample(kept, group, prior, options, progress) if kept else None
+            kept = [one for one in group if one.kept is not None]
+            checked = _without_held(kept, prior, options, progress) if kept else None
         except InputError as error:
             if refuse or len(group) == 1:
                 leave_out(group[0].number, error)
@@ -107,7 +120,7 @@ def reconstruct_volume(
         levels.extend(one.level for one in group)
         work.append(_add(volume, scan, group, found))
         if checked is not None:
-            _check(volume, group, checked, options.estimate)
+            _check(volume, kept, checked, title_of_check(options))
 
     for prepared in ahead(prepare, groups) if on_gpu(options) else map(prepare, groups):
         for number, one in prepared:
@@ -126,8 +139,11 @@ def reconstruct_volume(
     if (reason := worse_than_nothing(volume.scores(options.estimate).get(MVUE, []))) is not None:
         volume.notes = [*volume.notes, reason]
     volume.facts = volume_facts(scan, options, levels, chosen, sum(work, Work()))
-    if held is not None:
-        volume.facts["Held out"] = _counted_held_out({number: held[number] for number in chosen})
+    if judged_slices := {number: held[number] for number in chosen if number in held}:
+        volume.facts["Held out"] = _counted_held_out(judged_slices)
+        least = min(int(one.sum()) for one in judged_slices.values())
+        warning = worse_than_cg_sense(volume.held_out, title_of_check(options), least)
+        volume.notes = [*volume.notes, *([] if warning is None else [warning])]
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
@@ -227,23 +243,30 @@ def _prepare(
     numbers: Sequence[int],
     *,
     classical: Mapping[str, Classical],
-    held: Mapping[int, Tensor] | None,
+    judged: Mapping[str, Classical],
+    held: Mapping[int, Tensor],
 ) -> list[tuple[int, _Slice | InputError]]:
-    """Read slices, estimate coil maps and scale, and run the classical methods. held: slice -> left-out samples.
+    """Read slices, estimate coil maps and scale, and run the classical methods.
+
+    judged: the methods that are compared on left-out samples. held: slice -> left-out samples.
 
     Returns number and slice, or the error where that is not possible.
     """
     found: list[tuple[int, _Slice | InputError]] = []
     for number in numbers:
         try:
-            found.append((number, _prepare_one(scan, number, classical, held[number] if held else None)))
+            found.append((number, _prepare_one(scan, number, classical, judged, held.get(number))))
         except InputError as error:
             found.append((number, error))
     return found
 
 
 def _prepare_one(
-    scan: Scan, number: int, classical: Mapping[str, Classical], held: Tensor | None
+    scan: Scan,
+    number: int,
+    classical: Mapping[str, Classical],
+    judged: Mapping[str, Classical],
+    held: Tensor | None,
 ) -> _Slice:
     acquisition = scan.acquisition(number)
     images, seconds = {}, {}
@@ -265,7 +288,7 @@ def _prepare_one(
         seconds,
         kept,
         held,
-        {} if kept is None else {title: method(kept, number) for title, method in classical.items()},
+        {} if kept is None else {title: method(kept, number) for title, method in judged.items()},
         scan.truth(number) if scan.has_truth else None,
     )
 
@@ -308,6 +331,20 @@ def _sample(
     )
 
 
+def _without_held(
+    group: Sequence[_Slice], prior: ScoreModel, options: Options, progress: Progress | None
+) -> Reconstruction | None:
+    """The reconstruction without the left-out samples; None where the quick check, with its few levels, fails."""
+    parts = [one.kept for one in group if one.kept is not None]
+    own = options.of_check
+    try:
+        return _sample(parts, group, prior, own, progress)
+    except InputError:
+        if own is options:
+            raise
+        return None
+
+
 def _stacked(parts: Sequence[Acquisition]) -> Acquisition:
     """Join slices of one scan into one acquisition."""
     if len(parts) == 1:
@@ -318,6 +355,12 @@ def _stacked(parts: Sequence[Acquisition]) -> Acquisition:
     masks = [one.mask for one in parts if one.mask is not None]
     mask = parts[0].mask if all(torch.equal(one, masks[0]) for one in masks) else torch.cat(masks)
     return replace(parts[0], kspace=kspace, maps=maps, mask=mask, noise_std=noise_std, scale=scale)
+
+
+def title_of_check(options: Options) -> str:
+    """Title of the reconstruction without the left-out samples: that of the method, or of the quick check's walk."""
+    own = options.of_check
+    return options.estimate if own is options else f"one walk of {own.steps} levels"
 
 
 def _check(volume: Volume, group: list[_Slice], found: Reconstruction, estimate: str) -> None:
