@@ -19,7 +19,7 @@ from .options import allow_code_option, axes_option, data_changes
     help="Override a key of the config, such as data.patch=64; may be repeated.",
 )  # fmt: skip
 @allow_code_option
-@click.option("--count", type=click.IntRange(2), default=1000, show_default=True, help="Number of images to measure.")
+@click.option("--count", type=click.IntRange(2), help="Number of images to measure.  [default: of the config, 1000]")
 @click.option(
     "--out", "-o", type=click.Path(dir_okay=False, path_type=Path),
     help="The file to write.  [default: parameters/<dataset>.txt]",
@@ -29,7 +29,7 @@ def command(
     data: str | None,
     axes: tuple[str, ...] | None,
     changes: tuple[str, ...],
-    count: int,
+    count: int | None,
     out: Path | None,
     allow_code: bool,
 ) -> None:

@@ -13,7 +13,7 @@ import yaml
 from mri_score.errors import InputError
 from mri_score.untrusted.text import read_text
 
-SECTIONS = ("seed", "dataset", "data", "validation", "network", "prior", "schedule", "loss", "training")
+SECTIONS = ("seed", "dataset", "data", "validation", "network", "prior", "calibration", "schedule", "loss", "training")
 _LARGEST_CONFIG = 1 << 16
 _DEEPEST_CONFIG = 20
 

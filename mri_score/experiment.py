@@ -42,7 +42,18 @@ from mri_score.noise.parameters import (
     read_parameters,
     write_parameters,
 )
-from mri_score.noise.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
+from mri_score.noise.schedules import (
+    VP,
+    AboveNoise,
+    Automatic,
+    Fixed,
+    Geometric,
+    Karras,
+    LogNormal,
+    Schedule,
+    SubVP,
+    Uniform,
+)
 from mri_score.numerics.noise import generators
 from mri_score.priors.shapes import require_size
 from mri_score.priors.store import load_prior, save_prior
@@ -142,7 +153,12 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "attention": (0, 64), "dropout": (0, 1 - 1e-9), "sigma_min": (1e-12, 1e12), "sigma_max": (1e-12, 1e12),
     },
     "prior": {"sd": (1e-12, 1e12), "sigma_min": (0, 1e12), "sigma_max": (1e-12, 1e12)},
+    "calibration": {
+        "overlap": (1e-3, 0.99), "repeats": (1, 10000), "sigma_min": (1e-12, 1e12), "count": (2, 1e6),
+        "subsample": (2, 1e5),
+    },
     "schedule": {
+        "sigma": (1e-12, 1e12),
         "sigma_min": (1e-12, 1e12), "sigma_max": (1e-12, 1e12), "count": (2, 1e6), "rho": (0.1, 1000),
         "overlap": (1e-6, 1), "centre": (1e-12, 1e12), "spread": (1e-6, 1000), "share": (0, 1), "dimension": (5, 1e12),
         "noise_std": (1e-12, 1e12), "beta_min": (1e-12, 1e3), "beta_max": (1e-12, 1e3), "t_min": (1e-12, 1),
@@ -183,6 +199,7 @@ def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str,
 SCHEDULES = {
     "above-noise": AboveNoise,
     "automatic": Automatic,
+    "fixed": Fixed,
     "geometric": Geometric,
     "karras": Karras,
     "lognormal": LogNormal,
@@ -199,7 +216,8 @@ SOURCES = {
 }
 FORMER_SOURCES = {"scans": "undersampled_scans", "undersampled": "simulated_scans"}
 """Former names, in configs of earlier runs."""
-CALIBRATION_IMAGES = 1000
+DISTANCES = {"automatic": None, "pairwise": False, "phase-free": True}
+"""Definitions of technique 1, and whether each counts a random global phase (None: for complex images)."""
 VALIDATION_IMAGES = 64
 
 
@@ -226,14 +244,42 @@ def training_options(config: Mapping[str, Any], device: str = "auto", quiet: boo
     return call("training", TrainingOptions, settings | (config.get("training") or {}), quiet=quiet)
 
 
-def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATION_IMAGES) -> Parameters:
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How the numbers of a dataset are measured: the keys of a config's section `calibration`.
+
+    distance: of technique 1: `pairwise`, the largest Euclidean distance between two images, as published;
+    `phase-free`, the sum of the two largest norms, which is the largest distance if each image may have any global
+    phase; `automatic`, the second for complex images and the first for real ones.
+    overlap: of neighbouring levels, for technique 2. repeats: Langevin steps a level, for technique 4.
+    sigma_min: smallest level; None: 0.004, or the noise of the images.
+    count: images that are measured. subsample: images that are compared in pairs.
+    Errors: InputError for an unknown distance.
+    """
+
+    distance: str = "automatic"
+    overlap: float = 0.5
+    repeats: int = 3
+    sigma_min: float | None = None
+    count: int = 1000
+    subsample: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise unknown_name("calibration.distance", self.distance, DISTANCES)
+
+
+def calibrate(config: Mapping[str, Any], source: Source, count: int | None = None) -> Parameters:
     """Measure statistics of the training images: augmented, cropped and scaled as in training.
 
-    config: for its seed. source: the training items. count: number of items to measure.
+    config: for its seed and its section `calibration`. source: the training items. count: number of items to measure;
+    None: that of the config.
     For undersampled items, the zero-filled images are measured, with noise at unsampled points; they lack a few per
     cent of the energy. If items have noise_std, the noise of each image is subtracted from sigma_max and sd.
     """
     seed = int(config.get("seed", 0))
+    how: Calibration = call("calibration", Calibration, config.get("calibration"))
+    count = how.count if count is None else count
     images: list[torch.Tensor] = []
     levels: list[float] = []
     with progress(count, "image", "measuring") as bar:
@@ -242,7 +288,11 @@ def calibrate(config: Mapping[str, Any], source: Source, count: int = CALIBRATIO
             images.append((filled_image(item, [one]) if item.image is None else item.image)[0])
             levels.extend([] if item.noise_std is None else [float(item.noise_std.square().mean().sqrt())])
             bar.update()
-    return replace(measure(images, noise_std=levels or None, seed=seed), data=data_fingerprint(config))
+    found = measure(
+        images, noise_std=levels or None, sigma_min=how.sigma_min, overlap=how.overlap, repeats=how.repeats,
+        global_phase=DISTANCES[how.distance], subsample=how.subsample, seed=seed,
+    )  # fmt: skip
+    return replace(found, data=data_fingerprint(config))
 
 
 NO_INFLUENCE = ("cache", "memory", "quiet", "strict")
@@ -256,6 +306,8 @@ def data_fingerprint(config: Mapping[str, Any]) -> str:
     """
     data = config.get("data") or {}
     facts = {key: _contents(value) for key, value in data.items() if key not in NO_INFLUENCE}
+    if config.get("calibration"):
+        facts["calibration"] = dict(config["calibration"])
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -63,10 +63,14 @@ WALKS = {
     "heun": Method(None, "heun", "karras", 25, 2),
     "heun-churn": Method(None, "heun", "karras", 50, 2, options={"churn": 20.0}),
     "langevin": Method(None, "langevin", "geometric", 334, 3),
+    "plain-langevin": Method(
+        None, "langevin", "single", 1, 1000,
+        options={"repeats": 1000, "step_size": 0.2, "denoise": False, "start_std": 0.29},
+    ),  # fmt: skip
     "predictor-corrector": Method(None, "predictor-corrector", "geometric", 500, 2),
     "rk45": Method(None, "rk45", "karras", 4, 0),
 }
-"""Samplers of a prior, without data."""
+"""Samplers of a prior, without data. `plain-langevin` is the baseline of NCSN: one level, the smallest."""
 DEFAULT_WALK = "heun-churn"
 """Noise added at each level corrects errors of earlier coarse steps and of the network."""
 DEFAULT_FLOW = "heun"

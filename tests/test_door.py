@@ -165,7 +165,7 @@ def test_reconstruction_keeps_to_the_range_of_the_prior(scan, method):
     assert prior.walks == 1
 
 
-@pytest.mark.parametrize("method", WALKS)
+@pytest.mark.parametrize("method", [name for name in WALKS if name != "plain-langevin"])
 def test_generation_keeps_to_the_range_of_the_prior(method):
     prior = Asked(0.05, 1.0)
     sample_prior(prior, 2, SHAPE, method=method, steps=4)

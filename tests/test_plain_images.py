@@ -14,7 +14,8 @@ from PIL import Image
 
 from mri_score.data.pixel_values import PixelValues
 from mri_score.errors import InputError
-from mri_score.experiment import image_facts, make_loss, make_prior, make_source, read_config
+from mri_score.experiment import calibrate, image_facts, make_loss, make_prior, make_source, read_config
+from mri_score.noise.ncsnv2_levels import PUBLISHED_OVERLAP, level_count, level_ratio, step_size
 from mri_score.noise.parameters import measure, read_parameters, write_parameters
 from mri_score.numerics.noise import generators
 from mri_score.priors.store import load_prior
@@ -170,6 +171,7 @@ SMALL = {
     "celeba_ncsnv2": {"network.width": 4, "data.crop": 30},
     "bedroom_ncsnv2": {"network.width": 4},
     "cifar10_ncsn": {"network.width": 4},
+    "cifar10_single_sigma": {"network.width": 4},
 }
 PUBLISHED = {  # sigma_max, sigma_min, levels, batch, iterations, learning rate
     "cifar10_ncsnpp": (50, 0.01, None, 128, 782_000, 2e-4),
@@ -177,6 +179,7 @@ PUBLISHED = {  # sigma_max, sigma_min, levels, batch, iterations, learning rate
     "celeba_ncsnv2": (90, 0.01, 500, 128, 210_000, 1e-4),
     "bedroom_ncsnv2": (190, 0.01, 1086, 128, 150_000, 1e-4),
     "cifar10_ncsn": (1, 0.01, 10, 128, 200_000, 1e-3),
+    "cifar10_single_sigma": (0.01, 0.01, None, 128, 200_000, 1e-3),
 }
 
 
@@ -203,7 +206,7 @@ def test_the_networks_of_the_bundled_configs_learn_by_both_losses(folder, name, 
         sigma_max, sigma_min, levels, batch, steps, rate = PUBLISHED[name]
         schedule, training = loss_of.schedule, config["training"]
         assert (schedule.sigma_max, schedule.sigma_min) == (prior.sigma_max, prior.sigma_min) == (sigma_max, sigma_min)
-        assert schedule.count == levels
+        assert getattr(schedule, "count", None) == levels
         assert (training["batch_size"], training["steps"], training["learning_rate"]) == (batch, steps, rate)
     batch = Batches(source, 2, seed=0)[0]
     optimizer = torch.optim.Adam(prior.parameters(), lr=2e-3)
@@ -252,3 +255,23 @@ def test_images_with_channels_are_plain_images_and_two_channels_the_complex_ones
     assert isinstance(make_source(config), PlainImages)
     with pytest.raises(InputError, match="data.channels is 4"):
         make_source({"data": {**config["data"], "channels": 4}})
+
+
+@pytest.mark.parametrize("distance", ["pairwise", "phase-free"])
+def test_technique_1_has_both_definitions_and_2_and_4_the_published_numbers(folder, distance):
+    """The largest distance of two images, or the sum of the two largest norms; levels and step follow from it."""
+    config = {"data": {"name": "plain_images", "paths": [str(folder / "images.npy")], "channels": 3},
+              "calibration": {"distance": distance, "overlap": PUBLISHED_OVERLAP, "repeats": 5, "sigma_min": 0.01,
+                              "count": 12}}  # fmt: skip
+    source = make_source(config)
+    found = calibrate(config, source)
+    rows = torch.stack([source.sample(one).image.flatten() for one in generators(0, "calibrate", 0, 12)]).double()
+    norms = rows.norm(dim=1).sort(descending=True).values
+    expected = torch.cdist(rows, rows).max() if distance == "pairwise" else norms[0] + norms[1]
+    assert found.sigma_max == pytest.approx(float(expected), rel=1e-5) and found.count == 12
+    assert found.levels == level_count(found.sigma_max, 0.01, level_ratio(3072, PUBLISHED_OVERLAP))
+    ratio = (found.sigma_max / 0.01) ** (1 / (found.levels - 1))
+    assert found.step_size == pytest.approx(step_size(ratio, 0.01, 5), rel=1e-5)
+    assert level_count(50, 0.01, level_ratio(3072, PUBLISHED_OVERLAP)) == 232  # CIFAR-10's published ladder
+    with pytest.raises(InputError, match="calibration.distance"):
+        calibrate({**config, "calibration": {"distance": "longest"}}, source)

@@ -50,9 +50,9 @@ class NetworkPrior(ScoreModel):
         self.sd = sd
         self.sigma_min = getattr(precondition, "sigma_min", 0.004) if sigma_min is None else sigma_min
         self.sigma_max = getattr(precondition, "sigma_max", 250.0) if sigma_max is None else sigma_max
-        if not (sd > 0 and 0 <= self.sigma_min < self.sigma_max):
+        if not (sd > 0 and 0 <= self.sigma_min <= self.sigma_max > 0):
             raise InputError(
-                f"a prior needs sd > 0 and 0 <= sigma_min < sigma_max; got sd {sd}, sigma_min {self.sigma_min},"
+                f"a prior needs sd > 0 and 0 <= sigma_min <= sigma_max; got sd {sd}, sigma_min {self.sigma_min},"
                 f" sigma_max {self.sigma_max}"
             )
 

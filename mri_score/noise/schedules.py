@@ -75,6 +75,29 @@ class Geometric(Ladder):
         return 2 * sigma**2 * math.log(self.sigma_max / self.sigma_min)
 
 
+class Fixed(Schedule):
+    """One noise level for all of training, and for a Langevin walk that is not annealed.
+
+    Errors: InputError unless sigma > 0.
+    Reference: the baseline of Song and Ermon, NeurIPS 2019, with sigma 0.01.
+    """
+
+    def __init__(self, sigma: float = 0.01) -> None:
+        if not sigma > 0:
+            raise InputError(f"the fixed noise level is {sigma}; it must be above 0")
+        self.sigma_min = self.sigma_max = sigma
+
+    def sigma(self, u: Tensor) -> Tensor:
+        return torch.full_like(u, self.sigma_max)
+
+    def growth(self, sigma: Tensor) -> Tensor:
+        raise InputError("a fixed noise level has no process, whose growth loss.weighting likelihood needs; use noise")
+
+    def levels(self, n: int) -> Tensor:
+        """Its one level, whatever n is: (1,), float64."""
+        return torch.tensor([self.sigma_max], dtype=torch.float64)
+
+
 class Automatic(Geometric):
     """The levels of a dataset by techniques 1, 2 and 4 of NCSNv2.
 
@@ -271,6 +294,7 @@ class SubVP(VP):
 WALK_SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {
     "geometric": Geometric,
     "karras": Karras,
+    "single": lambda sigma_min, sigma_max: Fixed(sigma_min),
     "two-parts": TwoParts,
     "vp": VP.between,
 }

@@ -105,6 +105,8 @@ class Figures:
             level = torch.full((len(images),), sigma, device=images.device)
             noisy = images + per_item(level, images) * noise_like(images, generators(0, "figure", 0, len(images)))
             rows += [noisy, prior.denoise(noisy, level)]
-        walk = Langevin(Geometric(max(0.01, prior.sigma_min), min(5.0, prior.sigma_max)).levels(LEVELS), repeats=2)
-        rows.append(walk(prior, images, generators(0, "samples", 0, len(images))))
+        low, high = max(0.01, prior.sigma_min), min(5.0, prior.sigma_max)
+        if low < high:  # a prior of one noise level cannot be walked so
+            walk = Langevin(Geometric(low, high).levels(LEVELS), repeats=2)
+            rows.append(walk(prior, images, generators(0, "samples", 0, len(images))))
         return rows
