@@ -92,6 +92,11 @@ class BatchSize(click.IntRange):
     "--full-maps", is_flag=True,
     help="Estimate coil maps from fully sampled k-space, for studies only; the report states it.",
 )  # fmt: skip
+@click.option(
+    "--noise-std", type=click.FloatRange(0, min_open=True), metavar="X",
+    help="Noise level of k-space: standard deviation of the real, and of the imaginary, part of a sample, in SCAN's"
+    " units.  [default: measured in outer k-space]",
+)  # fmt: skip
 @coils_option
 @click.option("--seed", default=0, show_default=True, help="Random seed of the draws; the mask has its own.")
 @click.option(

@@ -199,3 +199,14 @@ def test_arrays_that_cannot_be_reconstructed_are_refused(head):
     for maps in (head.maps[:2], head.maps[:, :4], head.maps[0]):
         with pytest.raises(InputError, match="maps of shape .* do not fit"):
             from_arrays(y, maps=maps)
+
+
+def test_a_given_noise_level_takes_the_place_of_the_measured_one(tmp_path, head):
+    measured = Scan(stored(tmp_path, head.kspace[0]), Undersampling(4.0))
+    given = Scan(stored(tmp_path, head.kspace[0]), Undersampling(4.0), noise_std=3 * measured.noise_std * measured.unit)
+    assert given.noise_std == pytest.approx(3 * measured.noise_std)
+    assert given.acquisition(0).noise_std == pytest.approx(3 * measured.acquisition(0).noise_std)
+    assert torch.equal(given.acquisition(0).kspace, measured.acquisition(0).kspace)
+    assert any("is given as" in note and "outer k-space has" in note for note in given.notes)
+    with pytest.raises(InputError, match="must be positive"):
+        Scan(stored(tmp_path, head.kspace[0]), noise_std=-1.0)

@@ -196,6 +196,14 @@ def test_noise_std_has_a_floor(tmp_path):
     assert source.volumes[0].noise_std < 1e-4
 
 
+def test_a_given_noise_std_is_that_of_the_items(noisy, source):
+    given = Slices([noisy], augment=False, noise_std=0.07)
+    item, measured = given.sample(seeded(3)), source.sample(seeded(3))
+    assert float(item.noise_std) == pytest.approx(0.07) and torch.equal(item.image, measured.image)
+    with pytest.raises(InputError, match="data.noise_std is -1; it must be positive"):
+        Slices([noisy], noise_std=-1)
+
+
 def test_without_noise_items_have_no_level(noisy, source):
     silent = Slices([noisy], augment=False)
     assert silent.sample(seeded(0)).noise_std is None

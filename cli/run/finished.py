@@ -51,6 +51,7 @@ class ReconstructOptions(MaskOptions):
     ignore_mask: bool
     maps: Path | None
     full_maps: bool
+    noise_std: float | None
     coils: int | None
     baselines: str
     operator: str

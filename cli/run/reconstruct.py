@@ -312,11 +312,11 @@ def _scan(file: Reader, sampling: Undersampling, given: ReconstructOptions) -> S
     if file.coordinates(0) is not None:
         if others := chosen("accel", "trajectory", *CARTESIAN):
             raise InputError(f"{file.path} was acquired along a trajectory; leave out {', '.join(others)}")
-        return MeasuredScan(file, coils=given.coils)
+        return MeasuredScan(file, coils=given.coils, noise_std=given.noise_std)
     if given.trajectory is not None:
         assert sampling.acceleration is not None
         trajectory = TRAJECTORIES[given.trajectory](file.image_shape, sampling.acceleration)
-        return NonCartesianScan(file, trajectory, coils=given.coils)
+        return NonCartesianScan(file, trajectory, coils=given.coils, noise_std=given.noise_std)
     return Scan(
         file,
         sampling,
@@ -324,6 +324,7 @@ def _scan(file: Reader, sampling: Undersampling, given: ReconstructOptions) -> S
         cache=given.out / "maps",
         coils=given.coils,
         full_maps=given.full_maps,
+        noise_std=given.noise_std,
     )
 
 

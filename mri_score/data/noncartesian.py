@@ -77,13 +77,13 @@ class MeasuredScan(NonCartesianScan):
     """A scan that was acquired along a trajectory, which may differ from slice to slice; it has no ground truth.
 
     The noise level is that of the noise scan, or else of the outermost samples, which may hold signal.
-    file: whose `coordinates` are not None. coils: number of virtual coils. Errors: InputError.
+    file: whose `coordinates` are not None. coils: number of virtual coils. noise_std: as in `Scan`. Errors: InputError.
     """
 
     along_trajectory = True
 
-    def __init__(self, file: Reader, coils: int | None = None) -> None:
-        Scan.__init__(self, file, coils=coils)
+    def __init__(self, file: Reader, coils: int | None = None, noise_std: float | None = None) -> None:
+        Scan.__init__(self, file, coils=coils, noise_std=noise_std)
         self._known: dict[bytes, Trajectory] = {}
 
     @property

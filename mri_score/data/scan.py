@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -217,7 +218,8 @@ class Scan:
     Nothing here uses samples outside the mask, except `truth`, and `make_maps` if full_maps is set.
     file: the opened scan. sampling: how a fully sampled scan is undersampled; None: not at all. maps: a file of coil
     maps; None: estimated, and kept in the folder `cache` if it is given. coils: number of virtual coils; None: those of
-    the file. full_maps: maps from full k-space, for studies only; the report states it.
+    the file. full_maps: maps from full k-space, for studies only; the report states it. noise_std: the noise level of
+    each real component of a sample, in the file's units; None: measured in outer k-space.
     All values are in the file's units divided by `unit`, which is 1 for samples of usual size.
     Errors: InputError for undersampling a scan that was acquired undersampled.
     """
@@ -233,7 +235,11 @@ class Scan:
         cache: str | Path | None = None,
         coils: int | None = None,
         full_maps: bool = False,
+        noise_std: float | None = None,
     ) -> None:
+        if noise_std is not None and not 0 < noise_std < math.inf:
+            raise InputError(f"{file.path}: noise_std is given as {noise_std}; it must be positive")
+        self.given_noise = noise_std
         self.file, self.sampling = file, sampling or Undersampling()
         self.given_maps, self.cache, self.coils, self.full_maps = maps, cache, coils, full_maps
         self.notes = list(file.notes)
@@ -356,12 +362,19 @@ class Scan:
         if self.unit != 1:
             self.notes.append(f"the samples are near {self.unit:.3g}: levels of noise in notes are in units of that")
         self.notes.extend(level.notes)
+        self._compare_noise(level)
         return level
+
+    def _compare_noise(self, level: NoiseLevel) -> None:
+        """Note a given noise level beside the measured one."""
+        if self.given_noise is not None:
+            measured = level.noise_std * self.unit
+            self.notes.append(f"the noise level is given as {self.given_noise:.4g}; outer k-space has {measured:.4g}")
 
     @property
     def noise_std(self) -> float:
         """Noise level in units of `unit`, before and after mixing: whitening and compression do not change it."""
-        return self.noise.noise_std
+        return self.noise.noise_std if self.given_noise is None else self.given_noise / self.unit
 
     @cached_property
     def mixing(self) -> Tensor | None:

@@ -46,8 +46,8 @@ class Slices:
     """Training source: slices of fully sampled scans, combined as in `Combined`, all equally often.
 
     As in reconstruction, images are scaled so that the 99th percentile of the magnitude of the whole image is 1; then
-    they are cropped or padded to `size`. With `noise`, items have noise_std in the same units, at least LEAST_NOISE,
-    and padding is filled with noise of that level, for losses that use the noise.
+    they are cropped or padded to `size`. With `noise` or a given noise_std, items have noise_std in the same units, the
+    measured one at least LEAST_NOISE, and padding is filled with noise of that level, for losses that use the noise.
     Errors: InputError if no scan can be used, and as in `Combined` if `strict`.
     """
 
@@ -66,9 +66,12 @@ class Slices:
         memory: int = 256,                          # number of slices in memory, per process
         quiet: bool = False,                        # no progress bar while the scans are read
         axes: Sequence[str] | None = None,          # of NumPy and MATLAB arrays, e.g. [slices, coils, rows, cols]
+        noise_std: float | None = None,             # given noise of the scaled images, in place of the measured one
     ) -> None:  # fmt: skip
+        if noise_std is not None and not noise_std > 0:
+            raise InputError(f"data.noise_std is {noise_std}; it must be positive")
         self.size = (size, size) if isinstance(size, int) else size
-        self.patch, self.augment, self.noise = patch, augment, noise
+        self.patch, self.augment, self.noise, self.noise_std = patch, augment, noise or noise_std is not None, noise_std
         if self.size is not None and patch is not None and patch > min(self.size):
             raise InputError(f"a patch of {patch} does not fit into size {self.size}; make data.patch smaller")
         self.notes: list[str] = []
@@ -122,6 +125,8 @@ class Slices:
             scale = percentile(image).clamp_min(1e-3 * image.abs().max())
             self._scales[number] = scale
         noise_std = (self.places[number][0].noise_std / scale).clamp_min(LEAST_NOISE)
+        if self.noise_std is not None:
+            noise_std = torch.full_like(noise_std, self.noise_std)
         return self._resized(image / scale, noise_std, number), noise_std, scale
 
     def _resized(self, image: Tensor, noise_std: Tensor, number: int) -> Tensor:
