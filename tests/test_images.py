@@ -273,3 +273,17 @@ def test_tone_never_brightens_more_than_fourfold():
         other = tone(bright, seeded(seed), share=1.0)
         assert float((other / bright.clamp_min(1e-6)).max()) <= 4.001
         assert float(other[0, 0]) == 0 and float(other[0, 1]) == pytest.approx(1.0)
+
+
+def test_an_image_with_nan_costs_no_other(tmp_path):
+    images = np.random.default_rng(0).random((3, 32, 32)).astype(np.float32)
+    images[1, 4, 5] = np.nan
+    with h5py.File(tmp_path / "stack.h5", "w") as file:
+        file["image"] = images
+    source = ImageStacks([tmp_path / "stack.h5"], augment=False)
+    assert len(source) == 2 and [note.endswith("image 1 has NaN or infinity") for note in source.notes] == [True]
+    assert all(bool(source.image(number).isfinite().all()) for number in range(2))
+    with h5py.File(tmp_path / "stack.h5", "r+") as file:
+        file["image"][...] = np.inf
+    with pytest.raises(InputError, match="NaN or infinity in every image"):
+        ImageStacks([tmp_path / "stack.h5"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import warnings
 
+import h5py
 import pytest
 import torch
 
@@ -69,6 +71,19 @@ def equal(one: Acquisition, other: Acquisition) -> bool:
 
 
 # ---- What an item is.
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_slice_that_cannot_be_used_costs_no_other(value, folder, tmp_path):
+    path = next(iter(sorted(folder.glob("*.h5"))))
+    spoilt = tmp_path / path.name
+    shutil.copy(path, spoilt)
+    with h5py.File(spoilt, "r+") as file:
+        file["kspace"][1, 0, 3, :] = value
+    source = UndersampledScans([spoilt], quiet=True)
+    whole = UndersampledScans([path], quiet=True)
+    assert [slice for _, slice in source.places] == [slice for _, slice in whole.places if slice != 1]
+    assert any(note.startswith(f"{path.stem}: left out: ") and "slice 1, coil 0" in note for note in source.notes)
 
 
 def test_a_slice_is_what_reconstruction_sees(folder, source):

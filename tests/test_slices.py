@@ -359,12 +359,21 @@ def test_bad_files_are_named_or_left_out(noisy, tmp_path, cached):
     broken[10, 2, 30, 30] = torch.nan
     one_volume(folder / "nan.h5", broken)
     (folder / "text.h5").write_text("no")
-    with pytest.raises(InputError, match="nan.h5: kspace of slice 10, coil 2 holds NaN"):
+    with pytest.raises(InputError, match="text.h5"):
         Slices([folder], cache=cache)
     source = Slices([folder], cache=cache, strict=False)
-    assert len(source) == 12 and len(source.notes) == 2
-    assert all(note.startswith("left out: ") for note in source.notes)
-    assert "nan.h5" in source.notes[0] and "text.h5" in source.notes[1]
+    assert [slice for _, slice in source.places] == [*range(12), *range(10), 11]
+    assert len(source.notes) == 2 and all(note.startswith("left out: ") for note in source.notes)
+    assert "nan.h5: kspace of slice 10, coil 2 holds NaN" in source.notes[0] and "text.h5" in source.notes[1]
+    assert source.volumes[1].noise_std == pytest.approx(source.volumes[0].noise_std, rel=0.05)
+
+
+def test_a_volume_without_a_good_slice_is_refused(noisy, tmp_path):
+    kspace = FastMRI(noisy / "sim_T2_0001.h5").kspace(0)[None].repeat(2, 1, 1, 1)
+    kspace[0], kspace[1, 0] = 0, torch.inf
+    path = one_volume(tmp_path / "bad.h5", kspace)
+    with pytest.raises(InputError, match="bad.h5: kspace of slice 1, coil 0 holds NaN or infinity"):
+        Slices([path])
 
 
 def test_scans_too_small_for_maps_are_named(tmp_path):

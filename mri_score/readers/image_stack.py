@@ -18,15 +18,21 @@ def read_stack(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Read a stack of real images (slices, rows, columns), in the file's data type, and the labels of its slices.
 
     Labels are datasets with one value per slice, such as the patient; NIfTI files have none.
-    Errors: InputError for a file that cannot be read, has no `image` of three axes, or has NaN or infinity in it.
+    Errors: InputError for a file that cannot be read, has no `image` of three axes, or has NaN or infinity in every
+    slice; see `finite_slices` for the others.
     """
     if path.name.endswith((".nii", ".nii.gz")):
         stack, labels = _read_nifti(path)
     else:
         stack, labels = _read_hdf5(path)
-    if not all(np.isfinite(image).all() for image in stack):
-        raise InputError(f"{path} has images with NaN or infinity; leave those slices out of the file")
+    if not finite_slices(stack).any():
+        raise InputError(f"{path} has NaN or infinity in every image; export it again")
     return stack, labels
+
+
+def finite_slices(stack: np.ndarray) -> np.ndarray:
+    """Bool (slices,): which slices of a stack (slices, rows, columns) have neither NaN nor infinity."""
+    return np.array([np.isfinite(image).all() for image in stack])
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

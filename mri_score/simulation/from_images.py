@@ -18,7 +18,7 @@ from mri_score.errors import InputError
 from mri_score.numerics.fourier import fft, ifft
 from mri_score.numerics.noise import generators, noise_like
 from mri_score.readers import open_scan
-from mri_score.readers.image_stack import read_stack
+from mri_score.readers.image_stack import finite_slices, read_stack
 from mri_score.readers.maps import normalise_maps
 from mri_score.simulation import phantom
 from mri_score.simulation.simulate import UNIT, check_folder, write_simulated
@@ -79,6 +79,8 @@ def simulate_like(
     """
     out, images = check_folder(out), Path(images)
     stack, labels = read_stack(images)
+    if not finite_slices(stack).all():
+        raise InputError(f"{images} has images with NaN or infinity; leave those slices out of the file")
     template = scan_template(like, axes)
     relative = template.noise_std if noise is None else phantom.noise_std_of_snr(noise)
     paths = []

@@ -16,6 +16,7 @@ from mri_score.data.scale import safe_unit
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import resize_kspace
 from mri_score.readers import open_scan
+from mri_score.readers.base import Reader
 from mri_score.readers.hdf5 import StoredDataset, StoredFile, new_hdf5, open_hdf5, plain_dataset, reading
 from mri_score.readers.maps import cache_key
 
@@ -38,7 +39,8 @@ class Combined:
     The maps S_c come from ESPIRiT on full k-space. As sum_c |S_c|^2 = 1 at every pixel, the noise of the image is white
     with noise_std in each real component, like that of a coil sample. Without whitening (the reason is in `notes`),
     noise_std is the root mean square over the coils. For a single coil the image is not changed.
-    The constructor reads and checks all samples, to find slices with signal and the noise level.
+    The constructor reads and checks all samples, to find slices with signal and the noise level. With `skip_empty`,
+    slices without signal are left out, and those with NaN, infinity or a coil of zeros too, which `left_out` states.
     axes: of an array without a header, see `open_scan`.
     Errors: InputError for a file that is undersampled, damaged, or too small for coil maps.
     """
@@ -52,7 +54,8 @@ class Combined:
                 f"{path} is undersampled {acceleration:.4g} fold, and these training images need fully sampled scans;"
                 " exclude it, or learn from undersampled scans alone by a loss that is made for them"
             )
-        slices = [slice for slice in range(self.file.slices) if not (skip_empty and self.file.empty(slice))]
+        self.left_out: list[str] = []
+        slices = readable(self.file, self.left_out) if skip_empty else list(range(self.file.slices))
         self.unit = safe_unit(self.file.kspace(slices[len(slices) // 2])) if slices else 1.0
         powers = [central_power(self._kspace(slice)) for slice in slices]
         looked_at = [slices[number] for number in evenly_spaced(len(slices))]
@@ -78,6 +81,32 @@ class Combined:
     def _kspace(self, slice: int) -> Tensor:
         kspace = self.file.kspace(slice)
         return kspace if self.unit == 1 else kspace / self.unit
+
+
+def readable(file: Reader, left_out: list[str]) -> list[int]:
+    """The slices that are not empty and can be used; a text for each that is neither goes to `left_out`.
+
+    Errors: InputError of the first of these, if all others are empty.
+    """
+    found, faults = [], []
+    for slice in range(file.slices):
+        try:
+            file.kspace(slice)
+            found.append(slice)
+        except InputError as error:
+            if not _is_empty(file, slice):
+                faults.append(error)
+    if faults and not found:
+        raise faults[0]
+    left_out.extend(map(str, faults))
+    return found
+
+
+def _is_empty(file: Reader, slice: int) -> bool:
+    try:
+        return file.empty(slice)
+    except InputError:  # its samples cannot be read at all
+        return False
 
 
 def central_power(kspace: Tensor, mask: Tensor | None = None) -> float:
@@ -110,6 +139,7 @@ class CachedImages:
             self.slices: list[int] = slices[()].tolist()
             self.noise_std = float(file.attrs["noise_std"])
             self.notes = str(file.attrs["notes"]).splitlines()
+            self.left_out = str(file.attrs.get("left_out", "")).splitlines()
 
     def image(self, slice: int) -> Tensor:
         with reading(self.path), open_hdf5(self.path) as file:
@@ -137,7 +167,8 @@ def _write(path: Path, volume: Combined) -> None:
     with new_hdf5(path) as file:
         file["image"] = images.numpy()
         file["slice"] = volume.slices
-        file.attrs.update({"noise_std": volume.noise_std, "notes": "\n".join(volume.notes), "file": volume.name})
+        texts = {"notes": "\n".join(volume.notes), "left_out": "\n".join(volume.left_out), "file": volume.name}
+        file.attrs.update({"noise_std": volume.noise_std, **texts})
 
 
 def _dataset(file: StoredFile, path: Path, key: str) -> StoredDataset:

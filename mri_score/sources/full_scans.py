@@ -61,7 +61,7 @@ class Slices:
         include: Sequence[str] = ("*",),            # patterns of file names to use, e.g. file10000*
         exclude: Sequence[str] = (),                # patterns of file names to leave out
         cache: str | Path | None = None,            # folder for combined images; None: no cache
-        skip_empty: bool = True,                    # leave out slices without signal
+        skip_empty: bool = True,                    # leave out slices without signal, with NaN, or a coil of zeros
         strict: bool = True,                        # False: leave out unusable files, with a note
         memory: int = 256,                          # number of slices in memory, per process
         quiet: bool = False,                        # no progress bar while the scans are read
@@ -85,6 +85,7 @@ class Slices:
 
         for volume in usable(files, combined, self.notes, strict=strict, quiet=quiet):
             self.volumes.append(volume)
+            self.notes.extend(f"left out: {text}" for text in volume.left_out)
             if noise:
                 self.notes.extend(f"{volume.name}: {note}" for note in volume.notes)
         self.places = [(volume, slice) for volume in self.volumes for slice in volume.slices]

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from mri_score.data.scale import percentile
 from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError, unknown_name
-from mri_score.readers.image_stack import read_stack
+from mri_score.readers.image_stack import finite_slices, read_stack
 from mri_score.sources import acquisition_effects, augmentation
 
 SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
@@ -93,11 +93,16 @@ class ImageStacks:
             unused |= EFFECT_NAMES
         self.kept = [name for name in AUGMENTATIONS if name not in unused]
         self.images: list[np.ndarray] = []
+        self.notes: list[str] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
         unseen = {label: set(values) for label, values in (exclude or {}).items()}
         for path in (file for given in paths for file in _files(Path(given))):
             stack, labels = read_stack(path)
-            keep = np.array([not _nearly_empty(image) for image in stack])
+            keep = finite_slices(stack)
+            self.notes += [
+                f"left out: {path}: image {index} has NaN or infinity" for index in np.flatnonzero(~keep)
+            ]
+            keep &= np.array([not _nearly_empty(image) for image in stack])
             for label, values in (exclude or {}).items():
                 found = labels.get(label, np.full(len(stack), ""))
                 keep &= ~np.isin(found, list(values))

@@ -23,7 +23,7 @@ from mri_score.operators.sense import Sense
 from mri_score.readers import open_scan, scan_files
 from mri_score.readers.maps import cache_key, cached_maps
 from mri_score.sources import augmentation
-from mri_score.sources.combined_images import central_power, with_signal
+from mri_score.sources.combined_images import central_power, readable, with_signal
 from mri_score.sources.full_scans import usable
 from mri_score.sources.recent import Recent
 
@@ -52,7 +52,7 @@ class UndersampledScans:
         axis: int = -1,
         augment: bool = True,                       # random flip, global phase, scale
         cache: str | Path | None = None,            # folder for coil maps; None: no cache
-        skip_empty: bool = True,                    # leave out slices without signal
+        skip_empty: bool = True,                    # leave out slices without signal, with NaN, or a coil of zeros
         strict: bool = True,                        # False: leave out unusable files, with a note
         memory: int = 64,                           # number of slices in memory, per process
         quiet: bool = False,                        # no progress bar while the scans are read
@@ -198,9 +198,11 @@ def filled_image(item: Acquisition | TrainingItem, random: Sequence[Generator]) 
 
 def _with_signal(scan: Scan, skip_empty: bool) -> list[int]:
     """The slices with signal, as in `Combined`; all slices if not skip_empty."""
-    slices = [slice for slice in range(scan.file.slices) if not (skip_empty and scan.file.empty(slice))]
     if not skip_empty:
-        return slices
+        return list(range(scan.file.slices))
+    left_out: list[str] = []
+    slices = readable(scan.file, left_out)
+    scan.notes.extend(f"left out: {text}" for text in left_out)
     powers = [central_power(scan.kspace(slice), scan.mask_of(slice)[0]) for slice in slices]
     scan.file.close()
     return with_signal(slices, powers, scan.noise_std)
