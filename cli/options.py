@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -434,7 +435,7 @@ def each_file(
 
 def data_changes(config: str, data: str | None, axes: Sequence[str] | None = None) -> list[str]:
     """The changes of a config that --data and --axes stand for: paths and axes of its data, and those of a validation
-    on the same paths.
+    on the same paths. Of a folder of several files, the last one is held out for that validation.
     """
     given = {"paths": None if data is None else [data], "axes": None if axes is None else list(axes)}
     given = {name: value for name, value in given.items() if value is not None}
@@ -445,7 +446,23 @@ def data_changes(config: str, data: str | None, axes: Sequence[str] | None = Non
     settings = read_config(config)
     paths = [(settings.get(section) or {}).get("paths") for section in ("data", "validation")]
     sections = ["data"] + (["validation"] if paths[1] is not None and paths[0] == paths[1] else [])
-    return [f"{section}.{name}={json.dumps(value)}" for section in sections for name, value in given.items()]
+    changes = [f"{section}.{name}={json.dumps(value)}" for section in sections for name, value in given.items()]
+    if data is not None and len(sections) > 1:
+        held_out = _last_of_several(data, axes)
+        changes.append(f"data.exclude={json.dumps(held_out)}")
+        changes.append(f"validation.include={json.dumps(held_out or ['*'])}")
+    return changes
+
+
+def _last_of_several(path: str, axes: Sequence[str] | None) -> list[str]:
+    """A pattern for the name of the last of several scans in a folder; nothing for one file, or where there is none."""
+    from mri_score.readers import scan_files
+
+    try:
+        names = [file.name for file in scan_files(path, axes=axes)]
+    except InputError:  # it is reported where the data are opened
+        return []
+    return [escape(names[-1])] if len(names) > 1 else []
 
 
 def read_names(text: str) -> list[str]:

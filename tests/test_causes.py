@@ -8,7 +8,9 @@ import pytest
 from command import mri_score
 
 from mri_score.cli.options import data_changes
+from mri_score.config_file import read_config
 from mri_score.evaluation.report import MethodScores
+from mri_score.experiment import make_source
 from mri_score.pipeline.facts import worse_than_nothing
 from mri_score.priors.record import find_prior
 from mri_score.priors.store import build_prior, save_prior
@@ -49,5 +51,22 @@ def test_a_prior_is_found_by_the_name_it_was_written_by(tmp_path):
 
 
 def test_data_replaces_the_paths_of_a_validation_on_the_same_data(tmp_path):
-    assert data_changes("tiny.yml", "mine") == ['data.paths=["mine"]', 'validation.paths=["mine"]']
+    paths = ['data.paths=["mine"]', 'validation.paths=["mine"]']
+    assert data_changes("tiny.yml", "mine") == [*paths, "data.exclude=[]", 'validation.include=["*"]']
+    for name in ("a.h5", "b[1].h5"):
+        (tmp_path / name).touch()
+    held_out = ['data.exclude=["b[[]1].h5"]', 'validation.include=["b[[]1].h5"]']
+    assert data_changes("tiny.yml", str(tmp_path))[2:] == held_out
+
+
+def test_tiny_validates_on_a_volume_that_it_does_not_train_on(tmp_path, monkeypatch):
+    simulate(tmp_path / "data" / "simulated", volumes=2, slices=1, size=64, coils=3)
+    monkeypatch.chdir(tmp_path)
+    config = read_config("tiny.yml")
+    sources = [make_source(config, section) for section in ("data", "validation")]
+    assert [{volume.name for volume in one.volumes} for one in sources] == [{"sim_T2_0001"}, {"sim_T2_0002"}]
+    assert not any(one.notes for one in sources)
+
+
+def test_configs_without_a_validation_on_the_same_data_keep_theirs():
     assert data_changes("knee_384.yml", "mine") == ['data.paths=["mine"]'] and data_changes("tiny.yml", None) == []
