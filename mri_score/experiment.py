@@ -486,6 +486,8 @@ def run(
     network = dict(config["network"])
     figures = Figures(folder, validation, source.values if isinstance(source, PlainImages) else PixelValues())
     facts = {"dataset": config["dataset"], **image_facts(source, parameters)}
+    if getattr(source, "any_orientation", False) and not network.get("position"):
+        facts["any_orientation"] = True
 
     def save(averaged: NetworkPrior, about: dict[str, Any], name: str = "prior") -> None:
         save_prior(folder / f"{name}.safetensors", averaged, network, {**facts, **about})

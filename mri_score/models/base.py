@@ -79,6 +79,9 @@ class ScoreModel(nn.Module):
     """The smallest noise level at which the model is valid; no walk asks for a smaller one."""
     sigma_max: float = float("inf")
     """The largest noise level at which the model is valid; no walk asks for a larger one."""
+    any_orientation: bool = False
+    """True: an image (rows, cols) is as probable flipped, turned by 90 degrees, or multiplied by a global phase. A
+    network that was trained on such images follows this nearly, and walks may ask it in random orientations."""
     about: Mapping[str, Any] = MappingProxyType({})
     """Information from the file of a prior: its data, training and validation errors."""
 

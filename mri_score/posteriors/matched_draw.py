@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import Random, noise_like
+from mri_score.numerics.orientation import random_orientations, turned, turned_back
 from mri_score.posteriors.adaptive_draw import AdaptiveDraw
 from mri_score.posteriors.exact_draw import ExactDraw
 from mri_score.posteriors.mmps import MMPSDraw
@@ -26,8 +27,11 @@ class MatchedDraw(AdaptiveDraw):
     Below `mean_below`, down to `mean_end`: beside each draw a second iterate, which takes conditional means with the
     r^2 of `Proximal` instead of draws. It starts from the draw, and its end is `mean`. It has less noise than the draw,
     and is closer to the posterior mean. `antithetic_generators` reduce the noise of the average of several such means.
+    There, a prior of images of any orientation is asked at each level in another random orientation of each item, so
+    that what its network prefers by direction averages out.
     spread: factor for the estimated r^2. border, mean_below, mean_end: noise levels, in the unit of images.
     iterations, lanczos: options of `MMPSDraw`.
+    Reference for the orientations: Terris et al., Equivariant plug-and-play image reconstruction, CVPR 2024.
     """
 
     spread: float = 1.5
@@ -53,15 +57,31 @@ class MatchedDraw(AdaptiveDraw):
             self.mean = self._kept(z, levels)
             return z
         beside = x[low] if self.mean is None else self._noisy_mean(levels, low, random)
-        both = self.prior.denoise(torch.cat([x, beside]), torch.cat([levels, levels[low]]))
-        z = self.draw_about(both[: len(x)], sigma, random)
+        denoised, denoised_beside = self._denoise_both(x, beside, levels, low, random)
+        z = self.draw_about(denoised, sigma, random)
         v = torch.zeros_like(x)
-        v[low] = both[len(x) :]
+        v[low] = denoised_beside
         chosen = low.reshape(-1, *[1] * (x.ndim - 1))
         b = torch.where(chosen, self.backprojection, 0)  # a zero item is solved at once
         mean = self.solve_near(b, v, ExactDraw.variance(self, v, sigma))
         self.mean = torch.where(chosen, mean, self._kept(z, levels))
         return z
+
+    def _denoise_both(
+        self, x: Tensor, beside: Tensor, levels: Tensor, low: Tensor, random: Sequence[Random]
+    ) -> tuple[Tensor, Tensor]:
+        """Denoised x (B, *shape), and `beside`, the iterates of the means of the items where `low` is true."""
+        if not (self.prior.any_orientation and x.ndim == 3):
+            both = self.prior.denoise(torch.cat([x, beside]), torch.cat([levels, levels[low]]))
+            return both[: len(x)], both[len(x) :]
+        chosen = low.nonzero()[:, 0].tolist()
+        some = random_orientations(beside, [random[item] for item in chosen])
+        x = x.clone()
+        x[low] = turned(x[low], some)
+        both = self.prior.denoise(torch.cat([x, turned(beside, some)]), torch.cat([levels, levels[low]]))
+        denoised = both[: len(x)].clone()
+        denoised[low] = turned_back(denoised[low], some)
+        return denoised, turned_back(both[len(x) :], some)
 
     def _kept(self, z: Tensor, levels: Tensor) -> Tensor:
         """The means so far; the draw z for items whose mean does not have an iterate of its own yet."""

@@ -78,6 +78,8 @@ def _check(place: Path, record: Mapping[str, Any]) -> None:
         numbers = about.get(key) or {}
         if not isinstance(numbers, dict) or not all(map(_positive, [*map(_number, numbers), *numbers.values()])):
             raise _wrong(place, f"about.{key}", numbers, "positive numbers by positive numbers")
+    if not isinstance(about.get("any_orientation", False), bool):
+        raise _wrong(place, "about.any_orientation", about["any_orientation"], "true or false")
     for key in ("base", "ood_basis", "high", "pixels"):
         if not isinstance(about.get(key) or {}, dict):
             raise _wrong(place, f"about.{key}", about[key], "facts by name")

@@ -107,6 +107,7 @@ def _load(path: Path) -> NetworkPrior:
         raise InputError(f"{path} does not fit its {beside}: {error}") from error
     require_finite(path, weights)
     prior.about = record.get("about") or {}
+    prior.any_orientation = prior.about.get("any_orientation", False)
     return prior.eval().requires_grad_(False)
 
 

@@ -72,6 +72,7 @@ class Slices:
             raise InputError(f"data.noise_std is {noise_std}; it must be positive")
         self.size = (size, size) if isinstance(size, int) else size
         self.patch, self.augment, self.noise, self.noise_std = patch, augment, noise or noise_std is not None, noise_std
+        self.any_orientation = augment
         if self.size is not None and patch is not None and patch > min(self.size):
             raise InputError(f"a patch of {patch} does not fit into size {self.size}; make data.patch smaller")
         self.notes: list[str] = []

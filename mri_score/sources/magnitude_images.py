@@ -92,6 +92,7 @@ class ImageStacks:
         if not acquisition:
             unused |= EFFECT_NAMES
         self.kept = [name for name in AUGMENTATIONS if name not in unused]
+        self.any_orientation = augment and "flip_and_turn" in self.kept
         self.images: list[np.ndarray] = []
         self.notes: list[str] = []
         self.groups: dict[str, list[tuple[int, int]]] = {}
