@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import shutil
 import subprocess
@@ -12,12 +13,16 @@ import pytest
 import torch
 from command import mri_score, refused
 from mrd import Readout, header, lines_of, write_mrd
+from scipy.io import savemat
 
 from mri_score.data.scan import Scan, Undersampling
 from mri_score.numerics.fourier import ifft
 from mri_score.pipeline.convert import convert
 from mri_score.readers import open_scan
 from mri_score.readers.fastmri import write_fastmri
+from mri_score.readers.received import Received, open_received
+from mri_score.streaming import wire
+from mri_score.writers.cfl import write_cfl
 
 REAL = ("brain_t2_4ch", "phantom_oversampled_2ch", "brain_flash_16ch")
 OUT = {"fastmri": "h5", "ismrmrd": "mrd", "cfl": "cfl"}
@@ -153,21 +158,46 @@ def test_the_libraries_of_ismrmrd_read_what_is_written(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_scans_give_the_same_undersampled_image_through_every_format(shared, tmp_path, name):
-    """Same mask, noise level, whitening, maps and CG-SENSE image; arrays too, where there is no oversampling."""
+    """Same mask, noise level, whitening, maps and CG-SENSE image. Arrays hold k-space without readout oversampling."""
     file = open_scan(shared / f"data/kspace/{name}.h5")
     others = [chain(file, tmp_path, "ismrmrd"), chain(file, tmp_path / "b", "ismrmrd", "fastmri")]
-    if not file.oversampled:
-        np.save(tmp_path / f"{name}.npy", file.stored(0)[0])
-        others.append(open_scan(tmp_path / f"{name}.npy", axes=("coils", "rows", "cols")))
-        others.append(chain(file, tmp_path / "c", "cfl"))
-    expected = Scan(file, Undersampling(4.0)).acquisition(0)
+    others.append(streamed(others[0].path))
+    array, axes = file.kspace(0).numpy(), ("coils", "rows", "cols")
+    np.save(tmp_path / f"{name}.npy", array)
+    savemat(tmp_path / f"{name}.mat", {"kspace": array})
+    (tmp_path / "new").mkdir()
+    with h5py.File(tmp_path / "new" / f"{name}.mat", "w", userblock_size=512) as stored:  # as MATLAB's v7.3
+        parts = np.empty(array.T.shape, [("real", "f4"), ("imag", "f4")])
+        parts["real"], parts["imag"] = array.T.real, array.T.imag
+        stored["kspace"] = parts
+    write_cfl(tmp_path / name, array.transpose(1, 2, 0)[:, :, None])
+    others += [open_scan(tmp_path / one, axes=axes) for one in (f"{name}.npy", f"{name}.mat", f"new/{name}.mat")]
+    others.append(open_scan(tmp_path / f"{name}.cfl"))
+    sampling = Undersampling(4.0)  # its mask depends on the name
+    expected = Scan(file, sampling).acquisition(0)
     image = expected.operator().cg_sense(expected.kspace) * expected.scale
     for other in others:
-        found = Scan(other, Undersampling(4.0)).acquisition(0)
+        found = Scan(other, sampling).acquisition(0)
         assert torch.equal(found.mask, expected.mask)
         theirs = found.operator().cg_sense(found.kspace) * found.scale
-        assert float((theirs - image).norm() / image.norm()) < 1e-5
+        assert float((theirs - image).norm() / image.norm()) < 1e-5, other.path
         assert float(found.noise_std) == pytest.approx(float(expected.noise_std), rel=1e-5)
+
+
+def streamed(path):
+    """The scan of an ISMRMRD file as it comes over a connection, sent by `ismrmrd`."""
+    ismrmrd = pytest.importorskip("ismrmrd", reason="the package ismrmrd is not installed: install the extra mrd")
+    import mrd_client
+
+    with ismrmrd.Dataset(str(path), "dataset", create_if_needed=False) as given:
+        xml = given.read_xml_header().decode()
+        sent = [mrd_client.acquisition(given.read_acquisition(n)) for n in range(given.number_of_acquisitions())]
+    came = [wire.read_message(io.BytesIO(one)) for one in sent]
+    parts = ([getattr(one, part) for one in came] for part in ("header", "samples", "trajectory"))
+    headers, samples, positions = parts
+    scan = open_received(Received(xml, np.array(headers), samples, positions))
+    scan.path, scan.name = path, path.stem
+    return scan
 
 
 @pytest.mark.slow

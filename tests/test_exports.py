@@ -15,6 +15,7 @@ from command import mri_score, refused
 from mri_score.pipeline.exports import read_result
 from mri_score.pipeline.placement import header_of
 from mri_score.readers import open_scan
+from mri_score.readers.array_scan import open_cfl
 from mri_score.readers.fastmri import write_fastmri
 from mri_score.simulation.simulate import simulate
 
@@ -86,7 +87,10 @@ def test_from_raw_data_to_its_place_in_the_patient(orientation, tmp_path):
     rows, cols = stack[0].matrix
     xml = mrd.header((rows, cols, 1), fov=stack[0].field_of_view, coils=1)
     mrd.write_mrd(tmp_path / "ball.h5", xml, readouts)
-    reconstruct(tmp_path / "ball.h5", tmp_path, "--write", "nifti,dicom", "--steps", "5")
+    reconstruct(tmp_path / "ball.h5", tmp_path, "--write", "nifti,dicom,cfl", "--steps", "5")
+    image = open_cfl(tmp_path / "cfl" / "ball")[()]
+    row, col, number = np.unravel_index(np.abs(image.reshape(rows, cols, -1)).argmax(), (rows, cols, 3))
+    np.testing.assert_allclose(stack[middle - 1 + number].at(row, col), centre, atol=1e-3)
     mag = nibabel.load(tmp_path / "nifti" / "ball_part-mag.nii.gz")
     brightest = np.unravel_index(mag.get_fdata().argmax(), mag.shape)
     np.testing.assert_allclose(mag.affine @ [*brightest, 1], [-centre[0], -centre[1], centre[2], 1], atol=1e-3)
