@@ -68,10 +68,11 @@ def command(**given: Any) -> None:
         heads = {name: given.pop(name) for name in OF_HEADS}
         source = click.get_current_context().get_parameter_source
         _refuse("simulated heads", **{name: heads[name] for name in heads if source(name) != ParameterSource.DEFAULT})
-        from mri_score.simulation.from_images import simulate_like
+        from mri_score.simulation.from_images import scan_template, simulate_like
 
+        template = scan_template(like, axes)
         paths = simulate_like(
-            images=images, like=like, axes=axes, slices=lambda count: _pick(pick, count), only=_labels(only), **given
+            images=images, like=template, slices=lambda count: _pick(pick, count), only=_labels(only), **given
         )
     for path in paths:
         say(path, scan=path)

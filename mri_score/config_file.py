@@ -79,7 +79,7 @@ def read_config(name: str | Path, changes: Sequence[str] = ()) -> dict[str, Any]
 
 
 def find_config(name: str | Path) -> Path:
-    """The path of a config: as given, in configs/ here, or bundled. Errors: InputError if there is none."""
+    """The path of the config `name`: as given, in configs/ here, or bundled. Errors: InputError if there is none."""
     bundled = Path(str(files("mri_score.configs")))
     for candidate in (Path(name), Path("configs") / name, bundled / name):
         if candidate.is_file():

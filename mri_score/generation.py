@@ -174,9 +174,8 @@ def inpaint(
     operator = Pixels((keep != 0).expand(image.shape)[None])
     measured = operator(image[None])[0]
     return conditional(
-        prior, operator, measured, image.shape, n, settings, noise_std=noise_std, dtype=image.dtype, progress=progress,
-        **changes,
-    )  # fmt: skip
+        prior, operator, measured, image, n, settings, noise_std=noise_std, progress=progress, **changes
+    )
 
 
 def super_resolve(
@@ -195,11 +194,10 @@ def super_resolve(
     image: (H, W) or (3, H, W), in the prior's scale. Returns (n, factor H, factor W), or (n, 3, factor H, factor W).
     Other arguments and errors as in `inpaint`.
     """
-    shape = (*image.shape[:-2], *(factor * side for side in image.shape[-2:]))
+    like = image.new_empty(*image.shape[:-2], *(factor * side for side in image.shape[-2:]))
     return conditional(
-        prior, BlockMeans(factor), image, shape, n, settings, noise_std=noise_std, dtype=image.dtype,
-        progress=progress, **changes,
-    )  # fmt: skip
+        prior, BlockMeans(factor), image, like, n, settings, noise_std=noise_std, progress=progress, **changes
+    )
 
 
 def colourise(
@@ -217,30 +215,27 @@ def colourise(
 
     image: sum_c shares_c x_c of the colours x, in the prior's scale. Other arguments and errors as in `inpaint`.
     """
-    shape = (len(shares), *image.shape)
-    return conditional(
-        prior, Grey(shares), image, shape, n, settings, noise_std=noise_std, dtype=image.dtype, progress=progress,
-        **changes,
-    )  # fmt: skip
+    like = image.new_empty(len(shares), *image.shape)
+    return conditional(prior, Grey(shares), image, like, n, settings, noise_std=noise_std, progress=progress, **changes)
 
 
 def conditional(
     prior: ScoreModel,
     operator: LinearOperator,
     measured: Tensor,
-    shape: Sequence[int],
+    like: Tensor,
     n: int,
     settings: GenerationOptions = DEFAULTS,
     *,
     noise_std: float = NOISE_STD,
-    dtype: torch.dtype = torch.complex64,
     progress: Progress | None = None,
     **changes: Any,
 ) -> Tensor:
     """`n` draws of an image (*shape) of which a linear operator gave `measured` (*samples) with noise: (n, *shape).
 
-    operator: of one image, or of batches. noise_std: that of each real component of `measured`. The walk starts at the
-    noise level of unconditional sampling. Draw i depends on (seed, i) only. `changes` are fields of the settings.
+    operator: of one image, or of batches. like: any tensor of the shape and type of an image. noise_std: that of each
+    real component of `measured`. The walk starts at the noise level of unconditional sampling. Draw i depends on
+    (seed, i) only. `changes` are fields of the settings.
     Errors: InputError for a noise level that is not positive; otherwise as in `sample_prior`.
     """
     settings = settings.changed(changes)
@@ -256,7 +251,7 @@ def conditional(
     def given(bare: ScoreModel, count: int) -> ScoreModel:
         return kind(bare, operator, known.expand(count, *measured.shape), torch.tensor(noise_std), **chosen)
 
-    start = _mean_image(settings.mean, shape, dtype).expand(n, *shape)
+    start = _mean_image(settings.mean, like.shape, like.dtype).expand(n, *like.shape)
     return _images(walk, prior, start, sample_streams(settings.seed, range(n)), settings, progress, given)
 
 
@@ -339,6 +334,7 @@ def _images(
 def prior_mean(path: Path, complex_images: bool = True) -> float | list[float]:
     """The mean of the data of a prior's .safetensors, one number or one a channel: where walks start.
 
+    path: the .safetensors file. complex_images: whether the images are complex.
     From `mean` of its JSON's `about`; else 0 for complex images, whose phase is random; else from parameters.txt beside
     the file, or the bundled numbers of its dataset; else the middle of images in [0, 1].
     """

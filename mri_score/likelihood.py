@@ -115,7 +115,8 @@ def pixel_bits(
 ) -> Tensor:
     """Bits per dimension of real images with pixels in [0, 1], under a prior over all its noise levels: (B,).
 
-    pixels: (B, H, W) or (B, 3, H, W). values: the map to what the prior takes, whose slope turns its density into one
+    model: the prior. pixels: (B, H, W) or (B, 3, H, W). random: one generator an item. options: of the flow's solver.
+    values: the map to what the prior takes, whose slope turns its density into one
     of pixels. levels: of quantised images, pixels k / (levels - 1). Each gets uniform noise of one level, and the
     result, in the unit of one level, is an upper bound of the code length of the whole numbers k, up to the smoothing
     by the prior's sigma_min. None: no noise, and the unit is white. mean: of the data as the prior takes them. Others

@@ -143,7 +143,7 @@ def test_refuses_an_incomplete_description(saved, key):
 
 def test_refuses_an_unknown_network(saved):
     edit(saved, network={"name": "transformer"})
-    refused(saved, "network.name is 'transformer'; known names: ddpm, experts, ncsn, ncsnpp, ncsnv2, unet")
+    refused(saved, "network.name is 'transformer'; known names: ddpm, edm, experts, ncsn, ncsnpp, ncsnv2, unet")
 
 
 def test_refuses_an_unknown_preconditioning(saved):

@@ -33,7 +33,7 @@ DPI = 130
 
 
 def display_window(image: Images) -> tuple[float, float]:
-    """Black and white levels (low, high) of a picture: 0 and the 99.5th percentile of the magnitude."""
+    """Black and white level (low, high) of a picture of `image` (H, W): 0 and its magnitude's 99.5th percentile."""
     return 0.0, float(np.percentile(_magnitude("the image", image), 99.5)) or 1.0
 
 

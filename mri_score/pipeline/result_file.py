@@ -68,6 +68,6 @@ def read_pictures(result: Path) -> Pictures:
 
 
 def read_number(result: Path, name: str) -> float | None:
-    """An attribute of a result file that is a number; None without it. Errors: InputError for a damaged file."""
+    """The number that is attribute `name` of a result file, or None. Errors: InputError for a damaged file."""
     value = open_hdf5(result).attrs.get(name)
     return float(value) if isinstance(value, (int, float)) else None

@@ -72,8 +72,9 @@ class RealImages(Sequence[Tensor]):
 class ColourImages(Sequence[Tensor]):
     """RGB images (3, H, W) with pixels in [0, 1], of the files of `PlainImages`; grey ones in equal channels.
 
-    shape: rows and columns, to which images of another size are resized, and then cropped about their centre; None:
-    those of the first image. most: largest number of images, evenly spaced; None: all.
+    paths: files of `PixelStack`, or folders of them. shape: rows and columns, to which images of another size are
+    resized, and then cropped about their centre; None: those of the first image. most: largest number of images, evenly
+    spaced; None: all.
     """
 
     def __init__(

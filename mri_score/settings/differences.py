@@ -45,7 +45,9 @@ def settings_of(path: str | Path) -> dict[str, str]:
 
 
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
-    """The settings that differ, by name, each with its two values; None where a run does not state it."""
+    """The settings that differ between the runs `one` and `other`, by name, each with its two values; None where a run
+    does not state it.
+    """
     names = sorted({*one, *other})
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 

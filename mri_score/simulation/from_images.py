@@ -57,9 +57,8 @@ class ScanTemplate:
 def simulate_like(
     out: str | Path,
     images: str | Path,
-    like: str | Path,
+    like: str | Path | ScanTemplate,
     *,
-    axes: Sequence[str] | None = None,
     slices: Callable[[int], Sequence[int]] = range,
     only: Mapping[str, Sequence[str]] | None = None,
     noise: float | None = None,
@@ -69,8 +68,8 @@ def simulate_like(
     """Write multi-coil scans of a stack of magnitude images, with phase, coil maps and noise level of a real scan.
 
     out: folder for the files <labels>_<like>.h5, one for each patient, study and contrast if the stack has such labels.
-    images: the stack (HDF5 or NIfTI). like: the fully sampled real scan. axes: its axes, if it
-    is an array without a header, see `open_scan`. slices: function from the number of slices of
+    images: the stack (HDF5 or NIfTI). like: the fully sampled real scan, or what
+    `scan_template` made of it, which takes the axes of arrays too. slices: function from the number of slices of
     a volume to the slices to write. only: label -> values; other slices are left out, e.g. {"patient": ["p19"]}. noise:
     SNR in dB as in `phantom`; None takes the noise level of the real scan. undersample: as in `simulate`. K-space is
     F(magnitude * profiles) + white noise on the grid of the images; profiles come from `fit`. The noise of a slice
@@ -81,7 +80,7 @@ def simulate_like(
     stack, labels = read_stack(images)
     if not finite_slices(stack).all():
         raise InputError(f"{images} has images with NaN or infinity; leave those slices out of the file")
-    template = scan_template(like, axes)
+    template = like if isinstance(like, ScanTemplate) else scan_template(like)
     relative = template.noise_std if noise is None else phantom.noise_std_of_snr(noise)
     paths = []
     for values, members in _volumes(images, stack, labels, only or {}).items():

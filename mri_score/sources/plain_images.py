@@ -29,27 +29,35 @@ class PlainImages:
     """Images (1, H, W), or (1, 3, H, W) in RGB, drawn with equal probability from all files.
 
     A pixel becomes x = value / scale, for most images in [0, 1], and then what `PixelValues` makes of it.
+    paths: files of `PixelStack`, or folders of them. channels: 1 for grey or magnitude, 3 for RGB. crop: side of the
+    central square that is cut out first. size: the shorter side is then resized to fit, and the centre cut out. patch:
+    side of a random square that is cut out in the end. scale: the value that becomes 1: a number, that of the bits of
+    the data type, the maximum or the 99th percentile of the image; None: by the data type. dequantisation: of 8 bits,
+    "uniform" (255 x + u) / 256, "gaussian" x + 0.01 n, or "none". centred: 2 x - 1. logit: log(x / (1 - x)). flip: left
+    and right with equal probability. turns: all eight symmetries of the square. rescale: times a log-uniform factor in
+    [0.6, 1.25], as for scans. skip_empty: leave out images with nearly no object, as at the ends of a stack. memory:
+    number of images that each process keeps after resizing.
     Errors: InputError for unknown names, files that cannot be read, colours where grey values are asked for, and images
     without a finite brightest pixel.
     """
 
     def __init__(
         self,
-        paths: Sequence[str | Path],                 # files of `PixelStack`, or folders of them
-        channels: int = 1,                           # 1: grey or magnitude; 3: RGB
-        size: int | tuple[int, int] | None = None,   # the shorter side is resized to fit, then the centre is cut out
-        crop: int | None = None,                     # before that: side of the central square that is cut out
-        patch: int | None = None,                    # side of a random square that is cut out in the end
-        scale: str | float | None = None,            # bits, maximum, percentile or a number; None: by the data type
-        dequantisation: str = "none",                # of 8 bits: uniform, (255 x + u) / 256; gaussian, x + 0.01 n
-        centred: bool = False,                       # 2 x - 1
-        logit: bool = False,                         # log(x / (1 - x))
-        flip: bool = False,                          # left and right with equal probability
-        turns: bool = False,                         # all eight symmetries of the square
-        rescale: bool = False,                       # times a log-uniform factor in [0.6, 1.25], as for scans
-        skip_empty: bool = False,                    # leave out images with nearly no object, as of a stack's ends
-        memory: int = 100_000,                       # images that each process keeps after resizing
-    ) -> None:  # fmt: skip
+        paths: Sequence[str | Path],
+        channels: int = 1,
+        size: int | tuple[int, int] | None = None,
+        crop: int | None = None,
+        patch: int | None = None,
+        scale: str | float | None = None,
+        dequantisation: str = "none",
+        centred: bool = False,
+        logit: bool = False,
+        flip: bool = False,
+        turns: bool = False,
+        rescale: bool = False,
+        skip_empty: bool = False,
+        memory: int = 100_000,
+    ) -> None:
         if channels not in (1, 3):
             raise InputError(f"data.channels is {channels}; real images have 1 (grey, magnitude) or 3 (RGB)")
         if dequantisation not in DEQUANTISATIONS:
@@ -105,7 +113,7 @@ class PlainImages:
         return path.name if len(self.stacks[stack]) == 1 else f"{path.name}:{index}"
 
     def sample(self, random: Generator) -> TrainingItem:
-        """One training item, keyed by its generator alone: image (1, H, W) or (1, 3, H, W)."""
+        """One training item, keyed by the generator `random` alone: image (1, H, W) or (1, 3, H, W)."""
         number = int(torch.randint(len(self), (), generator=random))
         values, scale = self.stored(number)
         x = self.dequantised(values / scale, random)
@@ -121,7 +129,7 @@ class PlainImages:
         return TrainingItem(name="image", image=image if self.channels == 1 else image[None])
 
     def dequantised(self, x: Tensor, random: Generator) -> Tensor:
-        """x with the noise of `dequantisation`, of any shape."""
+        """x with the noise of `dequantisation`, of any shape. random: the generator of that noise."""
         if self.dequantisation == "uniform":
             return (255 * x + torch.rand(x.shape, generator=random)) / 256
         if self.dequantisation == "gaussian":
