@@ -45,6 +45,6 @@ def command(scan: Path, out: Path, to: str | None, axes: tuple[str, ...] | None)
         raise InputError(f"{scan} is a folder; convert takes one scan at a time")
     file = open_scan(path, axes=axes)
     lost = convert(file, out, kind)
-    say(f"{out}: {file.slices} images as {kind}", file=out.name, format=kind)
+    say(f"{out}: {file.slices} image{'s' if file.slices > 1 else ''} as {kind}", file=out.name, format=kind)
     for text in lost:
         note(text, indent=2, file=out.name)

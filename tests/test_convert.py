@@ -128,6 +128,9 @@ def test_the_command_says_what_the_new_format_has_no_place_for(tmp_path):
     file = series(tmp_path)
     assert "the noise scan is left out" in mri_score("convert", file.path, tmp_path / "a.cfl")
     assert "pixel sizes, position and directions are left out" in mri_score("convert", file.path, tmp_path / "b.cfl")
+    write_fastmri(tmp_path / "named.h5", white(1, 2, 8, 6), acquisition="AXFLASH")
+    assert "1 image as ismrmrd\n" in (said := mri_score("convert", tmp_path / "named.h5", tmp_path / "named.mrd"))
+    assert "AXFLASH, is left out" in said
     assert "is the scan itself" in refused("convert", file.path, file.path)
     assert "Name it with --to" in refused("convert", file.path, tmp_path / "a.raw")
     assert not (tmp_path / "a.raw").exists()

@@ -49,6 +49,8 @@ def _lost(file: Reader, kind: str) -> list[str]:
         lost.append("the noise scan is left out")
     if file.calibration(0) is not None:
         lost.append("separate calibration lines are left out: make coil maps from the original with mri-score maps")
+    if kind != "fastmri" and file.acquisition != "unknown":
+        lost.append(f"the name of the acquisition, {file.acquisition}, is left out")
     if kind == "cfl" and file.geometry(0) is not None:
         lost.append("pixel sizes, position and directions are left out")
     return lost
