@@ -32,6 +32,7 @@ COMMANDS = {
     "sample": "Draw images from a prior; complete an image; interpolate between two samples.",
     "intervals": "Fit conformal intervals on fully sampled scans.",
     "compare": "Compare methods over scans, accelerations and masks.",
+    "protocol": "Make the row of a published table, by its conventions and by ours.",
     "evaluate": "Score reconstructions with the metrics of fastMRI.",
     "fid": "Evaluate samples of a prior: Fréchet distance to real images, copies of training images.",
     "likelihood": "Bits per dimension of images under a prior.",

@@ -43,6 +43,17 @@ def test_every_row_has_a_proof_that_exists(row):
     assert found or "| **-** |" in row
 
 
+FURTHER = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if re.match(r"\| (S\d|CSGM)", line)]
+
+
+@pytest.mark.parametrize("row", FURTHER, ids=lambda row: row.split("|")[2].strip()[:40])
+def test_every_flag_key_and_folder_has_a_proof(row):
+    here, proof = row.strip("| ").split(" | ")[2:]
+    test_every_row_has_a_proof_that_exists(f" | {proof}")
+    for name in re.findall(r"`(mri-score [^`]+)`", here):
+        test_every_row_has_a_proof_that_exists(f" | `{name}`")
+
+
 def _command(name):
     assert name in COMMANDS
     return main.get_command(None, name)
