@@ -64,7 +64,7 @@ def command(name: str, data: Path, out: Path, accel: str, **options: Any) -> Non
     protocol = replace(protocol, snr=options["snr"]) if options["snr"] is not None else protocol
     accelerations = read_numbers(float, "--accel", accel)
     slices = protocols.full_slices(data, options["slices"])
-    methods = {protocols.ZERO_FILLED: protocols.zero_filled}
+    methods: dict[str, protocols.Method] = {protocols.ZERO_FILLED: protocols.zero_filled}
     if not options["no_prior"]:
         walk = WalkOptions(
             options["method"], options["steps"], options["samples"], options["seed"], device=options["device"]

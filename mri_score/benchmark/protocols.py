@@ -277,7 +277,7 @@ def full_slices(data: str | Path, number: str = "middle") -> list[tuple[str, Ten
     data: a file or folder of scans. number: middle, one slice of each file, or all.
     Errors: InputError for undersampled files.
     """
-    found = []
+    found: list[tuple[str, Tensor]] = []
     for path in scan_files(data):
         file = open_scan(path)
         if file.mask is not None:
