@@ -13,12 +13,15 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "parity.md"
 if not PAGE.exists():
     pytest.skip("docs/parity.md is not beside the tests", allow_module_level=True)
-ROWS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if re.match(r"\| \d+ \|", line)]
+ROWS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if re.match(r"\| N?\d+ \|", line)]
+SYSTEMS = [row for row in ROWS if not row.startswith("| N")]
+OTHERS = ROWS[len(SYSTEMS) :]
 
 
 def test_the_checklist_is_whole():
-    assert [int(row.split("|")[1]) for row in ROWS] == list(range(1, 38))
-    assert all(row.count(" | ") == 10 for row in ROWS)
+    assert [int(row.split("|")[1]) for row in SYSTEMS] == list(range(1, 38))
+    assert all(row.count(" | ") == 10 for row in SYSTEMS)
+    assert [row.split(" | ")[0] for row in OTHERS] == [f"| N{number}" for number in range(1, len(OTHERS) + 1)]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[2].strip())
