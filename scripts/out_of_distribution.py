@@ -1,68 +1,78 @@
-"""Quality of a prior on out-of-distribution scans, and whether its score detects them.
+"""False alarms and hits of the out-of-distribution score of a prior, over patients, matrix sizes and foreign scans.
 
-python scripts/out_of_distribution.py --prior brain --images VAL.h5 --like SCAN.h5 [--like ...] [--real SCAN.h5 ...]
+python scripts/out_of_distribution.py --images STACK [--images ...] --unseen patient19,patient20 --like SCAN
+    --head SCAN --foreign SCAN --state CASES.jsonl [--write] [--page docs/lab/results.md] [--summary docs/results.md]
 
-Slices of a stack that the prior was not trained on, with the phase, the coils and the noise of real scans, each changed
-in one way; and real scans as they are. Draws are averaged and compared with L1-wavelet, whose weight follows from the
-noise level, on the same samples with the same maps. `misfit` is the score behind the warning of `mri-score
-reconstruct`; a prior without a threshold never warns.
+Ordinary heads: slices of every patient of the stacks, on several matrix sizes, with the phase, the coils and the noise
+of real scans. Changed scans: the same slices with one thing changed; and real scans as they are. The score of a case is
+what `mri-score reconstruct` warns by, from one draw. Each case is written to --state at once, and a run
+continues from there; cases come in rounds, so that a run that is stopped has tried a part of everything.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import click
+import h5py
 import numpy as np
 import torch
 from pages import check, fill
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from mri_score.baselines import l1_wavelet
-from mri_score.benchmark.subject import Subject, Subjects
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import coil_maps, compress_coils
 from mri_score.data.masks import make_mask
 from mri_score.data.scale import percentile
-from mri_score.data.scan import Scan, Undersampling, coil_weight, from_arrays
+from mri_score.data.scan import Scan, Undersampling, from_arrays
 from mri_score.errors import InputError
-from mri_score.evaluation.metrics import foreground, magnitude_psnr
-from mri_score.evaluation.out_of_distribution import threshold_at
-from mri_score.evaluation.uncertainty import calibration
-from mri_score.models.network import NetworkPrior
+from mri_score.evaluation.out_of_distribution import LEVELS, threshold_at
+from mri_score.methods import DEFAULT_METHOD, METHODS
+from mri_score.models.base import ScoreModel
 from mri_score.models.precision import find_precision
+from mri_score.noise.schedules import TwoParts
 from mri_score.numerics.fourier import fft, ifft, resize_kspace
 from mri_score.numerics.noise import generators, noise_like
-from mri_score.priors.store import load_prior
+from mri_score.priors.record import add_to_record
+from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers.fastmri import FastMRI
-from mri_score.reconstruction import Reconstruction, sample_posterior
+from mri_score.reconstruction import sample_posterior
 from mri_score.simulation.from_images import HEAD, ScanTemplate, fit, scan_template
-from mri_score.sources.magnitude_images import ImageStacks
+
+UNSEEN, TRAINED, REAL, UNUSUAL, FOREIGN = "not trained on", "trained on", "real head", "unusual", "foreign"
 
 
-@dataclass(frozen=True)
-class Condition:
-    """One change of a scan that otherwise is similar to the training images."""
+class ScoredLevels(TwoParts):
+    """The default's levels down to the last that the score uses: the same walk, ended early."""
 
-    image: Callable[[Tensor], Tensor] | None = None
-    """Change of the magnitude (H, W)."""
-    coils: int | None = None
-    """Number of virtual coils."""
-    noise: float = 1.0
-    """Factor of the noise of the scan."""
-    told: float = 1.0
-    """Given noise level, as a multiple of the true one; by default it is measured."""
-    maps: Callable[[Tensor], Tensor] | None = None
-    """Change of the maps (1, C, H, W) from the calibration lines."""
+    def levels(self, n: int) -> Tensor:
+        levels = super().levels(n)
+        return levels[levels >= LEVELS[0]]
+
+
+WALK = replace(METHODS[DEFAULT_METHOD], schedule=ScoredLevels, options={"mean_below": 0.0})
+"""The default method without the walk of the mean, which no score depends on."""
+
+
+def score(scan: Acquisition, prior: ScoreModel) -> float:
+    """The out-of-distribution score of one slice, from one draw."""
+    ratios = sample_posterior(scan, prior, WALK, samples=1, slices=[0]).misfit_ratios
+    return math.nan if ratios is None else float(ratios[0, 0])
+
+
+# Changes of a scan. Images are magnitudes (H, W).
 
 
 def turned(image: Tensor, degrees: float = 45.0, size: float = 1.0) -> Tensor:
-    """(H, W), cropped or padded about its centre, with its object `size` times as large."""
+    """The image turned about its centre, with its object `size` times as large."""
     rows, cols = image.shape
     c, s = math.cos(math.radians(degrees)) / size, math.sin(math.radians(degrees)) / size
     matrix = torch.tensor([[[c, -s * rows / cols, 0.0], [s * cols / rows, c, 0.0]]])
@@ -76,165 +86,482 @@ def negative(image: Tensor) -> Tensor:
     return torch.where(image > HEAD * brightest, (1.1 * brightest - image).clamp_min(0), image)
 
 
+def decimated(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The magnitude of an image whose k-space is cropped to `shape`."""
+    return ifft(resize_kspace(fft(image.to(torch.cfloat)), shape)).abs()
+
+
 def quarter(image: Tensor) -> Tensor:
-    """k-space cropped to a quarter along both axes."""
+    """A quarter of the resolution along both axes, on the same matrix."""
     rows, cols = image.shape
-    return ifft(resize_kspace(resize_kspace(fft(image.to(torch.cfloat)), (rows // 4, cols // 4)), (rows, cols))).abs()
+    small = resize_kspace(fft(image.to(torch.cfloat)), (rows // 4, cols // 4))
+    return ifft(resize_kspace(small, (rows, cols))).abs()
 
 
-def disc(image: Tensor) -> Tensor:
-    """A bottle: a disc of one value with a few inserts of other values."""
+def ellipses(image: Tensor, parts: Sequence[tuple[float, float, float, float, float]], texture: float) -> Tensor:
+    """Ellipses (centre row, centre column, half height, half width, value) on one another, with smooth texture.
+
+    Centres and half axes are in units of half of the field of view; texture: its standard deviation, relative.
+    """
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in image.shape), indexing="ij")
-    picture = 0.6 * (y**2 + x**2 < 0.6**2)
-    for number in range(6):
-        angle = math.pi * number / 3
-        inside = (y - 0.35 * math.sin(angle)) ** 2 + (x - 0.35 * math.cos(angle)) ** 2 < (0.04 + 0.02 * number) ** 2
-        picture = torch.where(inside, 0.2 * number, picture)
-    return picture * percentile(image)
+    picture = torch.zeros_like(image)
+    for row, col, height, width, value in parts:
+        inside = ((y - row) / height) ** 2 + ((x - col) / width) ** 2 < 1
+        picture = torch.where(inside, value, picture)
+    coarse = torch.randn(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    field = interpolate(coarse, size=image.shape, mode="bicubic", align_corners=False)[0, 0]
+    return (picture * (1 + texture * field)).clamp_min(0) * percentile(image)
 
 
-def shifted(maps: Tensor) -> Tensor:
-    """Shift by a twelfth of the field of view: the patient moved after a separate calibration scan."""
-    return maps.roll(maps.shape[-1] // 12, -1)
+def knee(image: Tensor) -> Tensor:
+    """A knee from the side: a limb with muscle, two bones with dark rims, kneecap and fat pad."""
+    parts = [
+        (0, 0, 1.4, 0.55, 0.9), (0, 0.02, 1.4, 0.47, 0.35), (-0.75, 0, 0.68, 0.2, 0.1), (-0.75, 0, 0.66, 0.18, 0.75),
+        (-0.2, 0, 0.24, 0.36, 0.1), (-0.2, 0, 0.22, 0.34, 0.75), (0.85, 0, 0.74, 0.26, 0.1),
+        (0.85, 0, 0.72, 0.24, 0.75),
+        (0.22, 0, 0.14, 0.38, 0.1), (0.22, 0, 0.12, 0.36, 0.72), (-0.16, -0.44, 0.15, 0.07, 0.7),
+        (0.1, -0.4, 0.1, 0.06, 1.0), (0.04, 0.32, 0.1, 0.05, 0.08),
+    ]  # fmt: skip
+    return ellipses(image, parts, 0.1)
+
+
+def abdomen(image: Tensor) -> Tensor:
+    """An axial slice of an abdomen: fat, muscle wall, liver, spleen, kidneys, vertebra, vessels, bowel."""
+    parts = [
+        (0, 0, 0.66, 0.9, 1.0), (0, 0, 0.57, 0.8, 0.3), (0, 0, 0.5, 0.74, 0.85), (-0.08, -0.36, 0.36, 0.34, 0.5),
+        (0.02, 0.52, 0.24, 0.16, 0.65), (0.2, -0.34, 0.14, 0.1, 0.75), (0.2, 0.3, 0.14, 0.1, 0.75),
+        (0.3, 0, 0.16, 0.16, 0.45), (0.46, 0, 0.07, 0.06, 0.9), (0.1, 0.07, 0.05, 0.05, 0.05),
+        (0.1, -0.08, 0.05, 0.06, 0.05),
+        *[(-0.25 + 0.1 * (n % 2), 0.08 + 0.12 * n, 0.09, 0.07, 0.25 + 0.15 * n) for n in range(4)],
+    ]  # fmt: skip
+    return ellipses(image, parts, 0.1)
+
+
+def discs(image: Tensor) -> Tensor:
+    """A bottle: a disc of one value with inserts of other values, without texture."""
+    inserts = [(0.35 * math.sin(n * math.pi / 3), 0.35 * math.cos(n * math.pi / 3), n) for n in range(6)]
+    sizes = [(row, col, 0.04 + 0.02 * n, 0.04 + 0.02 * n, 0.2 * n) for row, col, n in inserts]
+    return ellipses(image, [(0, 0, 0.6, 0.6, 0.6), *sizes], 0.0)
+
+
+def moved(kspace: Tensor, image: Tensor, profiles: Tensor) -> Tensor:
+    """Lines beyond a twelfth of the width right of the centre come after a turn by 5 degrees and a shift."""
+    rows, cols = image.shape
+    later = fft(profiles * turned(image, 5.0).roll(max(1, rows // 40), -2))
+    place = torch.arange(cols) - cols // 2
+    return torch.where(place > cols // 12, later, kspace)
+
+
+def folded(kspace: Tensor, image: Tensor, profiles: Tensor) -> Tensor:
+    """An object 1.5 times as large along the lines' axis as its field of view, with its coils, folded over."""
+    rows, cols = image.shape
+    wide = image.new_zeros(rows, 2 * cols)
+    wide[:, cols // 2 : cols // 2 + cols] = image
+    parts = torch.view_as_real(wide * _stretched(profiles, cols))
+    sheet = torch.tensor([[[1 / 1.5, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    coils = parts.movedim(-1, 1)
+    grid = affine_grid(sheet.expand(len(coils), -1, -1), list(coils.shape), align_corners=False)
+    large = grid_sample(coils, grid, mode="bicubic", align_corners=False).movedim(1, -1).contiguous()
+    coil_images = torch.view_as_complex(large)
+    middle = coil_images[..., cols // 2 : cols // 2 + cols]
+    left, right = coil_images[..., : cols // 2], coil_images[..., cols // 2 + cols :]
+    return fft(middle + torch.cat([right, left], -1)[..., :cols])
+
+
+def _stretched(profiles: Tensor, cols: int) -> Tensor:
+    """Profiles on twice the width: those inside, and their edges repeated."""
+    before, after = cols // 2, cols - cols // 2
+    return torch.cat([profiles[..., :1].expand(-1, -1, before), profiles, profiles[..., -1:].expand(-1, -1, after)], -1)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One change of a scan that otherwise is similar to the training images."""
+
+    group: str
+    image: Callable[[Tensor], Tensor] | None = None
+    """Change of the magnitude (H, W)."""
+    kspace: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    """Another k-space from (C, H, W), magnitude and coil profiles."""
+    coils: int | None = None
+    """Number of virtual coils."""
+    noise: float = 1.0
+    """Factor of the noise of the scan."""
+    told: float = 1.0
+    """Given noise level, as a multiple of the true one; by default it is measured."""
+    maps: Callable[[Tensor], Tensor] | None = None
+    """Change of the maps (1, C, H, W) from the calibration lines."""
+    scale: float = 1.0
+    """Factor of the image scale."""
 
 
 CONDITIONS = {
-    "none": Condition(),
-    "turned by 45 degrees": Condition(image=turned),
-    "object half as large": Condition(image=lambda image: turned(image, 0.0, 0.5)),
-    "object twice as large": Condition(image=lambda image: turned(image, 0.0, 2.0)),
-    "a quarter of the resolution": Condition(image=quarter),
-    "contrast turned over": Condition(image=negative),
-    "discs, no head": Condition(image=disc),
-    "2 coils": Condition(coils=2),
-    "1 coil": Condition(coils=1),
-    "noise 4 times stronger": Condition(noise=4.0),
-    "noise level told as half": Condition(told=0.5),
-    "noise level told as double": Condition(told=2.0),
-    "coil maps shifted": Condition(maps=shifted),
+    "turned by 45 degrees": Condition(UNUSUAL, turned),
+    "a quarter of the resolution": Condition(UNUSUAL, quarter),
+    "2 coils": Condition(UNUSUAL, coils=2),
+    "noise 4 times stronger": Condition(UNUSUAL, noise=4.0),
+    "knee, simulated": Condition(FOREIGN, knee),
+    "abdomen, simulated": Condition(FOREIGN, abdomen),
+    "discs, no head": Condition(FOREIGN, discs),
+    "contrast inverted": Condition(FOREIGN, negative),
+    "object half as large": Condition(FOREIGN, lambda image: turned(image, 0.0, 0.5)),
+    "object twice as large": Condition(FOREIGN, lambda image: turned(image, 0.0, 2.0)),
+    "fold-over": Condition(FOREIGN, kspace=folded),
+    "motion": Condition(FOREIGN, kspace=moved),
+    "coil maps shifted by 1/12": Condition(FOREIGN, maps=lambda maps: maps.roll(maps.shape[-1] // 12, -1)),
+    "coil maps of other coils": Condition(FOREIGN, maps=lambda maps: maps.roll(1, 1)),
+    "image scale half": Condition(FOREIGN, scale=0.5),
+    "image scale double": Condition(FOREIGN, scale=2.0),
+    "noise told as half": Condition(FOREIGN, told=0.5),
+    "noise told as double": Condition(FOREIGN, told=2.0),
 }
-
-
-class Score(NamedTuple):
-    """PSNR (dB) of two methods, spread over skill of the draws' magnitude, and the misfit ratio."""
-
-    prior: float
-    wavelet: float
-    spread: float
-    misfit: float
+"""Changes: unusual ones, whose images the prior still improves, and foreign ones, of which a user should be warned."""
 
 
 def simulated(
-    magnitude: Tensor, template: ScanTemplate, condition: Condition, acceleration: float, name: str
-) -> tuple[Acquisition, Tensor]:
-    """The scaled samples of a magnitude (H, W), and the truth (H, W)."""
-    profiles = fit(template, magnitude[None])
-    image = magnitude if condition.image is None else condition.image(magnitude)
+    image: Tensor, template: ScanTemplate, condition: Condition, acceleration: float, name: str
+) -> Acquisition:
+    """The scaled samples of a magnitude (H, W) with one thing changed."""
+    profiles = fit(template, image[None])
+    image = image if condition.image is None else condition.image(image)
     image = image / percentile(image)
     noise_std = condition.noise * template.noise_std
-    kspace = fft(profiles * image)[None]
+    kspace = fft(profiles * image)
+    kspace = (kspace if condition.kspace is None else condition.kspace(kspace, image, profiles))[None]
     kspace = kspace + noise_std * noise_like(kspace, generators(0, name))
     mask = make_mask("variable-density", (image.shape[-2], image.shape[-1]), acceleration, seed=(0,))[None, None]
-    truth = image
     if condition.coils is not None:
-        kspace, matrix = compress_coils(kspace * mask, condition.coils)
-        mixed = torch.einsum("kc,chw->khw", matrix, profiles)
-        truth = image * mixed.abs().square().sum(0).sqrt()  # the truth as combined from so few coils
+        kspace, _ = compress_coils(kspace * mask, condition.coils)
     told = None if condition.told == 1 else condition.told * noise_std
     maps = None if condition.maps is None else condition.maps(coil_maps(kspace * mask, mask)[0])
-    return from_arrays(kspace, mask, maps, told, name), truth
+    scan = from_arrays(kspace, mask, maps, told, name)
+    factor = condition.scale
+    return replace(scan, kspace=scan.kspace * factor, noise_std=scan.noise_std * factor, scale=scan.scale / factor)
 
 
-def score(scan: Acquisition, truth: Tensor, prior: NetworkPrior, samples: int) -> Score:
-    """Scores of the magnitude within the foreground of the truth (H, W)."""
-    kspace, maps, mask, noise_std = scan.cartesian
-    weight, magnitude = coil_weight(scan)[0], truth.abs()[None]
-    found = sample_posterior(scan, prior, samples=samples, slices=[0])
-    wavelet = scan.scale * l1_wavelet(kspace[0], maps[0], mask[0], float(noise_std))
-    prior_psnr, wavelet_psnr = (magnitude_psnr(truth, one * weight) for one in (found.image[0], wavelet))
-    spread = calibration((found.samples * weight).abs(), magnitude, foreground(magnitude)).spread_skill
-    return Score(prior_psnr, wavelet_psnr, spread, misfit_of(found))
+# Images by patient and matrix.
 
 
-def real_score(subject: Subject, prior: NetworkPrior, samples: int) -> Score:
-    """The same scores for a real scan, computed as in `mri-score compare`."""
-    found = sample_posterior(subject.acquisition, prior, samples=samples, slices=[subject.scan.middle])
-    images = found.image[0], subject.scale * l1_wavelet(*subject.problem)
-    prior_psnr, wavelet_psnr = (subject.scores(one)["mvue_foreground_psnr"] for one in images)
-    spread = subject.calibration(found.samples[:, 0])["spread_skill"]
-    return Score(prior_psnr, wavelet_psnr, spread, misfit_of(found))
+class Heads:
+    """The slices of stacks by patient."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.files = [h5py.File(path) for path in paths]
+        self.places: dict[str, list[tuple[int, int]]] = {}
+        for number, file in enumerate(self.files):
+            for index, patient in enumerate(file["patient"].asstr()[()]):
+                self.places.setdefault(str(patient), []).append((number, index))
+
+    def image(self, patient: str, matrix: int, turn: int) -> tuple[str, Tensor] | None:
+        """A slice near the middle of a patient and its name, on a matrix whose longer side is `matrix`, if it has one.
+
+        turn: which of the patient's volumes. Slices of a smaller matrix are left out: they hold no such resolution.
+        """
+        sets: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        for file, index in self.places[patient]:
+            if max(self.files[file]["image"].shape[1:]) >= matrix:
+                sets.setdefault((file, str(self.files[file]["contrast"].asstr()[index])), []).append((file, index))
+        if not sets:
+            return None
+        chosen = list(sets.values())[turn % len(sets)]
+        file, index = chosen[len(chosen) // 2]
+        image = torch.from_numpy(self.files[file]["image"][index].astype(np.float32))
+        factor = matrix / max(image.shape)
+        rows, cols = (2 * round(side * factor / 2) for side in image.shape)
+        return f"{patient} {Path(self.files[file].filename).stem} {index}", decimated(image, (rows, cols))
 
 
-def misfit_of(found: Reconstruction) -> float:
-    return math.nan if found.misfit_ratios is None else float(found.misfit_ratios.nanmean())
+@dataclass(frozen=True)
+class Case:
+    """One case: what it is, and what makes its scan."""
+
+    group: str
+    title: str
+    matrix: int
+    acceleration: float
+    name: str
+    make: Callable[[], Acquisition]
+
+    @property
+    def key(self) -> list[Any]:
+        return [self.group, self.title, self.matrix, self.acceleration, self.name]
 
 
-def row(name: str, scores: Sequence[Score], threshold: float | None) -> str:
-    mean = Score(*(float(np.mean(values)) for values in zip(*scores, strict=True)))
-    gains = [one.prior - one.wavelet for one in scores]
-    warned = "" if threshold is None else f"{sum(one.misfit > threshold for one in scores)} of {len(scores)}"
-    return (
-        f"| {name} | {mean.prior:.2f} | {mean.wavelet:.2f} | {np.mean(gains):+.2f} | {min(gains):+.2f} |"
-        f" {mean.spread:.2f} | {mean.misfit:.2f} | {warned} |"
-    )
+def cases(
+    heads: Heads, unseen: Sequence[str], templates: Sequence[ScanTemplate], matrices: Sequence[int],
+    changed: Sequence[int], factors: Sequence[float], rounds: int,
+) -> Iterator[Case]:  # fmt: skip
+    """All cases of images, round by round; every second round has the changed scans, on the matrices in turn."""
+    groups = {UNSEEN: [one for one in heads.places if one in unseen]}
+    groups[TRAINED] = _mixed(heads, [one for one in heads.places if one not in unseen])
+    for turn in range(rounds):
+        template = templates[turn % len(templates)]
+        for group, patients in groups.items():
+            for number, matrix in enumerate(matrices):
+                found = _find(heads, patients, matrix, turn * len(matrices) + number)
+                if found is not None:
+                    for factor in factors:
+                        yield _case(group, "ordinary head", *found, template, Condition(group), factor)
+        if turn % 2 == 0 and unseen:
+            matrix = changed[(turn // 2) % len(changed)]
+            found = _find(heads, groups[UNSEEN], matrix, turn // 2)
+            for title, condition in CONDITIONS.items() if found is not None else ():
+                for factor in factors:
+                    yield _case(
+                        condition.group, title, *found, templates[(turn // 2) % len(templates)], condition, factor
+                    )
+
+
+def _mixed(heads: Heads, patients: Sequence[str]) -> list[str]:
+    """The patients, stacks by turns; those of a stack in an order that goes over all of it early."""
+    stacks: dict[int, list[str]] = {}
+    for one in patients:
+        stacks.setdefault(heads.places[one][0][0], []).append(one)
+    orders = []
+    for members in stacks.values():
+        step = max(1, round(len(members) * 0.382))
+        while math.gcd(step, len(members)) > 1:
+            step += 1
+        orders.append([members[number * step % len(members)] for number in range(len(members))])
+    return [one for turn in zip_longest(*orders) for one in turn if one is not None]
+
+
+def _find(heads: Heads, patients: Sequence[str], matrix: int, turn: int) -> tuple[str, Tensor] | None:
+    """The slice of the first patient from number `turn` on that has this matrix."""
+    for number in range(len(patients)):
+        found = heads.image(patients[(turn + number) % len(patients)], matrix, turn)
+        if found is not None:
+            return found
+    return None
+
+
+def _case(
+    group: str, title: str, name: str, image: Tensor, template: ScanTemplate, condition: Condition, factor: float
+) -> Case:
+    label = f"{name} {template.name}"
+
+    def make() -> Acquisition:
+        return simulated(image, template, condition, factor, label)
+
+    return Case(group, title, max(image.shape), factor, label, make)
+
+
+def real_cases(paths: Sequence[Path], group: str, factors: Sequence[float]) -> Iterator[Case]:
+    for path in paths:
+        file = FastMRI(path)
+        for factor in factors:
+
+            def make(file: FastMRI = file, factor: float = factor) -> Acquisition:
+                scan = Scan(file, Undersampling(factor, seed=0))
+                return scan.acquisition(scan.middle)
+
+            yield Case(group, file.name, max(file.image_shape), factor, file.name, make)
+
+
+def measure(case: Case, prior: ScoreModel) -> dict[str, Any]:
+    """The row of a case: its score, and whether the noise level was warned of; or the reason why there is none."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = {"score": score(case.make(), prior)}
+        except InputError as error:  # such as too few lines for this acceleration
+            found = {"refused": str(error)}
+    noise = any("noise_std is given" in str(one.message) for one in caught)
+    return {"case": case.key, "noise_warning": noise, **found}
+
+
+# The threshold.
+
+MATRIX = 256
+"""Matrix of the thresholds in a prior's record."""
+QUANTILE = 1.645
+"""Standard deviations above the mean of the logarithm, below which 95 % of normal values lie."""
+
+
+def threshold_law(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Thresholds for each R, and matrix and power of the law score ~ (matrix)^-power, fitted to ordinary heads.
+
+    One power for all R; the threshold is what 95 % of log-normal scores about the law stay below.
+    """
+    ordinary = [row for row in rows if row["case"][0] in (UNSEEN, TRAINED, REAL)]
+    parts = {}
+    for factor in sorted({row["case"][3] for row in ordinary}):
+        chosen = [row for row in ordinary if row["case"][3] == factor]
+        parts[factor] = np.array([[math.log(row["case"][2] / MATRIX), math.log(row["score"])] for row in chosen]).T
+    power = -float(np.mean([np.polyfit(x, y, 1)[0] for x, y in parts.values()]))
+    thresholds = {}
+    for factor, (x, y) in parts.items():
+        levels = y + power * x
+        thresholds[f"{factor:g}"] = round(float(np.exp(levels.mean() + QUANTILE * levels.std(ddof=1))), 3)
+    return thresholds, {"matrix": MATRIX, "power": round(max(power, 0.0), 3)}
+
+
+def judged_apart(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """For each ordinary head whether it is warned of by a law that was fitted without its patient or scan."""
+    found = []
+    for row in rows:
+        if row["case"][0] not in (UNSEEN, TRAINED, REAL):
+            continue
+        patient = _patient(row)
+        thresholds, law = threshold_law([one for one in rows if _patient(one) != patient])
+        limit = threshold_at(row["case"][3], thresholds, row["case"][2], law)
+        found.append(limit is not None and row["score"] > limit)
+    return found
+
+
+def _patient(row: Mapping[str, Any]) -> str:
+    """The patient, or the scan, of a row."""
+    return str(row["case"][4]).split(" openms")[0].split(" heads")[0]
+
+
+# Tables.
+
+
+def tables(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> tuple[str, str]:
+    """The full table, and the short one: how many cases of each kind are warned of. about: of the prior's record."""
+    scored = [row for row in rows if "score" in row]
+    full = [
+        "| scans | matrix | R | cases | median | lowest | largest | warned |", "|---" * 8 + "|",
+        *_lines(scored, about),
+    ]  # fmt: skip
+    factors = sorted({row["case"][3] for row in scored})
+    short = [
+        "| warned of | " + " | ".join(f"R = {factor:g}" for factor in factors) + " |",
+        "|---" * (1 + len(factors)) + "|",
+    ]
+    titles = {
+        f"ordinary heads, {UNSEEN}": lambda case: case[0] == UNSEEN,
+        f"ordinary heads, {TRAINED}": lambda case: case[0] == TRAINED,
+        "real heads": lambda case: case[0] == REAL,
+        "unusual scans that come out well": lambda case: case[0] == UNUSUAL,
+        **{title: (lambda case, title=title: case[:2] == [FOREIGN, title]) for title in _foreign(scored)},
+        "all foreign": lambda case: case[0] == FOREIGN,
+    }
+    for title, belongs in titles.items():
+        cells = []
+        for factor in factors:
+            chosen = [row for row in scored if row["case"][3] == factor and belongs(row["case"])]
+            cells.append(_warned(chosen, about))
+        short.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(full), "\n".join(short)
+
+
+def _foreign(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = list(dict.fromkeys(row["case"][1] for row in rows if row["case"][0] == FOREIGN))
+    return [*(title for title in CONDITIONS if title in found), *(title for title in found if title not in CONDITIONS)]
+
+
+def _name(group: str, title: str) -> str:
+    return f"{title}, {group}" if group in (UNSEEN, TRAINED) else title
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Iterator[str]:
+    order = [UNSEEN, TRAINED, REAL, UNUSUAL, FOREIGN]
+    cells: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in sorted(
+        rows, key=lambda row: (order.index(row["case"][0]), row["case"][0] in order[:2] and row["case"][2])
+    ):
+        group, title, matrix, factor, _ = row["case"]
+        cells.setdefault((_name(group, title), matrix, factor), []).append(row)
+    for (title, matrix, factor), chosen in cells.items():
+        scores = [row["score"] for row in chosen]
+        yield (
+            f"| {title} | {matrix} | {factor:g} | {len(scores)} | {np.median(scores):.2f} | {min(scores):.2f} |"
+            f" {max(scores):.2f} | {_warned(chosen, about)} |"
+        )
+
+
+def _warned(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+    """How many of the cases are warned of by the score, and by the noise level where that warns of more."""
+    if not rows:
+        return "–"
+    thresholds, basis = about.get("ood_thresholds"), about.get("ood_basis")
+    limits = [threshold_at(row["case"][3], thresholds, row["case"][2], basis) or math.inf for row in rows]
+    above = [row["score"] > limit for row, limit in zip(rows, limits, strict=True)]
+    noise = sum(row["noise_warning"] for row in rows)
+    text = f"{sum(above)} of {len(rows)}"
+    return f"{text} (noise level: {noise})" if noise else text
 
 
 FILES = click.Path(exists=True, path_type=Path)
 """A click type: an existing file."""
 
 
+def _read(state: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a state file; a last line that was cut off is skipped."""
+    for line in state.read_text(encoding="utf-8").splitlines() if state.exists() else []:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def _numbers(context: click.Context, option: click.Parameter, text: str) -> list[int]:
+    return [int(one) for one in text.split(",")]
+
+
 @click.command()
 @click.option("--prior", "name", default="brain", show_default=True)
-@click.option("--images", required=True, type=FILES, help="A stack of magnitude images.")
+@click.option("--images", multiple=True, required=True, type=FILES, help="HDF5 stacks with labels patient, contrast.")
+@click.option("--unseen", default="", help="Patients that the prior was not trained on, with commas.")
 @click.option("--like", "likes", multiple=True, required=True, type=FILES, help="Scans whose phase and maps are used.")
-@click.option("--real", multiple=True, type=FILES, help="Fully sampled scans, tried as they are.")
-@click.option("--slices", type=int, default=4, show_default=True, help="Of the stack, contrasts by turns.")
-@click.option("--samples", type=int, default=4, show_default=True)
+@click.option("--head", multiple=True, type=FILES, help="Fully sampled scans of heads, as they are.")
+@click.option("--foreign", multiple=True, type=FILES, help="Fully sampled scans of other things, as they are.")
+@click.option("--matrices", default="96,128,192,256,320", show_default=True, callback=_numbers)
+@click.option("--changed", default="128,192", show_default=True, callback=_numbers, help="Matrices of changed scans.")
 @click.option("--accel", multiple=True, type=float, default=(4.0, 8.0), show_default=True)
-@click.option("--only", multiple=True, type=click.Choice(list(CONDITIONS)), help="Changes.  [default: all of them]")
-@click.option("--precision", default="auto", show_default=True, help="Of the prior's network.")
+@click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--precision", default="bfloat16", show_default=True, help="Of the prior's network.")
 @click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--page", type=FILES, help="A page that the table is written into, between its marks.")
+@click.option("--state", required=True, type=click.Path(path_type=Path), help="File of the measured cases.")
+@click.option("--no-run", is_flag=True, help="Measure nothing: tables of the cases in --state.")
+@click.option("--write", is_flag=True, help="Fit the thresholds to the ordinary heads, and write them into the record.")
+@click.option("--page", type=FILES, help="A page that the full table is written into, between its marks.")
+@click.option("--summary", type=FILES, help="A page that the short table is written into, between its marks.")
 def main(
-    name: str, images: Path, likes: tuple[Path, ...], real: tuple[Path, ...], slices: int, samples: int,
-    accel: tuple[float, ...], only: tuple[str, ...], precision: str, threads: int, page: Path | None,
+    name: str, images: tuple[Path, ...], unseen: str, likes: tuple[Path, ...], head: tuple[Path, ...],
+    foreign: tuple[Path, ...], matrices: list[int], changed: list[int], accel: tuple[float, ...], rounds: int,
+    precision: str, threads: int, state: Path, no_run: bool, write: bool, page: Path | None, summary: Path | None,
 ) -> None:  # fmt: skip
-    if only and page is not None:
-        raise click.UsageError("--page takes the whole table: leave --only out")
     check(page, "ood")
+    check(summary, "ood-short")
     torch.set_num_threads(threads)
     prior = load_prior(name)
-    thresholds = prior.about.get("ood_thresholds")
     prior.precision = find_precision(precision)
-    templates, stacks = [scan_template(path) for path in likes], ImageStacks([images], augment=False)
-    chosen = stacks.spread(slices, 0.4, 0.6)
-    head = "| changed | R | prior | L1-wavelet | gain | lowest gain | spread / skill | misfit | warned |"
-    lines = [head, "|---" * 9 + "|"]
-
-    def add(title: str, factor: float, scores: Sequence[Score]) -> None:
-        lines.append(row(f"{title} | {factor:g}", scores, threshold_at(factor, thresholds)))
-        click.echo(lines[-1])
-
-    for title in only or CONDITIONS:
-        condition = CONDITIONS[title]
-        for factor in accel:
-            pairs = [(number, template) for number in chosen for template in templates]
-            cases = [(stacks.image(number).abs(), template, f"{number} {template.name}") for number, template in pairs]
-            problems = [simulated(image, template, condition, factor, label) for image, template, label in cases]
-            add(title, factor, [score(scan, truth, prior, samples) for scan, truth in problems])
-    for path in real:
-        file = FastMRI(path)
-        for factor in accel:
-            try:
-                subject = Subjects(file).find(Scan(file).middle, Undersampling(factor, seed=0))
-            except InputError as error:  # such as too few lines for this acceleration
-                click.echo(f"left out: {file.name}, R = {factor:g}: {error}")
-                continue
-            add(file.name, factor, [real_score(subject, prior, samples)])
-    text = "\n".join(lines)
-    click.echo(text)
+    heads, templates = Heads(images), [scan_template(path) for path in likes]
+    wanted = [
+        *real_cases(head, REAL, accel),
+        *real_cases(foreign, FOREIGN, accel),
+        *cases(heads, unseen.split(","), templates, matrices, changed, accel, rounds),
+    ]
+    done = {json.dumps(row["case"]): row for row in _read(state)}
+    for case in () if no_run else wanted:
+        if (key := json.dumps(case.key)) not in done:
+            done[key] = measure(case, prior)
+            with state.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(done[key]) + "\n")
+            click.echo(json.dumps(done[key]))
+    rows = [row for row in done.values() if "score" in row]
+    about = dict(prior.about)
+    if write:
+        thresholds, law = threshold_law(rows)
+        ordinary = [row for row in rows if row["case"][0] in (UNSEEN, TRAINED, REAL)]
+        basis = {
+            "scans": sorted({_patient(row) for row in ordinary}), "slices": len({row["case"][4] for row in ordinary}),
+            "law": Undersampling().law, "method": DEFAULT_METHOD, "draws": 1, "precision": precision,
+            "quantile": 0.95, **law,
+        }  # fmt: skip
+        add_to_record(find_prior(name), ood_thresholds=thresholds, ood_basis=basis)
+        about |= {"ood_thresholds": thresholds, "ood_basis": basis}
+        click.echo(f"written to the record of {name}: {thresholds}, {law}")
+    apart = judged_apart(rows)
+    click.echo(f"ordinary heads above a threshold that was fitted without their patient: {sum(apart)} of {len(apart)}")
+    full, short = tables(rows, about)
+    click.echo(f"\n{full}\n\n{short}")
     if page is not None:
-        fill(page, ood=text)
+        fill(page, ood=full)
+    if summary is not None:
+        fill(summary, **{"ood-short": short})
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def test_a_slightly_wrong_noise_level_counts_less_where_the_noise_decides():
     ("ratios", "threshold", "words"),
     [
         ([3.14], 2.0, "for the prior: misfit ratio 3.1, expected below 2.0 at this acceleration"),
-        ([1.0, 3.14, 2.5], 2.0, "expected below 2.0 at this acceleration; 2 of 3 slices are above that"),
+        ([1.0, 3.14, 2.5], 2.0, "expected below 2.0 at this acceleration; 2 of 3 slices are above that. The prior"),
     ],
 )
 def test_the_note(ratios, threshold, words):
@@ -165,6 +165,15 @@ def test_thresholds_are_interpolated_in_the_logarithm_of_the_acceleration():
     assert threshold_at(32**0.5, known) == pytest.approx(4.0)
     assert threshold_at(2.0, known) == 3.0 and threshold_at(16.0, known) == 5.0  # the nearest known
     assert threshold_at(4.0, None) is None and threshold_at(4.0, {}) is None
+
+
+def test_thresholds_fall_with_the_matrix_where_the_record_says_so():
+    known, basis = {"4": 3.0}, {"matrix": 256, "power": 0.5}
+    assert threshold_at(4.0, known, 64, basis) == pytest.approx(6.0)
+    assert threshold_at(4.0, known, 64, {}) == threshold_at(4.0, known, None, basis) == 3.0
+    for wrong in ({"matrix": 0, "power": 1.0}, {"matrix": "big", "power": 1.0}, {"matrix": 256, "power": float("nan")}):
+        with pytest.raises(InputError, match="about.ood_basis with matrix"):
+            threshold_at(4.0, known, 64, wrong)
 
 
 @pytest.mark.parametrize("wrong", [5.0, {"four": 3.0}, {"4": None}, {"0": 3.0}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from mri_score.errors import InputError
 
 LEVELS = (0.03, 1.0)
 """Range of sigma used for the score, ends included. Below it the noise dominates, above it the prior's mean."""
+
+LARGEST_POWER = 4.0
+"""Upper bound of the power of the matrix size in a threshold; measured ones are near 0.9."""
 
 
 def expected_error(sigma: Any, errors: Mapping[float, float], sd: float) -> Any:
@@ -50,12 +54,20 @@ def misfit_ratio(
     return torch.stack(found).sum(0) / torch.stack(reference).sum(0) if found else None
 
 
-def threshold_at(acceleration: float, thresholds: Mapping[str, float] | None) -> float | None:
+def threshold_at(
+    acceleration: float,
+    thresholds: Mapping[str, float] | None,
+    side: int | None = None,
+    basis: Mapping[str, Any] | None = None,
+) -> float | None:
     """The out-of-distribution score above which a scan gets a warning, at this acceleration; None if not calibrated.
 
-    thresholds: acceleration R -> score, as written by `scripts/calibrate_ood.py`; interpolated in log R, constant
-    beyond both ends. They rise with R, because with fewer lines the iterates differ more from a noisy ground truth, for
-    which the expected errors were measured. Errors: InputError for malformed thresholds.
+    thresholds: acceleration R -> score, as written by `scripts/out_of_distribution.py` or `scripts/calibrate_ood.py`;
+    interpolated in log R, constant beyond both ends. They rise with R, because with fewer lines the iterates differ
+    more from a noisy ground truth, for which the expected errors were measured. side: the longer side of the image
+    matrix. basis: the data of the calibration; with `matrix` and `power` the threshold is multiplied by
+    (matrix / side)^power, as a head on a smaller matrix has more detail per pixel and is harder to denoise. None: the
+    threshold as it is. Errors: InputError for malformed thresholds.
     """
     if not thresholds:
         return None
@@ -69,4 +81,14 @@ def threshold_at(acceleration: float, thresholds: Mapping[str, float] | None) ->
             " such as {'4': 4.6}: write it with scripts/calibrate_ood.py, or remove it"
         )
     factors, ratios = zip(*known, strict=True)
-    return float(np.interp(np.log(acceleration), np.log(factors), ratios))
+    threshold = float(np.interp(np.log(acceleration), np.log(factors), ratios))
+    if side is None or not {"matrix", "power"} <= set(basis or {}):
+        return threshold
+    assert basis is not None
+    matrix, power = basis["matrix"], basis["power"]
+    if not all(type(one) in (int, float) and 0 <= one < math.inf for one in (matrix, power)) or matrix == 0:
+        raise InputError(
+            f"the prior's record has about.ood_basis with matrix {matrix!r} and power {power!r}; they should be"
+            " positive numbers: write them with scripts/out_of_distribution.py --write, or remove them"
+        )
+    return threshold * (matrix / side) ** min(power, LARGEST_POWER)

@@ -138,8 +138,11 @@ def out_of_distribution_note(
     measured = ""
     if {"slices", "law"} <= set(basis):
         measured = f" (calibrated on {basis['slices']} slices, {basis['law']} masks)"
+    size = " and matrix size" if "power" in basis else ""
     where = "" if len(ratios) == 1 else f"; {len(above)} of {len(ratios)} slices are above that"
     return (
         f"this scan may be out of distribution for the prior: misfit ratio {max(above):.1f}, expected below"
-        f" {threshold:.1f} at this acceleration{measured}{where}"
+        f" {threshold:.1f} at this acceleration{size}{measured}{where}. The prior may"
+        " then invent or remove details, and the standard deviation does not show it: compare with --baselines"
+        " l1-wavelet, check the coil maps, or try another --prior"
     )

@@ -88,8 +88,9 @@ def reconstruct_volume(
     classical = classical_methods(options.baselines, None if along is None else along.trajectory_of, options.seed)
     volume.seconds = dict.fromkeys([*classical, options.estimate], 0.0)
     prior = on_device(prior, find_device(options.device))
-    threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"))
     basis = prior.about.get("ood_basis", {})
+    side = max(scan.file.image_shape)
+    threshold = threshold_at(volume.acceleration, prior.about.get("ood_thresholds"), side, basis)
     if basis.get("method", options.method) != options.method:  # another method's scores have another range
         threshold = None
     judged = classical_methods(["cg-sense"], None, options.seed)
