@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from mri_score.evaluation.metrics import Images, as_numpy
 LEVELS = (0.5, 0.8, 0.95)
 BLOCKS = (1, 4, 8, 16)
 """Sides of the square blocks of pixels, whose means are judged: from single pixels to the size of a lesion."""
+BINS = 10
+"""Number of bins of `errors_by_std`."""
 OUTLIER = 3.0
 """Number of standard deviations beyond which an error counts as an outlier."""
 
@@ -62,13 +65,14 @@ def calibration(
     predicted std, and outliers.
     Errors: as in `spread_skill`.
     """
+    errors = _errors(samples, truth, mask, group)
     return EnsembleCalibration(
-        draws=len(as_numpy(samples)),
-        spread_skill=spread_skill(samples, truth, mask, group),
-        coverage=ensemble_coverage(samples, truth, mask=mask, group=group),
+        draws=errors.draws,
+        spread_skill=errors.spread_skill(),
+        coverage=errors.coverage(LEVELS),
         blocks=block_spread_skill(samples, truth, mask, group) if as_numpy(truth).ndim > 1 else {},
-        bins=errors_by_std(samples, truth, mask, group),
-        outliers=outliers(samples, truth, mask, group),
+        bins=errors.by_std(BINS),
+        outliers=errors.outliers(),
         measured={} if measured is None else kspace_spread_skill(samples, truth, measured, mask, group),
     )
 
@@ -120,7 +124,7 @@ def block_spread_skill(
 
 
 def errors_by_std(
-    samples: Images, truth: Images, mask: Images | None = None, group: int = 1, bins: int = 10
+    samples: Images, truth: Images, mask: Images | None = None, group: int = 1, bins: int = BINS
 ) -> list[tuple[float, float]]:
     """Predicted and actual root mean square error of real components, in bins of equal size by predicted std, rising.
 
@@ -129,10 +133,7 @@ def errors_by_std(
     one, also for a calibrated ensemble.
     Shapes, group and errors: as in `spread_skill`. bins: their number. Returns one pair a bin, in the samples' unit.
     """
-    error, std = _errors_and_std(samples, truth, mask, group)
-    order = np.argsort(std, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return [(float(np.sqrt(np.mean(std[part] ** 2))), float(np.sqrt(np.mean(error[part] ** 2)))) for part in parts]
+    return _errors(samples, truth, mask, group).by_std(bins)
 
 
 def outliers(samples: Images, truth: Images, mask: Images | None = None, group: int = 1) -> Outliers:
@@ -141,8 +142,7 @@ def outliers(samples: Images, truth: Images, mask: Images | None = None, group: 
     The reference is Student's t with P - 1 degrees of freedom, as in `ensemble_coverage`.
     Shapes, group and errors: as in `spread_skill`.
     """
-    error, std = _errors_and_std(samples, truth, mask, group)
-    return Outliers(float(np.mean(error > OUTLIER * std)), float(2 * t.sf(OUTLIER, len(as_numpy(samples)) - 1)))
+    return _errors(samples, truth, mask, group).outliers()
 
 
 def kspace_spread_skill(
@@ -168,11 +168,50 @@ def _transform(images: NDArray) -> NDArray:
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes=axes), norm="ortho"), axes=axes)
 
 
-def _errors_and_std(samples: Images, truth: Images, mask: Images | None, group: int) -> tuple[NDArray, NDArray]:
-    """|mean - truth| and its predicted std, of each real component inside the mask, flat."""
+@dataclass(frozen=True)
+class _Errors:
+    """Errors of the mean of draws against a truth, and what the draws predict of them; see `errors_by_std`.
+
+    All of the real components inside a mask, flat. draws: their number. error: |mean - truth|. variance: unbiased, of
+    one draw. factor: predicted variance of mean - truth, over that of one draw.
+    """
+
+    draws: int
+    error: NDArray
+    variance: NDArray
+    factor: float
+
+    @cached_property
+    def std(self) -> NDArray:
+        """Predicted standard deviation of mean - truth."""
+        return np.sqrt(self.factor * self.variance)
+
+    def spread_skill(self) -> float:
+        spread, skill = self.factor * self.variance.mean(), np.square(self.error).mean()
+        return float(np.sqrt(spread / skill)) if skill else float("inf")
+
+    def coverage(self, levels: Sequence[float]) -> dict[float, float]:
+        quantiles = {level: t.ppf((1 + level) / 2, self.draws - 1) for level in levels}
+        return {level: float(np.mean(self.error <= quantile * self.std)) for level, quantile in quantiles.items()}
+
+    def by_std(self, bins: int) -> list[tuple[float, float]]:
+        order = np.argsort(self.std, kind="stable")
+        parts = [part for part in np.array_split(order, bins) if len(part)]
+        return [(_rms(self.std[part]), _rms(self.error[part])) for part in parts]
+
+    def outliers(self) -> Outliers:
+        share = float(np.mean(self.error > OUTLIER * self.std))
+        return Outliers(share, float(2 * t.sf(OUTLIER, self.draws - 1)))
+
+
+def _rms(values: NDArray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _errors(samples: Images, truth: Images, mask: Images | None, group: int) -> _Errors:
     parts, wanted, chosen = _checked(samples, truth, mask)
-    std = np.sqrt((1 + mean_share(len(parts), group)) * _variance(parts, group))
-    return np.abs(parts.mean(0) - wanted)[chosen].ravel(), std[chosen].ravel()
+    variance, factor = _variance(parts, group)[chosen].ravel(), 1 + mean_share(len(parts), group)
+    return _Errors(len(parts), np.abs(parts.mean(0) - wanted)[chosen].ravel(), variance, factor)
 
 
 def pair_share(count: int, group: int = 1) -> float:
@@ -219,10 +258,7 @@ def spread_skill(samples: Images, truth: Images, mask: Images | None = None, gro
     for other shapes.
     Reference: Fortin et al., Why should ensemble spread match the RMSE of the ensemble mean?, J. Hydromet. 2014.
     """
-    parts, truth, chosen = _checked(samples, truth, mask)
-    spread = (1 + mean_share(len(parts), group)) * _variance(parts, group)[chosen].mean()
-    skill = np.square(parts.mean(0) - truth)[chosen].mean()
-    return float(np.sqrt(spread / skill)) if skill else float("inf")
+    return _errors(samples, truth, mask, group).spread_skill()
 
 
 def ensemble_coverage(
@@ -240,9 +276,7 @@ def ensemble_coverage(
     coverages. For antithetic samples, in groups as in `pair_share`, `mean_share` replaces 1 / P.
     Shapes and errors as in `spread_skill`.
     """
-    error, std = _errors_and_std(samples, truth, mask, group)
-    freedom = len(as_numpy(samples)) - 1
-    return {level: float(np.mean(error <= t.ppf((1 + level) / 2, freedom) * std)) for level in levels}
+    return _errors(samples, truth, mask, group).coverage(levels)
 
 
 def coverage(

@@ -12,7 +12,7 @@ import numpy as np
 
 from mri_score.errors import InputError
 from mri_score.readers.arrays import StoredArray, open_npy, require_file
-from mri_score.readers.base import Item, PlainReader, Shape
+from mri_score.readers.base import Item, MatrixOfImages, PlainReader, Shape
 from mri_score.readers.hdf5 import check_claims
 from mri_score.readers.sampling import StoredSampling, find_sampling
 from mri_score.untrusted.process import read_apart
@@ -63,7 +63,7 @@ def open_mat(path: Path, variable: str | None = None) -> StoredVariable:
     return array
 
 
-class ArrayScan(PlainReader):
+class ArrayScan(MatrixOfImages, PlainReader):
     """K-space in an array, one image after the other, see `Item`.
 
     Unsampled points are those that are zero in all coils; DC is at N // 2 of rows and columns. An axis that is missing
@@ -92,14 +92,6 @@ class ArrayScan(PlainReader):
 
     def _length(self, name: str) -> int:
         return self._array.shape[self.axes.index(name)] if name in self.axes else 1
-
-    @property
-    def rows(self) -> int:
-        return self.image_shape[0]
-
-    @property
-    def cols(self) -> int:
-        return self.image_shape[1]
 
     @property
     def notes(self) -> list[str]:

@@ -68,6 +68,20 @@ class NoiseScan:
     """Whether their level is that of the k-space; if not, only the covariance of the coils is known."""
 
 
+class MatrixOfImages:
+    """Part of readers whose stored matrix of k-space is that of the images: no oversampling is left to remove."""
+
+    image_shape: Shape
+
+    @property
+    def rows(self) -> int:
+        return self.image_shape[0]
+
+    @property
+    def cols(self) -> int:
+        return self.image_shape[1]
+
+
 class PlainReader:
     """Base class of readers of files that count slices only, and have no noise scan, calibration lines or geometry."""
 

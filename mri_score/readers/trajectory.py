@@ -11,7 +11,7 @@ import numpy as np
 
 from mri_score.errors import InputError
 from mri_score.readers.array_scan import open_cfl
-from mri_score.readers.base import Item, Shape
+from mri_score.readers.base import Item, MatrixOfImages, Shape
 from mri_score.readers.geometry import Geometry
 from mri_score.readers.ismrmrd_readouts import COUNTERS, Readouts, geometry_of
 
@@ -26,19 +26,10 @@ LARGEST = 1 << 22
 """Most samples of an image, for each coil."""
 
 
-class TrajectoryReader:
+class TrajectoryReader(MatrixOfImages):
     """What readers of trajectories share: an image of `image_shape`, samples (coils, M), and no mask."""
 
-    image_shape: Shape
     path: Path
-
-    @property
-    def rows(self) -> int:
-        return self.image_shape[0]
-
-    @property
-    def cols(self) -> int:
-        return self.image_shape[1]
 
     @property
     def crop(self) -> Shape:
