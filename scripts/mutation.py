@@ -497,7 +497,7 @@ FAULTS = (
     Fault(COLLECT, ">= self.last_average", ">= 0", "complete after the first average", ("streaming:complete",)),
     Fault(
         COLLECT,
-        "self.size -= sum(map(_bytes, group.readouts))",
+        "self.size -= sum(one.nbytes for one in group.readouts)",
         "pass",
         "images that are done count as waiting",
         ("streaming:collector",),

@@ -41,15 +41,15 @@ class BidsScan:
     """A raw scan of a BIDS dataset."""
 
     path: Path
-    """Of the file."""
+    """Path of the file."""
     folder: Path
-    """From the dataset to the folder of the file, such as sub-01/anat."""
+    """Folder of the file, relative to the dataset, such as sub-01/anat."""
     source: str
     """BIDS URI of the file."""
     entities: str
-    """Such as sub-01_acq-fast."""
+    """The name up to its suffix, such as sub-01_acq-fast."""
     suffix: str
-    """Such as T2w."""
+    """The last part of the name, such as T2w."""
 
 
 def find_scans(folder: Path, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> list[BidsScan]:

@@ -1,4 +1,4 @@
-"""Scans from one format to another: fastMRI, ISMRMRD, BART's cfl. Samples are copied as they are stored."""
+"""Conversion of scans between formats: fastMRI, ISMRMRD, BART's cfl. Samples are copied as they are stored."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ LARGEST_ARRAY = 8 << 30
 def convert(file: Reader, out: Path, kind: str) -> list[str]:
     """Write a scan in another format; it appears complete or not at all.
 
-    Samples go to the bit, readout oversampling included, unsampled points as zeros with a mask or as missing lines.
-    Three-dimensional ISMRMRD scans go as the stack of images' k-space that `kspace` gives.
+    Samples are copied bit for bit, with readout oversampling; unsampled points become zeros with a mask, or missing
+    lines.
+    Three-dimensional ISMRMRD scans are written as the stack of images whose k-space `kspace` gives.
     file: the scan. out: path of the new file; of a cfl pair, with or without suffix. kind: fastmri, ismrmrd or cfl.
     Returns one sentence on each thing that the new format has no place for. Errors: InputError.
     """

@@ -86,7 +86,7 @@ class Collector:
 
     def _keep(self, readout: Readout, among: list[Readout]) -> None:
         among.append(readout)
-        self.size += _bytes(readout)
+        self.size += readout.nbytes
 
     def rest(self) -> Iterator[Group]:
         """The images that no flag completed, at the end of the scan."""
@@ -96,13 +96,9 @@ class Collector:
     def _complete(self, place: tuple[int, ...]) -> Group:
         group = self.images.pop(place)
         self.done.add(place)
-        self.size -= sum(map(_bytes, group.readouts))
+        self.size -= sum(one.nbytes for one in group.readouts)
         kept = [one for of in (self.calibration, self.navigators) for one in of.get(group.key["slice"], [])]
         return Group(group.key, [*self.noise, *kept, *group.readouts])
-
-
-def _bytes(readout: Readout) -> int:
-    return readout.samples.nbytes + readout.trajectory.nbytes
 
 
 def imaging(group: Group) -> list[Readout]:
@@ -116,7 +112,7 @@ def zero_filled(group: Group, columns: int = 0) -> np.ndarray:
 
     Lines are placed by their counter, readouts of the most frequent length only; lines outside of the matrix, and
     beyond LARGEST_SIDE, are left out. Coils are combined by the root of the sum of squares. It is what is sent for a
-    scan that cannot be reconstructed. columns: at least so many.
+    scan that cannot be reconstructed. columns: the least number of them.
     """
     readouts = imaging(group)
     if not readouts:

@@ -1,4 +1,4 @@
-"""What serves one connection: a session over a socket or over two streams, with the reconstruction loaded once."""
+"""Sessions over a socket or over two streams; the reconstruction is loaded once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prepare(settings: StreamSettings) -> Callable[[socket.socket], bool]:
 
 
 def converse(incoming: BufferedReader, outgoing: BinaryIO, settings: StreamSettings) -> bool:
-    """Serve one scan over two streams, of version 1 or 2 by its first bytes.
+    """Serve one scan over two streams; its first bytes decide between versions 1 and 2 of the protocol.
 
     incoming, outgoing: binary streams, such as standard input and output. settings: how to reconstruct.
     Returns whether every image was reconstructed.
@@ -49,7 +49,7 @@ def converse(incoming: BufferedReader, outgoing: BinaryIO, settings: StreamSetti
 
 
 def talk(session: Session) -> bool:
-    """Run a session, and tell the client where it cannot go on; returns whether every image was reconstructed."""
+    """Run a session, and send the reason to the client if it fails; returns whether every image was reconstructed."""
     try:
         return session.run()
     except Stopped:

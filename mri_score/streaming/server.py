@@ -1,4 +1,4 @@
-"""The server: listens at once, loads what is slow afterwards, and gives every connection a process of its own."""
+"""The server: it listens before it loads torch and the prior, and serves every connection in a process of its own."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 WAITING = 16
 """Connections that the system accepts while the server loads or is full."""
 HELLO_SECONDS, IDLE_SECONDS = 60.0, 1800.0
-"""A connection on which nothing comes for so long is closed: before its first byte, and after it."""
+"""A connection is closed if nothing arrives for this long: before its first byte, and after it."""
 GRACE_SECONDS = 5.0
-"""Time for connections to say goodbye when the server is stopped."""
+"""Time for the processes of the connections to end when the server is stopped."""
 
 Handle = Callable[[socket.socket], bool]
-"""Serves one connection to its end; whether all went well."""
+"""Serves one connection to its end; returns whether every image was reconstructed."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. host, port: where; port 0 takes a free one. Errors: InputError if it cannot be had."""
+    """A listening socket. host, port: where; port 0 takes a free one. Errors: InputError if it is not available."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=WAITING)
@@ -52,7 +52,7 @@ def serve(listener: socket.socket, prepare: Callable[[], Handle], most: int) -> 
     wake, alarm = socket.socketpair()
     for end in (wake, alarm):
         end.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # its wake-up is what counts
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # with it, the end of a child ends the wait below
     signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
     handle = prepare()
     children: set[int] = set()
@@ -89,13 +89,13 @@ def _spawn(connection: socket.socket, handle: Handle, *inherited: socket.socket)
 
 
 def _serve_one(connection: socket.socket, handle: Handle, inherited: tuple[socket.socket, ...]) -> NoReturn:
-    """The life of the process of one connection."""
+    """Serve one connection in this process, and end the process."""
     code = 1
     logging.setLogRecordFactory(_numbered)
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the server passes a SIGTERM on
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then sends SIGTERM
         signal.signal(signal.SIGTERM, stop)
         for one in inherited:
             one.close()
@@ -106,7 +106,7 @@ def _serve_one(connection: socket.socket, handle: Handle, inherited: tuple[socke
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = 0 if handle(connection) else 1
     except OSError as error:
-        log.info("the client went away: %s", error)
+        log.info("the client closed the connection: %s", error)
     except BaseException:
         log.exception("a connection failed")
     finally:
@@ -127,7 +127,7 @@ class Stopped(BaseException):
 
 
 def stop(number: int, frame: Any) -> NoReturn:
-    """A signal handler that ends the conversation with a client. number, frame: as Python gives them."""
+    """A signal handler that ends the session with a client. number, frame: as Python gives them."""
     raise Stopped
 
 
@@ -138,7 +138,7 @@ def _reap(children: set[int]) -> None:
 
 
 def _end(children: set[int]) -> None:
-    """Stop the processes of all connections: politely, then by force."""
+    """Stop the processes of all connections: by SIGTERM, then by SIGKILL."""
     for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
         for child in children:
             os.kill(child, number)

@@ -68,7 +68,7 @@ that could not be reconstructed.
 
 
 class Session:
-    """The conversation with one client.
+    """The exchange of messages with one client.
 
     receive: waits for the next message. client: gets what is sent. settings: of the server. priors: the names that a
     client may ask for. reconstruct: the reconstruction of one image or slab.
@@ -91,13 +91,13 @@ class Session:
         self.columns = 0
         """Phase-encoding steps of the matrix, by the header."""
         self._came = self._taken = 0
-        """Bytes of readouts that came, and of those whose turn has come."""
+        """Bytes of the readouts that were received, and of those taken from the queue."""
         self._series: dict[str, Series] = {}
 
     def run(self) -> bool:
-        """Talk until CLOSE, the end of the connection, or an error; returns whether every image was reconstructed.
+        """Process messages until CLOSE, the end of the connection, or an error.
 
-        A client that sends messages that cannot be read gets a text and CLOSE, and so does one that is told to stop.
+        A client whose messages cannot be read gets a text and CLOSE. Returns whether every image was reconstructed.
         """
         asked = False
         try:
@@ -111,7 +111,7 @@ class Session:
             if asked and not self.collector.done:
                 self._fail("no readout of an image came")
         except StreamEnded:
-            log.info("the client went away" if asked else "connected and closed without a message")
+            log.info("the client closed the connection before CLOSE" if asked else "connected and closed without a message")
             return not asked
         except InputError as error:
             self._fail(str(error))
@@ -124,7 +124,7 @@ class Session:
         self.client.close()
 
     def _items(self) -> Iterator[Message | Readout]:
-        """The messages up to CLOSE. A thread reads them while slices are reconstructed, so that no client waits."""
+        """The messages up to CLOSE; a thread reads them meanwhile, so that the client never has to wait."""
         queue: SimpleQueue[Message | Readout | Exception] = SimpleQueue()
 
         def receive() -> None:
@@ -132,7 +132,7 @@ class Session:
                 while True:
                     item = self.receive()
                     if isinstance(item, Readout):
-                        self._came += item.samples.nbytes
+                        self._came += item.nbytes
                     if self._came - self._taken + self.collector.size > LARGEST_SCAN:
                         raise InputError(f"more than {LARGEST_SCAN >> 30} GiB of readouts wait; send fewer slices")
                     queue.put(item)
@@ -154,7 +154,7 @@ class Session:
 
     def _take(self, item: Message | Readout) -> None:
         if isinstance(item, Readout):
-            self._taken += item.samples.nbytes
+            self._taken += item.nbytes
             if (group := self.collector.add(item)) is not None:
                 self._reconstruct(group)
         elif item.kind in (CONFIG_FILE, CONFIG_TEXT):
@@ -244,7 +244,7 @@ class Session:
         self.client.text(f"mri_score error: {text}")
 
     def _note(self, text: str) -> None:
-        """Tell the client something, once."""
+        """Send a text to the client, unless it was sent before."""
         if text not in self.said:
             self.said.add(text)
             log.info("%s", text)

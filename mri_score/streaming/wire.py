@@ -64,6 +64,11 @@ class Readout:
     trajectory: np.ndarray
     """(samples, dimensions) float32; no dimensions for Cartesian readouts."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its samples and positions."""
+        return self.samples.nbytes + self.trajectory.nbytes
+
 
 @dataclass(frozen=True)
 class Message:
@@ -118,7 +123,7 @@ class Client(Protocol):
         ...
 
     def close(self) -> None:
-        """Say that nothing more comes."""
+        """Send the message that ends the stream."""
         ...
 
 

@@ -45,8 +45,8 @@ def read_apart(
     plain values and numpy arrays, as listed in `messages`. path: the file that it reads, for it and for error messages.
     memory: bytes that the call may take. seconds: processor time that it may take. largest: total size of the arrays
     in its result, in bytes. arguments: plain values.
-    The process is started at the first call, serves all later calls of this process, and is started again after a
-    death. Where it cannot be started, and for trusted files, the function is called here, without limits.
+    The process is started at the first call, serves all later calls of this process, and is replaced when it
+    has died. Where it cannot be started, and for trusted files, the function is called here, without limits.
     Errors: InputError that names the file: the function's own, and for any other exception, the death of the process,
     and a limit that was reached.
     """
@@ -150,7 +150,7 @@ class _Worker:
     def ask(self, request: dict[str, Any], largest: int) -> Any:
         """The answer to a request, with arrays of at most `largest` bytes.
 
-        Errors: EOFError if the process ended; it is of no use then.
+        Errors: EOFError if the process ended; it cannot be used again.
         """
         with self.lock:
             timer = threading.Timer(PATIENCE, self._too_late)
