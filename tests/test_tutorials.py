@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -91,6 +92,31 @@ def test_the_posterior_mean_beats_one_draw_and_cg_sense(run):
     true, found = float(names["scan"].noise_std), float(names["used"].noise_std[0] * names["used"].scale[0])
     assert found == pytest.approx(true, rel=0.1)
     assert 0.5 < names["ratio"] < 2
+
+
+@pytest.mark.slow
+def test_ddpm_and_the_flow_reach_the_truth_and_the_flow_knows_the_density(run):
+    names = run("06_ddpm_and_sde")
+    for found in names["errors"].values():
+        assert found[-1] < 0.8 * found[0]
+    assert names["errors"]["Heun on the flow"][-1] < 1.6 * names["ideal"]
+    exact = (names["curves"]["exact score"] - names["known"]).abs()
+    assert float(exact.median()) < 0.03
+    trails = names["trails"]
+    flow = trails["probability flow: none"]
+    order = flow[0].argsort()
+    assert bool((flow[:, order].diff(dim=1) >= -1e-4).all())  # paths of a flow never cross
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_notebook_is_of_the_page_as_it_stands(name):
+    text = (FOLDER / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert text == runner.notebook(PAGES[name])
+    cells = json.loads(text)["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code == [cell.code for cell in runner.read_page(PAGES[name])[2] if cell.code]
+    for one in code:
+        compile(one, name, "exec")
 
 
 @pytest.mark.parametrize("name", PAGES)
