@@ -257,6 +257,9 @@ def test_forms_of_files(here):
     with pytest.raises(InputError, match="hostile.yml cannot be read as a config"):
         read_published_config(here / "hostile.yml")
     assert not (here / "touched").exists()
+    (here / "odd.yml").write_text(NCSNV2.replace("ngf: 4", "ngf: [4]").replace("n_iters: 3", "n_iters: soon"))
+    with pytest.raises(InputError, match="odd.yml has a value that ncsnv2 does not document"):
+        translate(read_published_config(here / "odd.yml"))
     (here / "other.json").write_text('{"model": {"layers": 3}}')
     with pytest.raises(InputError, match="is no config of score-diffusion-training, ncsnv2"):
         translate(read_published_config(here / "other.json"))

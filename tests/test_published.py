@@ -294,3 +294,32 @@ def test_the_command_writes_a_prior_that_loads_and_denoises(tmp_path):
     channels = torch.view_as_real(x).movedim(-1, 1)
     denoised = torch.view_as_real(prior.denoise(x, sigma)).movedim(-1, 1)
     torch.testing.assert_close(denoised, channels + 0.5 * ours(channels, sigma.log()))
+
+
+def test_a_config_beside_the_file_says_what_tensors_do_not(tmp_path):
+    """Resampling without convolutions, the centring of the input, the ends of the noise levels, and the process."""
+    from test_ncsnpp import release
+
+    published = release(progressive_input="none", fir=[], published_input=False, skip_rescale=False)
+    torch.save({"model": published.state, "ema": {}}, tmp_path / "epoch_9.pth")
+    refused = CliRunner().invoke(main, ["import-checkpoint", str(tmp_path / "epoch_9.pth"), "-o", str(tmp_path / "a")])
+    assert refused.exit_code == 2 and "--sigma-max" in refused.output
+    (tmp_path / "config.yml").write_text(
+        "model: {nf: 8, sigma_min: 0.02, sigma_max: 30, fir: false, skip_rescale: false, sde_type: vesde}\n"
+        "data: {name: HEADS, centered: true}\n"
+    )
+    arguments = ["import-checkpoint", str(tmp_path / "epoch_9.pth"), "-o", str(tmp_path / "b")]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert "as in" in done.output and "not shown by the tensors" not in done.output
+    prior = load_prior(tmp_path / "b.safetensors")
+    assert (prior.sigma_min, prior.sigma_max) == pytest.approx((0.02, 30.0))
+    network = read_record(tmp_path / "b.safetensors")["network"]
+    assert (network["fir"], network["skip_rescale"], network["published_input"]) == ([], False, False)
+    x, sigma = torch.randn(1, 16, 16, dtype=torch.complex64), torch.tensor([0.5])
+    channels = torch.view_as_real(x).movedim(-1, 1)
+    with torch.no_grad():
+        assert relative(prior.score(x, sigma), published(channels.double(), sigma.double()) / 0.5) < 1e-5
+    assert CliRunner().invoke(main, [*arguments, "--again", "--fir", "--skip-rescale"]).exit_code == 0
+    network = read_record(tmp_path / "b.safetensors")["network"]
+    assert (network["fir"], network["skip_rescale"]) == ([1, 3, 3, 1], True)

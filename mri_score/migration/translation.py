@@ -124,7 +124,10 @@ def translate(
         sections = _merged(REWRITE, sections)
     keys = _Keys(sections)
     found = Translation(system, {}, notes=list(published.notes))
-    _Translator(keys, found, published.path, images, data, loader).run()
+    try:
+        _Translator(keys, found, published.path, images, data, loader).run()
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:  # values of another kind than documented
+        raise InputError(f"{published.path} has a value that {system} does not document: {error}") from error
     found.became, found.lost = keys.became, keys.lost
     for key in sorted(keys.left()):
         found.lost.append((key, keys.values[key], "no key of the documented config"))

@@ -212,7 +212,10 @@ def _stated(settings: Mapping[str, Any]) -> dict[str, Any]:
         value = next((model[name] for name in names if isinstance(model.get(name), (int, float))), None)
         found |= {} if value is None else {ours: float(value)}
     if isinstance(model.get("fir"), bool):
-        found["fir"] = list(model.get("fir_kernel", ncsnpp_published.FIR)) if model["fir"] else []
+        taps = model.get("fir_kernel", ncsnpp_published.FIR)
+        if not isinstance(taps, (list, tuple)) or not all(isinstance(tap, (int, float)) for tap in taps):
+            raise InputError(f"the config's model.fir_kernel is {taps!r}; it must be a list of numbers")
+        found["fir"] = [float(tap) for tap in taps] if model["fir"] else []
     if isinstance(model.get("skip_rescale"), bool):
         found["skip_rescale"] = model["skip_rescale"]
     sde = str(training.get("sde", model.get("sde_type", ""))).lower()
