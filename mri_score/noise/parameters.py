@@ -134,10 +134,11 @@ def completed(given: Parameters, measured: Parameters) -> Parameters:
     The number of levels and the step size follow from the given sigma_max.
     Errors: InputError for a given sigma_max that is not above the measured sigma_min.
     """
-    sigma_max, sigma_min, size = given.sigma_max, measured.sigma_min, measured.dimension
-    if not sigma_min < sigma_max or size is None:
+    sigma_max, sigma_min = given.sigma_max, measured.sigma_min
+    if not sigma_min < sigma_max or not measured.levels:
         raise InputError(f"sigma_max is {sigma_max:g}; it must be above sigma_min, here {sigma_min:g}")
-    levels = given.levels or level_count(sigma_max, sigma_min, level_ratio(size, 0.5))
+    ratio = (measured.sigma_max / sigma_min) ** (1 / (measured.levels - 1))
+    levels = given.levels or level_count(sigma_max, sigma_min, ratio)
     repeats = given.repeats or measured.repeats or 3
     step = step_size((sigma_max / sigma_min) ** (1 / (levels - 1)), sigma_min, repeats)
     return replace(

@@ -12,7 +12,7 @@ import yaml
 
 from mri_score.config_file import SECTIONS, find_config, read_config
 from mri_score.errors import unknown_name
-from mri_score.experiment import FORMER_SOURCES, SCHEDULES, SOURCES, bind
+from mri_score.experiment import FORMER_SOURCES, SCHEDULES, SOURCES, Calibration, bind
 from mri_score.losses import LOSSES
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import NETWORKS
@@ -22,7 +22,7 @@ NAMED: dict[str, Mapping[str, Callable]] = {
     "data": SOURCES, "validation": SOURCES, "network": NETWORKS, "schedule": SCHEDULES, "loss": LOSSES,
 }  # fmt: skip
 """Sections whose key `name` selects a class."""
-SINGLE: dict[str, Callable] = {"prior": NetworkPrior, "training": TrainingOptions}
+SINGLE: dict[str, Callable] = {"prior": NetworkPrior, "calibration": Calibration, "training": TrainingOptions}
 """Sections of one class."""
 DEFAULT_NAMES = {"schedule": "geometric", "loss": "denoising"}
 """The `name` of a section that a config leaves out."""
@@ -80,6 +80,10 @@ def merged_settings(name: str | Path, changes: Sequence[str] = ()) -> list[Setti
         values = dict(config.get(section) or {})
         if section == "validation" and not values:
             continue  # nothing is validated
+        if ":" in str(values.get("name")):  # a class of the user's, of which nothing is known here
+            before = stated.get(section) or {}
+            found.extend(Setting(section, key, value, _source(before, values, key)) for key, value in values.items())
+            continue
         if section in DEFAULT_NAMES:
             values.setdefault("name", DEFAULT_NAMES[section])
         target = target_of(section, values)
