@@ -33,7 +33,7 @@ def stream_one(config: str, given: StreamSettings) -> None:
     """
     settings, notes = by_name(given, config, [*bundled_names(), given.prior])
     if notes:
-        raise InputError(f"--config: {notes[0]}")
+        raise InputError(f"--config: {notes[0]}".replace(", so the defaults are used", ""))
     sys.stdout.flush()
     with open(0, "rb", closefd=False) as incoming, open(os.dup(1), "wb") as outgoing:
         os.dup2(2, 1)  # whatever prints must not print into the stream
