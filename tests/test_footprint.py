@@ -127,16 +127,18 @@ class Source:
     def sample(self, random):
         return item
 
+coils, rows, columns, draws = map(int, sys.argv[2:])
+
 def walks():
-    options = {"steps": 2, "samples": 6, "batch_size": 6, "slices": [0], "device": "cpu"}
-    sample_posterior(scan(6, (192, 160)), prior, **options)
+    options = {"steps": 2, "samples": draws, "batch_size": draws, "slices": [0], "device": "cpu"}
+    sample_posterior(scan(coils, (rows, columns)), prior, **options)
 
 def training():
     options = {"steps": 2, "batch_size": 10, "workers": 0, "quiet": True}
     train(prior, loss, Source(), Path("run"), lambda *about: None, **options)
 
 foretold = {
-    "walks": lambda: footprint.reconstruct_bytes(prior, 6, (192, 160), 6),
+    "walks": lambda: footprint.reconstruct_bytes(prior, coils, (rows, columns), draws),
     "training": lambda: footprint.train_bytes(prior, loss, item, 10),
 }
 work = foretold[sys.argv[1]]()
@@ -149,10 +151,19 @@ print(before, work, 1024 * int(peak.split()[1]))
 
 @pytest.mark.slow
 @measured
-@pytest.mark.parametrize("what", ["walks", "training"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        ("walks", 6, 192, 160, 6),
+        ("walks", 64, 128, 128, 1),
+        ("walks", 1, 512, 512, 2),
+        ("training", 1, 1, 1, 1),
+    ],
+)
 def test_the_peak_of_a_fresh_process_is_foretold_within_a_fifth(tmp_path, what):
+    """Walks of so many coils, rows, columns and draws; training of the item above."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", FRESH, what]
+    command = [sys.executable, "-c", FRESH, *map(str, what)]
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     before, work, peak = map(int, done.stdout.split())

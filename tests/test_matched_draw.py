@@ -14,6 +14,7 @@ from mri_score.evaluation.uncertainty import calibration, mean_share, pair_share
 from mri_score.methods import METHODS
 from mri_score.noise.schedules import Karras, TwoParts
 from mri_score.numerics.noise import antithetic_generators, generators, noise_like, uniform
+from mri_score.operators.sense import Sense
 from mri_score.posteriors import AdaptiveDraw, MatchedDraw, MMPSDraw, Proximal
 from mri_score.samplers import Renoise
 
@@ -102,7 +103,7 @@ def walk(problem, count: int, levels: int = 24) -> Renoise:
 def test_it_draws_as_its_two_parents_on_their_sides_of_the_border():
     problem = gaussian_problem(32)
     x = problem.prior.sample(generators(1, draws=3))
-    posterior = matched(problem, 3, spread=1.0)
+    posterior = matched(problem, 3, spread=1.0, solution_error=0.0)
     arguments = (problem.prior, problem.operator, problem.kspace.expand(3, -1, -1, -1), problem.noise_std)
     for sigma, parent in ((0.5, MMPSDraw(*arguments, iterations=1, lanczos=2)), (0.2, AdaptiveDraw(*arguments))):
         posterior.begin_walk()
@@ -123,7 +124,7 @@ def test_the_mean_beside_is_a_conditional_mean_of_its_own_iterate():
     """One level below `mean_below`, against dense linear algebra, and what it has no part in: the draw."""
     problem, sigma, n = gaussian_problem(32), 0.05, 32
     x = problem.prior.sample(generators(1, draws=1))
-    posterior = matched(problem, 1)
+    posterior = matched(problem, 1, solution_error=0.0)
     posterior.begin_walk()
     posterior.draw(x, sigma, generators(2))
     matrix = problem.operator(torch.eye(n, dtype=torch.complex128)[:, None]).flatten(1).T
@@ -133,6 +134,27 @@ def test_the_mean_beside_is_a_conditional_mean_of_its_own_iterate():
     expected = torch.linalg.solve(precision, matrix.mH @ problem.kspace.flatten() / problem.noise_std**2 + v / r2)
     assert posterior.mean is not None
     torch.testing.assert_close(posterior.mean.flatten(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.02])
+def test_solutions_err_by_less_than_what_the_noise_of_the_draw_hides(sigma):
+    """In the norm of A^H A + w, in which the draw is noise_std n about its mean; and iterations are saved."""
+    problem, n = gaussian_problem(64), 64
+    v = problem.prior.denoise(problem.prior.sample(generators(1, draws=3)), sigma)
+    found, iterations = {}, {}
+    for error in (0.0, 0.03, 0.3):
+        operator = Sense(problem.operator.maps, problem.operator.mask, solver="cg")
+        kspace = problem.kspace.expand(3, -1, -1, -1)
+        posterior = MatchedDraw(problem.prior, operator, kspace, problem.noise_std, solution_error=error)
+        found[error] = posterior.draw_about(v, sigma, generators(2, draws=3))
+        iterations[error] = operator.iterations
+    weight = (problem.noise_std**2 / posterior.variance(v, sigma)).flatten()
+    for error in (0.03, 0.3):
+        e = found[error] - found[0.0]
+        size = (e.conj() * operator.normal(e)).real.sum((1, 2)) + weight * e.abs().square().sum((1, 2))
+        assert bool((size.sqrt() <= error * problem.noise_std * math.sqrt(2 * n)).all())
+        assert float(size.max()) > 0
+    assert iterations[0.3] < iterations[0.03] < iterations[0.0]
 
 
 def test_items_with_levels_of_their_own_are_walked_as_if_alone():

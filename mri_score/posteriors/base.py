@@ -14,6 +14,9 @@ from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import Random, noise_like
 from mri_score.operators.base import LinearOperator
 
+TOLERANCE = 1e-6
+"""Relative residual of the systems of a data step."""
+
 
 @dataclass(eq=False, repr=False)
 class Posterior(ScoreModel):
@@ -82,7 +85,15 @@ class Posterior(ScoreModel):
         starts from the guess, so that directions that no sample measures are exact at once, however small w is.
         """
         weight = per_item(self.noise_std, guess) ** 2 / variance
-        return self.operator.solve(b + weight * guess, weight.reshape(-1), start=guess)
+        b = b + weight * guess
+        return self.operator.solve(b, weight.reshape(-1), start=guess, tolerance=self.tolerance(b, weight))
+
+    def tolerance(self, b: Tensor, weight: Tensor) -> Tensor | float:
+        """The relative residual, () or (B,), to which `solve_near` solves (A^H A + weight) z = b.
+
+        b: (B, *image). weight: () or (B, 1, ...).
+        """
+        return TOLERANCE
 
     def expand(self, image: Tensor) -> Tensor:
         """The iterate of a walk for an image (B, *image): the image itself, except for walks over coil images."""

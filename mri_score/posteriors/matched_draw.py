@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mri_score.numerics.channels import per_item
+from mri_score.numerics.channels import per_item, real_size, squared_norm
 from mri_score.numerics.noise import Random, noise_like
 from mri_score.numerics.orientation import random_orientations, turned, turned_back
 from mri_score.posteriors.adaptive_draw import AdaptiveDraw
+from mri_score.posteriors.base import TOLERANCE
 from mri_score.posteriors.exact_draw import ExactDraw
 from mri_score.posteriors.mmps import MMPSDraw
+
+LARGEST = 1e-2
+"""Largest relative residual of a solution, whatever the noise."""
 
 
 @dataclass(eq=False, repr=False)
@@ -31,6 +35,9 @@ class MatchedDraw(AdaptiveDraw):
     that what its network prefers by direction averages out.
     spread: factor for the estimated r^2. border, mean_below, mean_end: noise levels, in the unit of images.
     iterations, lanczos: options of `MMPSDraw`.
+    solution_error: largest error of a solution z of (A^H A + w) z = b, in the norm of A^H A + w and relative to
+    noise_std sqrt(n), the size in that norm of what a draw of n real components adds to its mean. Conjugate gradient
+    then stops at what the noise of the level hides; 0 solves to TOLERANCE.
     Reference for the orientations: Terris et al., Equivariant plug-and-play image reconstruction, CVPR 2024.
     """
 
@@ -40,6 +47,7 @@ class MatchedDraw(AdaptiveDraw):
     lanczos: int = 2
     mean_below: float = 0.1
     mean_end: float = 0.0
+    solution_error: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +90,12 @@ class MatchedDraw(AdaptiveDraw):
         denoised = both[: len(x)].clone()
         denoised[low] = turned_back(denoised[low], some)
         return denoised, turned_back(both[len(x) :], some)
+
+    def tolerance(self, b: Tensor, weight: Tensor) -> Tensor | float:
+        """The residual r that bounds the error by `solution_error`: |(A^H A + w)^(-1/2) r| is at most |r| / sqrt(w)."""
+        largest = self.solution_error * (per_item(self.noise_std, b) ** 2 * weight * real_size(b)).sqrt().reshape(-1)
+        norm = squared_norm(b).sqrt()
+        return (largest / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp(TOLERANCE, LARGEST)
 
     def _kept(self, z: Tensor, levels: Tensor) -> Tensor:
         """The means so far; the draw z for items whose mean does not have an iterate of its own yet."""
