@@ -58,8 +58,8 @@ class ScoredLevels(TwoParts):
         return levels[levels >= LEVELS[0]]
 
 
-WALK = replace(METHODS[DEFAULT_METHOD], schedule=ScoredLevels, options={"mean_below": 0.0})
-"""The default method without the walk of the mean, which no score depends on."""
+WALK = replace(METHODS[DEFAULT_METHOD], schedule=ScoredLevels)
+"""The default method, without the levels that no score depends on."""
 
 
 def score(scan: Acquisition, prior: ScoreModel) -> float:
