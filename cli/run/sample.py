@@ -267,8 +267,8 @@ def _write_completed(
     else:
         shown = {f"sample {number}": one for number, one in enumerate(draws[:SHOWN])}
         columns = {"known": known, **shown, f"mean of {len(draws)}": mean}
-        truth = {} if keep is None else {"truth": arrays["image"], "zoom": _around_hole(keep)}
-        save_png(place, panel(columns, std=std, **truth))
+        truth, zoom = (None, None) if keep is None else (arrays["image"], _around_hole(keep))
+        save_png(place, panel(columns, std=std, truth=truth, zoom=zoom))
     return [written, place, *_pictures(given, draws / white)]
 
 
@@ -346,16 +346,13 @@ def _read_image(path: Path, number: int, colour: bool = False) -> np.ndarray:
     Errors: InputError for anything else.
     """
     if path.suffix == ".npy" and ((array := open_npy(path)).dtype.kind == "c" or array.ndim == 2):
-        found, count = (array[()], 1) if array.ndim == 2 else (array, len(array) if array.ndim else 0)
-        if array.ndim == 3 and number < count:
-            found = array[number]
-        elif array.ndim == 3:
-            raise InputError(f"--slice {number}: {path} has slices 0 to {count - 1}")
-        if np.ndim(found) != 2 or not np.size(found) or array.dtype.kind not in "buifc":
+        if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "buifc":
             raise InputError(
                 f"{path} holds {array.dtype} of shape {array.shape}; an image has rows and columns of numbers"
             )
-        return np.asarray(found)
+        if array.ndim == 3 and number >= len(array):
+            raise InputError(f"--slice {number}: {path} has slices 0 to {len(array) - 1}")
+        return np.asarray(array[()] if array.ndim == 2 else array[number])
     stack = PixelStack(path, colour)
     if number >= len(stack):
         raise InputError(f"--slice {number}: {path} has slices 0 to {len(stack) - 1}")

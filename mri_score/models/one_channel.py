@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ IMAGINARY_SD = 0.05
 """Standard deviation of what the estimated phase leaves in the imaginary part, 5 % of a bright pixel."""
 
 
+Wrapper = TypeVar("Wrapper", bound="_OneChannel")
+
+
 class _OneChannel(ScoreModel):
     """What both classes below share.
 
@@ -31,7 +35,7 @@ class _OneChannel(ScoreModel):
         self.prior, self.sd, self.about = prior, prior.sd / 2**0.5, {}
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
 
-    def in_precision(self, precision: torch.dtype) -> ScoreModel:
+    def in_precision(self: Wrapper, precision: torch.dtype) -> Wrapper:
         other = copy(self)
         other._modules = {**self._modules, "prior": self.prior.in_precision(precision)}
         return other
