@@ -306,6 +306,7 @@ def test_a_config_of_each_seed_trains_and_samples(here, system):
     assert list((here / "images").glob("*.h5"))
 
 
+@pytest.mark.slow
 def test_train_takes_a_config_of_another_project(here):
     path, given = seeds(here)["ncsnv2"], data(here, "ncsnv2")
     result = CliRunner().invoke(main, ["train", "--config", str(path), "--data", str(given), "--dry-run"])

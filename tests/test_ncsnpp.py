@@ -358,7 +358,7 @@ def combinations_come_back(combinations):
 
 
 def test_combinations_of_published_options_come_back_by_import_and_export():
-    combinations_come_back(EVERY_COMBINATION[5::59])
+    combinations_come_back(EVERY_COMBINATION[5::97])
 
 
 @pytest.mark.slow
