@@ -34,8 +34,8 @@ from typing import Any
 
 PATIENCE = 20
 """Seconds of processor time after which a case hangs."""
-SILENCE = 120
-"""Seconds without an answer after which it hangs in any case."""
+SILENCE = 400
+"""Seconds without an answer after which it hangs in any case: 10 s of the reading process, on a busy machine."""
 MEMORY = 2 << 30
 """Bytes that a case may allocate."""
 SHAPE = (2, 3, 24, 20)
