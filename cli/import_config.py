@@ -93,10 +93,13 @@ def translated_config(name: str, data: str | None = None) -> Iterator[str]:
     from mri_score.migration.published_configs import read_published_config
     from mri_score.migration.translation import is_foreign, translate
 
-    path = Path(name)
-    published = (
-        read_published_config(path) if path.suffix in (".py", ".json", ".yml", ".yaml") and path.is_file() else None
-    )
+    path, published = Path(name), None
+    if path.suffix in (".py", ".json", ".yml", ".yaml") and path.is_file():
+        try:
+            published = read_published_config(path)
+        except InputError:
+            if path.suffix in (".py", ".json"):
+                raise  # a damaged YAML file is taken for one of ours, whose reader says what is wrong
     if published is None or not is_foreign(published.sections, path):
         yield name
         return

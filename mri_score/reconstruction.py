@@ -254,7 +254,7 @@ class WalkOptions:
         check_options(self.title, self.parts, self.options)
 
     def changed(self, changes: WalkChanges | MethodChanges) -> WalkOptions:
-        """The same with other values for some fields. Errors: InputError for an unknown field."""
+        """The same with `changes`, other values for some fields. Errors: InputError for an unknown field."""
         values: dict[str, Any] = {**changes}
         former = values.pop("sampler", None)
         values |= {} if former is None else {"method": former}

@@ -33,6 +33,13 @@ def shortest(command):
     return found
 
 
+def commands():
+    """The names of all commands; those within a group by two words."""
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        yield from [f"{name} {one}" for one in command.commands] if isinstance(command, click.Group) else [name]
+
+
 def end(number):
     return lambda: os.kill(os.getpid(), number)
 
@@ -57,16 +64,18 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", commands())
 def test_every_command_ends_with_the_code_and_the_message_that_is_documented(name, monkeypatch):
-    command = main.get_command(click.Context(main), name)
+    command = main
+    for word in name.split():
+        command = command.get_command(click.Context(command), word)
     before = signal.getsignal(signal.SIGTERM)
     for work, code, words in ENDS.values():
         monkeypatch.setattr(command, "callback", lambda work=work, **given: work())
-        output = mri_score(name, *shortest(command), code=code)
+        output = mri_score(*name.split(), *shortest(command), code=code)
         assert output.startswith(words) and "Traceback" not in output and output.count("\n") <= 1
     assert signal.getsignal(signal.SIGTERM) is before
-    assert "No such option" in mri_score(name, "--no-such-option", code=2)
+    assert "No such option" in mri_score(*name.split(), "--no-such-option", code=2)
     words = " ".join(mri_score("--help").split())
     assert all(f" {code} " in words for code in (0, 1, 2, 130, 143, 129))
 

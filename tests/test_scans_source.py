@@ -275,9 +275,9 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_run_learns_from_samples_alone(name, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "CALIBRATION_IMAGES", 20)
     config = {
-        "dataset": "undersampled", "data": {"name": "scans", "paths": [str(folder)], "band": 24, "quiet": True},
+        "dataset": "undersampled", "calibration": {"count": 20},
+        "data": {"name": "scans", "paths": [str(folder)], "band": 24, "quiet": True},
         "network": {"name": "unet", "widths": [8, 12], "blocks": 1, "embedding": 16, "extra_channels": 1},
         "schedule": {"name": "lognormal", "centre": 0.2}, "loss": {"name": name, **LOSSES[name]},
         "training": {"steps": 60, "batch_size": 4, "learning_rate": 5e-3, "warmup": 5, "workers": 0, "log_every": 5,
@@ -295,9 +295,9 @@ def test_a_run_learns_from_samples_alone(name, folder, tmp_path, monkeypatch):
 
 def test_validation_needs_images(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "CALIBRATION_IMAGES", 4)
     section = {"name": "scans", "paths": [str(folder)], "quiet": True}
-    config = {"dataset": "undersampled", "data": section, "validation": section, "network": {"name": "unet"}}
+    config = {"dataset": "undersampled", "calibration": {"count": 4}}
+    config |= {"data": section, "validation": section, "network": {"name": "unet"}}
     with pytest.raises(InputError, match="validation needs images"):
         experiment.run(config, tmp_path / "run", device="cpu", quiet=True, say=lambda _: None)
 

@@ -411,7 +411,7 @@ def test_a_network_larger_than_the_file_takes_no_memory(prior, network, message)
 )
 def test_numbers_of_a_record_are_checked(prior, values):
     changed(prior, **values)
-    with pytest.raises(InputError, match=r"p\.json|sigma_min < sigma_max"):
+    with pytest.raises(InputError, match=r"p\.json|sigma_min <= sigma_max"):
         load_prior(prior)
 
 

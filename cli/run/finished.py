@@ -165,8 +165,8 @@ def _summary(out: Path, names: list[str]) -> Path:
         pictures, scores = read_pictures(result), read_scores(result)
         ours = [row for row in scores if row["target"] == MVUE and row["region"] == "foreground"][-1:]
         numbers = {title: float(row[key]) for row in ours for title, key in (("PSNR (dB)", "psnr"), ("SSIM", "ssim"))}
-        numbers = {"Acceleration": read_number(result, "true_acceleration"), **numbers}
-        rows.append(StudyRow(stem, f"{quote(stem)}/index.html", pictures.thumbnail or None, numbers, pictures.notes))
+        columns = {"Acceleration": read_number(result, "true_acceleration"), **numbers}
+        rows.append(StudyRow(stem, f"{quote(stem)}/index.html", pictures.thumbnail or None, columns, pictures.notes))
     links = [("scores (CSV)", "../metrics.csv")] if (out / "metrics.csv").exists() else []
     path = out / "report" / "index.html"
     write_text(path, render_study("All volumes", rows, links))

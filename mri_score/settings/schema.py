@@ -48,10 +48,11 @@ def _choice(section: str, definitions: dict[str, Any]) -> dict[str, Any]:
         keys = _section(section, target, definitions)
         keys["properties"]["name"] = {"const": name}
         branches.append({"if": {"properties": {"name": {"const": name}}, "required": ["name"]}, "then": keys})
-    name = {"enum": names, "description": "; ".join(f"{one}: {_caption(to)}" for one, to in NAMED[section].items())}
+    described = "; ".join(f"{one}: {_caption(to)}" for one, to in NAMED[section].items())
+    chosen: dict[str, Any] = {"enum": names, "description": described}
     if section in DEFAULT_NAMES:
-        name["default"] = DEFAULT_NAMES[section]
-    return {"properties": {"name": name}, "required": ["name"], "allOf": branches}
+        chosen["default"] = DEFAULT_NAMES[section]
+    return {"properties": {"name": chosen}, "required": ["name"], "allOf": branches}
 
 
 def _section(section: str, target: Callable, definitions: dict[str, Any]) -> dict[str, Any]:

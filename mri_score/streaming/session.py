@@ -111,7 +111,7 @@ class Session:
             if asked and not self.collector.done:
                 self._fail("no readout of an image came")
         except StreamEnded:
-            log.info("the client closed the connection before CLOSE" if asked else "connected and closed without a message")
+            log.info("the client closed the connection before %s", "CLOSE" if asked else "its first message")
             return not asked
         except InputError as error:
             self._fail(str(error))
