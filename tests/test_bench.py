@@ -149,6 +149,31 @@ def test_writes_table_and_json_and_fails_on_what_is_wrong(command, tmp_path, mon
     assert report["versions"]["torch"] == torch.__version__
 
 
+def test_without_avx512_ratios_are_shown_and_goals_are_not(command, tmp_path, monkeypatch):
+    """The second run of --both has an environment in which torch computes with AVX2; on AVX2 machines there is one run.
+    """
+    body = "import torch; theirs = Spread.exact(2.0); cpu = torch.backends.cpu.get_cpu_capability()\n"
+    body += "    return [Row(cpu, 'y', Spread.exact(1.0), theirs, wanted=4)]"
+    monkeypatch.setattr(command, "subjects", lambda: {"toy": subject_file(tmp_path, body)})
+    told = {"instructions": "avx2", "torch build": "cpu", "bart": "absent"}
+    for here, count in (("AVX512", 2), ("AVX2", 1)):
+        monkeypatch.setattr(command, "features", lambda here=here: {**told, "torch computes with": here})
+        assert command.main(["--quick", "--both", "--threads", "1", "--out", str(tmp_path / here)]) == 0
+        report = json.loads((tmp_path / here / "bench.json").read_text())
+        assert report["features"]["torch computes with"] == here
+        rows = report["rows"]
+        assert len(rows) == count and {row["ratio"] for row in rows} == {2.0}
+        assert [row["reached"] for row in rows] == ([False, None] if here == "AVX512" else [None])
+        assert rows[-1]["note"] == "goal with AVX-512: 4"
+        if count == 2:
+            assert rows[1]["subject"] == "toy without AVX-512" and rows[1]["what"] in ("AVX2", "DEFAULT", "NEON")
+
+
+def test_features_name_instructions_build_and_bart(command):
+    found = command.features()
+    assert set(found) == {"instructions", "torch computes with", "torch build", "bart"} and all(found.values())
+
+
 # The subjects, tiny.
 
 TINY = {

@@ -1,4 +1,4 @@
-"""What needs no torch answers without it: wrong values, completion, files that are finished."""
+"""What needs no torch answers without it: wrong values, completion, finished files; walks start at once."""
 
 from __future__ import annotations
 
@@ -24,10 +24,19 @@ from mri_score.simulation.simulate import simulate
 QUICK = ["--accel", "3", "--steps", "2", "--samples", "1", "--threads", "1", "--baselines", "none"]
 
 
+SLOW = ("scipy", "skimage", "matplotlib", "PIL", "jinja2", "sigpy", "numba", "pydantic", "sympy", "torch._dynamo")
+"""Modules that take longer to import than all of the package: for pictures, pages, trajectories, training."""
+
+
 def without_torch(*arguments):
-    """Exit code and output of a command that must not import torch, in a process of its own."""
+    """Exit code and output of a command that must not import torch; it may write a page, which needs jinja2."""
+    return without(["torch", *(set(SLOW) - {"jinja2"})], *arguments)
+
+
+def without(modules, *arguments, first=""):
+    """Exit code and output of a command that must not import the modules, in its own process; first: runs before."""
     code = (
-        "import sys; sys.modules['torch'] = None\nfrom mri_score.cli import main\n"
+        f"import sys; sys.modules.update(dict.fromkeys({list(modules)!r}))\nfrom mri_score.cli import main\n{first}\n"
         "main(sys.argv[1:], prog_name='mri-score')"
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
@@ -75,6 +84,19 @@ def test_finished_files_and_headers_are_known_without_torch(tmp_path):
     assert (tmp_path / "out" / "report" / "index.html").read_text() == page
     code, output = without_torch("info", "--quick", tmp_path / "scans")
     assert code == 0 and output.count("1 slices, 3 coils") == 2, output
+
+
+def test_info_and_all_that_comes_before_a_walk_need_no_slow_module(tmp_path):
+    (path,) = simulate(tmp_path, volumes=1, slices=1, size=32, coils=3)
+    stop = (
+        "from mri_score.pipeline import volume\n"
+        "def stop(*_, **__): print('ready to walk'); raise SystemExit\n"
+        "volume.sample_posterior = stop\n"
+        "try: main(['info', sys.argv[2]])\n"
+        "except SystemExit: pass\n"
+    )
+    code, output = without(SLOW, "reconstruct", path, *QUICK, "--out", tmp_path / "out", first=stop)
+    assert code == 0 and "noise  " in output and output.endswith("ready to walk\n"), output
 
 
 def test_info_in_json_has_numbers(tmp_path):

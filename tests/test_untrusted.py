@@ -187,6 +187,65 @@ def test_parts_of_a_dataset_are_those_of_h5py(tmp_path):
             dataset(path)[index]
 
 
+def test_samples_that_need_no_parser_are_those_of_h5py_and_need_no_process(tmp_path, monkeypatch):
+    path, draws = tmp_path / "a.h5", np.random.default_rng(1)
+    known = {
+        "kspace": draws.standard_normal((3, 4, 5)).astype(">c8"),
+        "g/half": draws.standard_normal((2, 3)).astype("<f2"),
+        "counts": np.arange(7, dtype=">i4"),
+    }
+    parsed = {"mask": np.arange(6) % 2 == 0, "long": draws.standard_normal(3).astype(np.longdouble)}
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for key, values in (known | parsed).items():
+            file[key] = values
+        file.create_dataset("packed", data=known["counts"], compression="gzip")
+        odd = h5py.h5t.IEEE_F64LE.copy()  # a float of 8 bytes, of which 56 bits count: no type of NumPy
+        odd.set_fields(55, 47, 8, 0, 47)
+        odd.set_ebias(127)
+        odd.set_precision(56)
+        h5py.h5d.create(file.id, b"odd", odd, h5py.h5s.create_simple((3,)))
+        file["odd"][:] = [0.5, -3, 7]
+    stored = {key: dataset(path, key) for key in (*known, *parsed, "packed", "odd")}
+    expected = {key: values[()] for key, values in stored.items() if key not in known}
+    assert expected["odd"].tolist() == [0.5, -3, 7] and np.array_equal(expected["packed"], known["counts"])
+    np.save(tmp_path / "a.npy", known["kspace"])
+    array = open_npy(tmp_path / "a.npy")
+
+    def no_process(*args, **others):
+        raise InputError("the reading process was asked")
+
+    monkeypatch.setattr("mri_score.readers.hdf5.read_apart", no_process)
+    parts = (0, -1, (), (1, slice(1, 3)), (slice(1, 2), 2, slice(1, 4)), (..., slice(None)), slice(3, 3), (2, 3, 4))
+    for index in parts:
+        for found in (stored["kspace"][index], array[index]):
+            assert np.array_equal(found, known["kspace"][index]) and found.dtype == np.complex64, index
+    for key in known:
+        assert np.array_equal(stored[key][()], known[key])
+    for key, index in (*((key, ()) for key in expected), ("kspace", (..., 3)), ("kspace", slice(None, None, 2))):
+        with pytest.raises(InputError, match="was asked"):  # these need a parser, or lie apart
+            stored[key][index]
+
+
+def test_another_file_of_the_same_name_is_not_read_by_the_places_of_the_first(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = np.zeros((2, 3))
+    first = dataset(path)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["other"] = np.full(40, 7.0)
+        file["kspace"] = np.ones((2, 3))
+    (tmp_path / "b.h5").replace(path)
+    assert (first[0] == 1).all()
+    path.write_bytes(path.read_bytes()[:-24])
+    with pytest.raises(InputError, match="truncated or damaged"):
+        first[1]
+    path.unlink()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)  # which nobody waits for
+        with pytest.raises(InputError, match=r"a\.h5"):
+            first[0]
+
+
 def test_chunks_that_were_never_written_are_zeros_and_compressed_masks_are_read(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

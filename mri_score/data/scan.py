@@ -322,15 +322,19 @@ class Scan:
         if slice not in self._faults:
             self._faults[slice] = None
             try:
-                if self.file.empty(slice):
-                    raise self._empty(slice)
-                self.file.kspace(slice)
+                self._samples(slice)
             except InputError as error:
                 self._faults[slice] = error
         return self._faults[slice]
 
-    def _empty(self, slice: int) -> InputError:
-        return InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices")
+    def _samples(self, slice: int) -> Tensor:
+        """K-space of one slice, which is read a second time only to find out whether it is empty."""
+        try:
+            return self.file.kspace(slice)
+        except InputError as error:
+            if self.file.empty(slice):
+                raise InputError(f"{self.file.path}: slice {slice} is all zeros; leave it out with --slices") from error
+            raise
 
     @property
     def middle(self) -> int:
@@ -420,9 +424,7 @@ class Scan:
 
     def kspace(self, slice: int) -> Tensor:
         """Masked k-space (C, H, W) of one slice, in units of `unit`. Errors: InputError for an empty slice."""
-        if self.file.empty(slice):
-            raise self._empty(slice)
-        return self._in_unit(self.file.kspace(slice)) * self.mask_of(slice)[0]
+        return self._in_unit(self._samples(slice)) * self.mask_of(slice)[0]
 
     def make_maps(self, slice: int) -> tuple[Tensor, Tensor, CalibrationRegion]:
         """Estimate coil maps (1, C, H, W), eigenvalue (1, H, W) and their origin for one slice.

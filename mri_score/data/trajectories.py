@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from mri_score.errors import InputError
@@ -97,6 +96,8 @@ def measured(name: str, shape: tuple[int, int], coordinates: Tensor) -> Trajecto
     name: such as radial. shape: (H, W) of the image. coordinates: (M, 2), cycles per field of view.
     Reference: Pipe and Menon, Sampling density compensation in MRI, MRM 1999.
     """
+    from scipy.spatial import cKDTree  # slow to import
+
     points = coordinates.double().numpy()
     tree = cKDTree(points)
     near = tree.sparse_distance_matrix(tree, CONE, output_type="coo_matrix").tocsr()

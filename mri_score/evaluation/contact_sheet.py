@@ -6,9 +6,7 @@ import math
 from io import BytesIO
 
 import numpy as np
-from matplotlib.colors import hsv_to_rgb
 from numpy.typing import NDArray
-from PIL import Image
 
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
@@ -49,6 +47,8 @@ def phase_sheet(images: Images, columns: int | None = None) -> bytes:
 
     columns: images in a row; None makes the sheet nearly square.
     """
+    from matplotlib.colors import hsv_to_rgb  # slow to import
+
     sheet = tiled(images, columns)
     white = _window(images)[1]
     hue = np.angle(sheet) / (2 * np.pi) % 1
@@ -65,6 +65,8 @@ def colour_sheet(images: Images, columns: int | None = None) -> bytes:
 
 
 def _colours(sheet: NDArray) -> bytes:
+    from PIL import Image
+
     buffer = BytesIO()
     Image.fromarray((sheet.clip(0, 1) * 255).round().astype(np.uint8)).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

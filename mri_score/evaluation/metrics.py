@@ -6,8 +6,6 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_fill_holes
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from mri_score.errors import InputError
@@ -71,6 +69,8 @@ def ssim(truth: Images, prediction: Images, inside: Images | None = None) -> flo
     if min(truth.shape[1:]) < WINDOW:
         rows, columns = truth.shape[1:]
         raise InputError(f"slices of {rows} x {columns} pixels are too small for SSIM; it needs {WINDOW} x {WINDOW}")
+    from skimage.metrics import structural_similarity  # slow to import, as scipy's rooms are
+
     options = {"win_size": WINDOW, "data_range": truth.max(), "full": True}
     maps = [structural_similarity(*pair, **options)[1] for pair in zip(truth, prediction, strict=True)]
     core = (slice(None), *[slice(WINDOW // 2, -(WINDOW // 2))] * 2)
@@ -99,6 +99,8 @@ def foreground(rss: Images) -> NDArray[np.bool_]:
 
     rss: (S, H, W), any units. Errors: InputError for another shape, or values that are not finite.
     """
+    from scipy.ndimage import binary_fill_holes
+
     rss = _magnitude("the RSS image", rss)
     return np.stack([binary_fill_holes(one) for one in rss > 0.15 * np.percentile(rss, 99)])
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.ndimage import uniform_filter
 
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
 from mri_score.files import whole_file
+
+if TYPE_CHECKING:  # matplotlib, Pillow and scipy are slow to import, and most of a run needs no pictures
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Magnitude = NDArray[np.float64]
 Zoom = tuple[int, int, int]
@@ -42,6 +39,8 @@ def picture(image: Images, window: tuple[float, float] | None = None) -> bytes:
 
     Errors: InputError for another shape, or values that are not finite.
     """
+    from PIL import Image
+
     image = _magnitude("the image", image)
     low, high = window or display_window(image)
     grey = np.clip((image - low) / (high - low), 0, 1) * 255
@@ -123,6 +122,8 @@ def choose_zoom(image: Images, std: Images | None = None) -> Zoom:
 
     Without std, around the middle of the object. Shapes: image and std (H, W).
     """
+    from scipy.ndimage import uniform_filter
+
     image = _magnitude("the image", image)
     side = max(min(image.shape) // 3, 1)
     last = np.array(image.shape) - side
@@ -148,6 +149,8 @@ def _canvas(
     count: int, shape: tuple[int, int], *, captions: bool, with_bar: bool
 ) -> tuple[Figure, list[tuple[Axes, Axes]], Axes | None]:
     """A dark figure laid out in inches: for each column a whole image above a square one, and the colour bar."""
+    from matplotlib.figure import Figure
+
     gap, head, right = 0.06, 0.46 if captions else 0.28, 0.68 if with_bar else 0.0
     tall = COLUMN * shape[0] / shape[1]
     width, height = count * (COLUMN + gap) + gap + right, head + tall + gap + COLUMN + gap
@@ -176,11 +179,16 @@ def _write(axes: Axes, title: str, caption: str | None) -> None:
 
 
 def _frame(axes: Axes, zoom: Zoom) -> None:
+    from matplotlib.patches import Rectangle
+
     row, column, side = zoom
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor=ACCENT, linewidth=0.8))
 
 
 def _colour_bar(figure: Figure, axes: Axes, gain: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     bar = figure.colorbar(ScalarMappable(Normalize(0, 100 / gain), COLOURS), cax=axes)
     bar.set_label(f"% of white, shown × {gain:g}", color=QUIET, fontsize=9)
     bar.outline.set_visible(False)

@@ -10,8 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined
-
 from mri_score import __version__
 from mri_score.files import write_text
 
@@ -152,6 +150,8 @@ def render_study(title: str, rows: Sequence[StudyRow], links: Sequence[tuple[str
 
 
 def _page(template: str, script: str, **content: object) -> str:
+    from jinja2 import Environment, StrictUndefined  # slow to import
+
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["png"] = lambda png: "data:image/png;base64," + b64encode(png).decode()
     folder = files("mri_score.evaluation")

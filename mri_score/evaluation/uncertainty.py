@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
@@ -191,7 +190,9 @@ class _Errors:
         return float(np.sqrt(spread / skill)) if skill else float("inf")
 
     def coverage(self, levels: Sequence[float]) -> dict[float, float]:
-        quantiles = {level: t.ppf((1 + level) / 2, self.draws - 1) for level in levels}
+        from scipy.special import stdtrit  # slow to import
+
+        quantiles = {level: stdtrit(self.draws - 1, (1 + level) / 2) for level in levels}
         return {level: float(np.mean(self.error <= quantile * self.std)) for level, quantile in quantiles.items()}
 
     def by_std(self, bins: int) -> list[tuple[float, float]]:
@@ -200,8 +201,10 @@ class _Errors:
         return [(_rms(self.std[part]), _rms(self.error[part])) for part in parts]
 
     def outliers(self) -> Outliers:
+        from scipy.special import stdtr  # slow to import
+
         share = float(np.mean(self.error > OUTLIER * self.std))
-        return Outliers(share, float(2 * t.sf(OUTLIER, self.draws - 1)))
+        return Outliers(share, float(2 * stdtr(self.draws - 1, -OUTLIER)))
 
 
 def _rms(values: NDArray) -> float:
@@ -289,11 +292,13 @@ def coverage(
     Shapes: mean, std, truth and mask (...), in one unit. Errors: InputError for other shapes or values that are not
     finite.
     """
+    from scipy.special import ndtri  # slow to import
+
     error, chosen = component_errors(mean, truth, mask)
     std = as_numpy(std)
     if std.shape != chosen.shape:
         raise InputError(f"the std map has shape {std.shape} but the truth {chosen.shape}")
-    return {level: float(np.mean(error <= norm.ppf((1 + level) / 2) * std[chosen][..., None])) for level in levels}
+    return {level: float(np.mean(error <= ndtri((1 + level) / 2) * std[chosen][..., None])) for level in levels}
 
 
 def component_errors(

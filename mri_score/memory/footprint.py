@@ -59,6 +59,11 @@ class LiveMemory(TorchDispatchMode):
         self._sizes = WeakIdKeyDictionary()
         self.peak = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False keeps torch from importing its compiler, which takes seconds and is not used here."""
+        return False
+
     @property
     def live(self) -> int:
         return sum(self._sizes.values())
@@ -68,10 +73,10 @@ class LiveMemory(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         given = {id(storage) for storage in _storages((args, kwargs))}
-        for storage in _storages(result):
-            if id(storage) not in given:
-                self._sizes[storage] = storage.nbytes()
-        self.peak = max(self.peak, self.live + _scratch(func, args, result))
+        made = {storage: storage.nbytes() for storage in _storages(result) if id(storage) not in given}
+        if made:  # nothing else raises the peak, and the sum over all storages takes time
+            self._sizes.update(made)
+            self.peak = max(self.peak, self.live + _scratch(func, args, result))
         return result
 
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from scipy.optimize import brentq, minimize_scalar
-from scipy.special import ndtr
 from torch import Tensor
 
 from mri_score.errors import InputError
@@ -142,6 +140,8 @@ def level_overlap(dimension: int, ratio: float) -> float:
     It is the probability of the noise of one level in the range of the next. ratio: g, of neighbouring levels.
     dimension: D, the number of real components, with a = sqrt(2 D).
     """
+    from scipy.special import ndtr  # scipy is slow to import, and most schedules need none of this
+
     a = math.sqrt(2 * dimension)
     return float(ndtr(a * (ratio - 1) + 3 * ratio) - ndtr(a * (ratio - 1) - 3 * ratio))
 
@@ -153,6 +153,8 @@ def level_ratio(dimension: int, overlap: float = 0.5) -> float:
     Errors: InputError for fewer than 5 dimensions, where levels always overlap, and for an impossible overlap.
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
     """
+    from scipy.optimize import brentq
+
     if dimension < 5:
         raise InputError(f"technique 2 needs images of at least 5 real dimensions; got {dimension}")
     if not 0 < overlap < level_overlap(dimension, 1.0):
@@ -180,6 +182,8 @@ def step_size(ratio: float, sigma_min: float, repeats: int) -> float:
     It minimizes `excess_variance` over e = step / sigma_min^2 in (0, 2).
     Reference: Song and Ermon, Improved techniques for training score-based generative models, NeurIPS 2020.
     """
+    from scipy.optimize import minimize_scalar
+
     if not (ratio > 1 and sigma_min > 0 and repeats >= 1):
         raise InputError(f"a step needs ratio > 1, sigma_min > 0 and repeats >= 1; got {ratio}, {sigma_min}, {repeats}")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import sigpy.linop
 import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import AXES
 from mri_score.operators.sigpy import SigpyOperator, norm
+
+if TYPE_CHECKING:  # SigPy and its numba take a second to import
+    from sigpy.linop import Linop
 
 OVERSAMPLING, WIDTH = 1.5, 6
 """Oversampling and width of the gridding kernel: the error of samples is 5e-5; SigPy's default 1.25 and 4 give 7e-3."""
@@ -57,11 +60,15 @@ def find_gain(coordinates: Tensor, shape: Sequence[int]) -> float:
     return 1 / (1.01 * norm(_transform(coordinates, tuple(shape))))  # power iteration is about a percent too low
 
 
-def _transform(coordinates: Tensor, shape: tuple[int, ...]) -> sigpy.linop.Linop:
+def _transform(coordinates: Tensor, shape: tuple[int, ...]) -> Linop:
+    import sigpy.linop
+
     return sigpy.linop.NUFFT(shape, coordinates.cpu().double().numpy(), oversamp=OVERSAMPLING, width=WIDTH)
 
 
-def _multiply(maps: Tensor) -> sigpy.linop.Linop:
+def _multiply(maps: Tensor) -> Linop:
+    import sigpy.linop
+
     array = maps.detach().cpu().resolve_conj().numpy()
     return sigpy.linop.Multiply(array.shape[1:], array)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sigpy.mri.linop
 import torch
-from sigpy.linop import Linop
 from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.operators.base import LinearOperator
+
+if TYPE_CHECKING:  # SigPy and its numba take a second to import
+    from sigpy.linop import Linop
 
 
 class SigpyOperator(LinearOperator):
@@ -28,7 +29,7 @@ class SigpyOperator(LinearOperator):
 
     def __init__(self, linop: Linop | Sequence[Linop]) -> None:
         super().__init__()
-        self.linops = (linop,) if isinstance(linop, Linop) else tuple(linop)
+        self.linops: tuple[Linop, ...] = tuple(linop) if isinstance(linop, Sequence) else (linop,)
         shapes = {(tuple(one.ishape), tuple(one.oshape)) for one in self.linops}
         if len(shapes) != 1:
             raise InputError(
@@ -48,12 +49,12 @@ class SigpyOperator(LinearOperator):
 
 def is_operator(value: object) -> bool:
     """Whether this is an operator of either kind, and not a function that makes one."""
-    return isinstance(value, LinearOperator | Linop)
+    return isinstance(value, LinearOperator) or _is_linop(value)
 
 
 def as_operator(operator: object) -> LinearOperator:
     """The operator itself, or a SigPy linop as a `SigpyOperator`. Errors: InputError for anything else."""
-    if isinstance(operator, Linop):
+    if _is_linop(operator):
         return SigpyOperator(operator)
     if not isinstance(operator, LinearOperator):
         raise InputError(
@@ -63,8 +64,16 @@ def as_operator(operator: object) -> LinearOperator:
     return operator
 
 
+def _is_linop(value: object) -> bool:
+    from sigpy.linop import Linop
+
+    return isinstance(value, Linop)
+
+
 def sigpy_sense(maps: Tensor, mask: Tensor) -> SigpyOperator:
     """The operator of `Sense`, computed by SigPy's linop. Shapes: maps (B, C, H, W), mask broadcastable to them."""
+    import sigpy.mri.linop
+
     weights = mask.expand(len(maps), *mask.shape[1:]).cpu().numpy().astype(np.float32)
     linops = [
         sigpy.mri.linop.Sense(one.cpu().numpy(), weights=np.broadcast_to(weight, one.shape[-2:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mri_score.errors import InputError
+from mri_score.readers.raw_samples import identity_of
 
 LONGEST_HEADER = 1 << 16
 LARGEST_VOLUME = 1 << 27
@@ -21,7 +23,9 @@ PICTURES = ("PNG", "JPEG")
 
 
 def npy_contents(path: Path) -> dict[str, Any]:
-    """Shape, dtype (a text for numpy.dtype) and stored bytes of a .npy file; no samples are read.
+    """Shape, dtype (a text for numpy.dtype), stored bytes, start and identity of a .npy file; no samples are read.
+
+    start: as in `hdf5_parsing.contents`.
 
     Errors: InputError for another format, Python objects, and a file whose length is not the declared one.
     """
@@ -31,19 +35,27 @@ def npy_contents(path: Path) -> dict[str, Any]:
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"its format version is {version}")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file, max_header_size=LONGEST_HEADER)
-            start = file.tell()
+            shape, fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
+            start, status = file.tell(), os.fstat(file.fileno())
     except Exception as error:  # NumPy evaluates the header as Python text, which may fail in any way
         raise InputError(f"cannot read {path} as a .npy file ({error}); write it with numpy.save") from error
     if dtype.hasobject or dtype.fields is not None:
         raise InputError(f"{path} holds {dtype}, not an array of numbers; write it again as numbers, with numpy.save")
-    declared, stored = math.prod(shape) * dtype.itemsize, path.stat().st_size - start
+    declared, stored = math.prod(shape) * dtype.itemsize, status.st_size - start
     if declared != stored or min(shape, default=0) < 0:
         raise InputError(
             f"{path} declares {declared} bytes, shape {shape}, but {stored} are stored; the file is incomplete or"
             " forged: write it again"
         )
-    return {"shape": shape, "dtype": dtype.str, "chunks": None, "stored": stored}
+    plain = dtype.kind in "fiuc" and not fortran
+    return {
+        "shape": shape,
+        "dtype": dtype.str,
+        "chunks": None,
+        "stored": stored,
+        "start": start if plain else None,
+        "identity": identity_of(status),
+    }
 
 
 def npy_samples(path: Path, key: str, index: tuple[int | tuple[int, int, int], ...]) -> np.ndarray:

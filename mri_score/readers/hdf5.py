@@ -14,6 +14,7 @@ import numpy as np
 from mri_score import __version__
 from mri_score.errors import InputError
 from mri_score.files import sink, whole_file
+from mri_score.readers.raw_samples import Identity, read_raw, run_of
 from mri_score.untrusted.process import read_apart
 
 if TYPE_CHECKING:  # `mri-score info` prints the header before it imports torch
@@ -44,7 +45,9 @@ class StoredDataset:
         self.stored: int = facts["stored"]
         """Bytes that are stored of it, after compression."""
         self.chunks: tuple[int, ...] | None = facts["chunks"]
-        declared = np.dtype(facts["dtype"])
+        self._start: int | None = facts.get("start")
+        self._identity: Identity | None = facts.get("identity")
+        self._declared = declared = np.dtype(facts["dtype"])
         self.text = declared.kind == "O"
         self.dtype = _native(declared)
 
@@ -81,8 +84,29 @@ class StoredDataset:
             raise InputError(
                 f"{self.path}: {self.key} has {size} bytes to read at once, more than {LARGEST_READ}; split it"
             )
+        array = self._raw(parts, shape)
+        if array is None:
+            array = self._parsed(parts, size)
+        if array.shape != shape:
+            raise InputError(f"{self.path}: {self.key} has changed while it was read; read the file again")
+        if self.text:
+            array = array.astype(object)
+        return array if array.shape else array[()]
+
+    def _raw(self, parts: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray | None:
+        """The samples, if they need no parser: stored as in memory, one after the other, in a file as it was opened."""
+        run = run_of(parts, self.shape)
+        item = self.dtype.itemsize
+        if self._start is None or self._identity is None or run is None or item != self._declared.itemsize:
+            return None
+        first, count = run
+        values = read_raw(self.path, self._identity, self._start + first * item, count, self._declared)
+        return None if values is None else values.reshape(shape).astype(self.dtype, copy=False)
+
+    def _parsed(self, parts: tuple[Any, ...], size: int) -> np.ndarray:
+        """The samples from the reading process. size: in bytes."""
         chunk = math.prod(self.chunks or (0,)) * self.dtype.itemsize
-        array = read_apart(
+        return read_apart(
             self.function,
             self.path,
             memory=(128 << 20) + self.mapped + min(3 * size + 2 * chunk, 2 << 30),
@@ -90,11 +114,6 @@ class StoredDataset:
             key=self.key,
             index=parts,
         )
-        if array.shape != shape:
-            raise InputError(f"{self.path}: {self.key} has changed while it was read; read the file again")
-        if self.text:
-            array = array.astype(object)
-        return array if array.shape else array[()]
 
     def __iter__(self) -> Iterator[Any]:
         return (self[number] for number in range(len(self)))
@@ -112,6 +131,7 @@ class StoredFile(Mapping[str, StoredDataset]):
         found = read_apart(f"{_PARSING}:contents", path)
         self.attrs: dict[str, Any] = found["attributes"]
         self.members: dict[str, dict[str, Any]] = found["members"]
+        self.identity: Identity = found["identity"]
 
     def __iter__(self) -> Iterator[str]:
         return (key for key in self.members if "/" not in key)
@@ -225,7 +245,7 @@ def plain_dataset(file: StoredFile, path: Path, key: str) -> StoredDataset | Non
         raise InputError(facts["problem"])
     if "group" in facts:
         raise InputError(f"{path}: {key} is a group, not a dataset; write it as one array")
-    dataset = StoredDataset(path, key, facts)
+    dataset = StoredDataset(path, key, facts | {"identity": file.identity})
     _check_size(path, dataset)
     return dataset
 

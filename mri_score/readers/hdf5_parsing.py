@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from mri_score.errors import InputError
+from mri_score.readers.raw_samples import identity_of
 
 FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
@@ -60,16 +61,18 @@ def _open(path: Path, locking: bool | None) -> h5py.File:
 
 
 def contents(path: Path) -> dict[str, Any]:
-    """What a file contains: {"attributes": of the file, "members": {name: facts}}. No samples are read.
+    """What a file contains: {"attributes": of the file, "members": {name: facts}, "identity"}. No samples are read.
 
     Names of members within groups are `group/member`. facts: "group" True for a group; "problem", a sentence, for
-    anything that may not be read; else shape, dtype (a text for numpy.dtype), chunks, stored (bytes).
+    anything that may not be read; else shape, dtype (a text for numpy.dtype), chunks, stored (bytes), start (byte of
+    the file at which samples begin that are stored as in memory; None for others).
     Errors: InputError as in `opened`.
     """
+    status = path.stat()  # before the file is opened: what replaces it afterwards differs
     with opened(path) as file:
         members: dict[str, dict[str, Any]] = {}
         _list(file, path, "", members, DEEPEST)
-        return {"attributes": attributes_of(file), "members": members}
+        return {"attributes": attributes_of(file), "members": members, "identity": identity_of(status)}
 
 
 def samples(path: Path, key: str, index: tuple[int | tuple[int, int, int], ...]) -> np.ndarray:
@@ -183,7 +186,17 @@ def _dataset_facts(item: h5py.Dataset, path: Path, key: str) -> dict[str, Any]:
         "dtype": "O" if dtype.hasobject else dtype.str,
         "chunks": item.chunks,
         "stored": item.id.get_storage_size(),
+        "start": _start(item),
     }
+
+
+def _start(item: h5py.Dataset) -> int | None:
+    """The byte of the file at which the samples of a dataset begin, if they are stored in one piece as in memory."""
+    if item.chunks is not None or item.dtype.kind not in "fiuc" or item.id.get_storage_size() != item.nbytes:
+        return None
+    if not item.id.get_type().equal(h5py.h5t.py_create(item.dtype, logical=True)):  # such as floats of 24 bits
+        return None
+    return item.id.get_offset()
 
 
 def filter_problem(item: h5py.Dataset) -> str | None:

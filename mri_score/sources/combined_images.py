@@ -133,17 +133,18 @@ class CachedImages:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         with reading(path), open_hdf5(path) as file:
-            images, slices = (_dataset(file, path, key) for key in ("image", "slice"))
-            if images.ndim != 3 or slices.shape != images.shape[:1]:
-                raise InputError(f"{path}: {len(slices)} slices cannot have images {images.shape}; remove the file")
+            self._images, slices = (_dataset(file, path, key) for key in ("image", "slice"))
+            shape = self._images.shape
+            if len(shape) != 3 or slices.shape != shape[:1]:
+                raise InputError(f"{path}: {len(slices)} slices cannot have images {shape}; remove the file")
             self.slices: list[int] = slices[()].tolist()
             self.noise_std = float(file.attrs["noise_std"])
             self.notes = str(file.attrs["notes"]).splitlines()
             self.left_out = str(file.attrs.get("left_out", "")).splitlines()
 
     def image(self, slice: int) -> Tensor:
-        with reading(self.path), open_hdf5(self.path) as file:
-            return torch.from_numpy(_dataset(file, self.path, "image")[self.slices.index(slice)])
+        with reading(self.path):
+            return torch.from_numpy(self._images[self.slices.index(slice)])
 
 
 def cached_images(
