@@ -473,8 +473,8 @@ FAULTS = (
     Fault(MRD, "total /= np.maximum(count, 1)[:, None]", "total /= 1", "averages are added", ("ismrmrd:averages",)),
     Fault(
         "readers/ismrmrd_readouts.py",
-        "ratio / (self.header.noise_bandwidth or 1.0)",
-        "ratio * (self.header.noise_bandwidth or 1.0)",
+        "ratio / (share or 1.0)",
+        "ratio * (share or 1.0)",
         "noise bandwidth inverted",
         ("ismrmrd:noise_scan",),
     ),
