@@ -51,6 +51,8 @@ def picture(image: Images, window: tuple[float, float] | None = None) -> bytes:
 
 def thumbnail(image: Images, side: int = 160) -> bytes:
     """A small grey PNG of an image (H, W), at most `side` pixels wide and high. Errors: as in `picture`."""
+    from PIL import Image
+
     small = Image.open(BytesIO(picture(image)))
     small.thumbnail((side, side))
     buffer = BytesIO()

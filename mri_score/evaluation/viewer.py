@@ -10,9 +10,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image
 
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import Images, as_numpy
@@ -152,6 +150,8 @@ def _files(
 
 
 def _webp(image: NDArray[np.float64], top: float, quality: int | None) -> bytes:
+    from PIL import Image  # slow to import
+
     grey = Image.fromarray((255 * np.sqrt(np.clip(image / top, 0, 1))).round().astype(np.uint8)).convert("RGB")
     buffer = BytesIO()
     how: dict[str, Any] = {"quality": quality, "method": 2}
@@ -163,4 +163,6 @@ def _webp(image: NDArray[np.float64], top: float, quality: int | None) -> bytes:
 
 def _stops(name: str) -> list[list[int]]:
     """Colours (red, green, blue) from the lowest to the highest value."""
+    from matplotlib import colormaps  # slow to import
+
     return (255 * colormaps[name](np.linspace(0, 1, STOPS))[:, :3]).round().astype(int).tolist()

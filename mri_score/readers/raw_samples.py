@@ -51,7 +51,7 @@ def read_raw(path: Path, expected: Identity, start: int, count: int, dtype: np.d
         if not 0 <= start <= end <= status.st_size:
             return None
         values = np.empty(count, dtype)
-        left = memoryview(values).cast("B") if count else memoryview(b"")
+        left = values.view(np.uint8).data if count else memoryview(b"")
         raw.seek(start)
         while left:
             try:
