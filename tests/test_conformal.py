@@ -153,6 +153,7 @@ def test_another_run_than_that_of_the_fit_is_refused_and_another_acceleration_is
     assert "masks, not equispaced" in INTERVALS.caution(4.2, "equispaced")
 
 
+@pytest.mark.slow
 def test_the_command_line_fits_writes_and_refuses(tmp_path):
     import h5py
 

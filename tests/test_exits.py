@@ -64,7 +64,7 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", commands())
+@pytest.mark.parametrize("name", list(commands()))
 def test_every_command_ends_with_the_code_and_the_message_that_is_documented(name, monkeypatch):
     command = main
     for word in name.split():

@@ -151,6 +151,7 @@ def run(*arguments, code=0):
     return result.output
 
 
+@pytest.mark.slow
 def test_the_check_ranks_methods_and_leaves_the_reconstruction_alone(tmp_path):
     (path,) = simulate(tmp_path / "in", volumes=1, slices=2, size=48, coils=4, undersample=3.0)
     quick = ["--steps", 4, "--samples", 2, "--threads", 1, "--baselines", "zero-filled,cg-sense"]

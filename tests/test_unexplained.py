@@ -121,7 +121,7 @@ def null_space_noise(kspace: Tensor) -> float:
     return float((rest.abs().square().sum() / (2 * (kspace.shape[1] - 1) * x[0, 0].numel())).sqrt())
 
 
-@pytest.mark.parametrize("name", ["brain_t2_4ch", "brain_flash_16ch"])
+@pytest.mark.parametrize("name", ["brain_t2_4ch", pytest.param("brain_flash_16ch", marks=pytest.mark.slow)])
 def test_real_heads_against_their_coil_null_space(shared, name):
     file = FastMRI(shared / f"data/kspace/{name}.h5")
     y = file.kspace(file.slices // 2)[None]

@@ -144,6 +144,7 @@ def test_items_are_made_ahead_and_their_errors_come_in_their_place():
 QUICK = ["--accel", "3", "--steps", "2", "--samples", "2", "--threads", "1", "--baselines", "zero-filled"]
 
 
+@pytest.mark.slow
 def test_a_folder_is_written_beside_the_walks_as_it_is_after_them(tmp_path, monkeypatch):
     scans = simulate(tmp_path / "scans", volumes=2, slices=2, size=48, coils=3, noise=45.0)
     broken = tmp_path / "scans" / "sim_T2_0000.h5"
