@@ -37,6 +37,12 @@ from mri_score.samplers.base import Diverged, Sampler, Watch
 if TYPE_CHECKING:
     from sigpy.linop import Linop
     from typing_extensions import Unpack
+    from xarray import Dataset
+
+    from mri_score.array_results import ReportPage
+    from mri_score.evaluation.metrics import Images
+    from mri_score.readers.geometry import Geometry
+    from mri_score.writers.base import OutputVolume
 
 SIGMA_START = 5.0
 """First level of posterior walks: the first data step replaces higher levels."""
@@ -106,6 +112,50 @@ class Reconstruction:
     def rss(self) -> Tensor:
         """The magnitude image that fastMRI's tools expect: (B, H, W)."""
         return self.image.abs() * self.weight
+
+    def show(self, truth: Images | None = None, baselines: Mapping[str, Images] | None = None) -> ReportPage:
+        """The viewer of the report, for a notebook: the last line of a cell shows it; its `save(path)` writes it.
+
+        truth: (B, H, W), for maps of errors. baselines: title -> (B, H, W), for comparison. Both in the units of the
+        result. Errors: InputError for other shapes, and for images that are no slices.
+        """
+        from mri_score.array_results import page_of
+
+        return page_of(self._output(), self._draws, truth, baselines)
+
+    def to_xarray(self) -> Dataset:
+        """An xarray dataset of image, std and samples, over draw, slice, row and col; the extra `xarray` is needed.
+
+        Errors: InputError without xarray, and for images that are no slices.
+        """
+        from mri_score.array_results import dataset_of
+
+        return dataset_of(self._output(), self._draws)
+
+    def save(
+        self, path: str | Path, format: str | None = None, *, geometries: Sequence[Geometry] = ()
+    ) -> list[Path]:
+        """Write the result in one format, see `save_result`; return the paths.
+
+        path: such as out.h5, out.nii.gz, out.cfl, out.html, or a folder for DICOM. format: hdf5, nifti, dicom, cfl or
+        html; None: by the suffix. geometries: the place of each slice in the patient, which NIfTI and DICOM need.
+        Errors: InputError for an unknown format, missing geometries, and where a file cannot be written.
+        """
+        from mri_score.array_results import save_result
+
+        return save_result(path, self._output(geometries), self._draws, format)
+
+    @property
+    def _draws(self) -> np.ndarray:
+        """(P, B, H, W) complex, whose magnitude is the RSS image of each draw."""
+        return (self.samples * self.weight).numpy()
+
+    def _output(self, geometries: Sequence[Geometry] = ()) -> OutputVolume:
+        from mri_score.array_results import output_volume
+
+        facts = {"draws": len(self.samples)}
+        image, std = (self.image * self.weight).numpy(), (self.std * self.weight).numpy()
+        return output_volume(self.acquisition.name, image, std, facts, geometries)
 
 
 class WalkChanges(TypedDict, total=False):

@@ -26,7 +26,7 @@ FLOORS = [
     ["work", "doctor"],
     ["training", "pipeline", "generation", "memory", "streaming"],
     ["reconstruction"],
-    ["losses", "samplers", "posteriors", "baselines", "likelihood", "priors", "sources", "simulation"],
+    ["losses", "samplers", "posteriors", "baselines", "likelihood", "priors", "sources", "simulation", "array_results"],
     ["models", "data", "writers"],
     ["noise", "operators", "readers"],
     ["networks", "evaluation"],
