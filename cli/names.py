@@ -67,9 +67,11 @@ class PriorName(click.ParamType):
     name = "prior"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from mri_score.priors.installed import installed_priors
         from mri_score.priors.record import bundled_priors
 
-        names = [CompletionItem(name) for name in bundled_priors() if name.startswith(incomplete)]
+        known = bundled_priors() | installed_priors()
+        names = [CompletionItem(name) for name in known if name.startswith(incomplete)]
         return [*names, CompletionItem(incomplete, type="file")]
 
 

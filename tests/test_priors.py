@@ -89,7 +89,7 @@ def test_bundled_priors_go_by_name_and_unknown_names_list_them(prior, tmp_path, 
     assert list(bundled_priors()) == ["brain", "knee"]
     assert torch.equal(denoised(load_prior("knee")), denoised(prior))
     assert torch.equal(denoised(load_prior()), denoised(prior))
-    with pytest.raises(InputError, match=r"prior 'spine' is no bundled prior \(brain, knee\), run folder or"):
+    with pytest.raises(InputError, match=r"'spine' is no bundled or installed prior \(brain, knee\), run folder or"):
         load_prior("spine")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mri_score.errors import InputError
 from mri_score.files import sha256, write_text
+from mri_score.priors.installed import installed_priors
 from mri_score.untrusted.text import read_json
 
 FORMAT = "mri_score prior 1"
@@ -124,8 +125,12 @@ def find_prior(name: str | Path) -> Path:
     if str(name) not in bundled and (beside := path.with_name(f"{path.name}.safetensors")).is_file():
         return beside  # as import-checkpoint --out names it
     if str(name) not in bundled:
-        known = ", ".join(bundled) or "none is bundled"
-        raise InputError(f"prior {str(name)!r} is no bundled prior ({known}), run folder or .safetensors file")
+        if str(name) in (installed := installed_priors()):
+            return installed[str(name)]
+        known = ", ".join([*bundled, *installed]) or "none is bundled"
+        raise InputError(
+            f"prior {str(name)!r} is no bundled or installed prior ({known}), run folder or .safetensors file"
+        )
     return bundled[str(name)]
 
 
