@@ -58,6 +58,7 @@ from mri_score.numerics.noise import generators
 from mri_score.priors.shapes import require_size
 from mri_score.priors.store import load_prior, save_prior
 from mri_score.progress import progress
+from mri_score.ranges import check_range
 from mri_score.reconstruction import find_device
 from mri_score.sources.full_scans import Slices
 from mri_score.sources.magnitude_images import ImageStacks
@@ -122,7 +123,7 @@ def bind(section: str, target: Callable, values: Mapping[str, Any] | None, **giv
     except pydantic.ValidationError as error:
         raise InputError(_message(section, error, fields)) from error
     for key in checked.model_fields_set:
-        _check_range(section, key, getattr(checked, key))
+        check_range(section, section, key, getattr(checked, key))
     return partial(target, **supplied | {key: getattr(checked, key) for key in checked.model_fields_set})
 
 
@@ -132,56 +133,6 @@ def argument_types(target: Callable) -> dict[str, Any]:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     hints = typing.get_type_hints(target)
     return {key: hint.type if isinstance(hint, dataclasses.InitVar) else hint for key, hint in hints.items()}
-
-
-RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "training": {
-        "steps": (1, 1e9), "batch_size": (1, 65536), "learning_rate": (1e-12, 10), "warmup": (0, 1e9), "decay": (0, 1),
-        "betas": (0, 1 - 1e-9), "epsilon": (1e-30, 1), "clip": (1e-12, 1e12), "workers": (0, 256), "seed": (0, 2**63),
-        "log_every": (1, 1e9), "save_every": (1, 1e9), "keep_every": (1, 1e9),
-    },
-    "data": {
-        "size": (1, 65536), "crop": (1, 65536), "patch": (1, 65536), "band": (1, 65536), "matrix": (8, 65536),
-        "memory": (0, 1e6),
-        "least_resolution": (0.01, 1), "phase_strength": (0, 100), "phase_steps": (0, 1), "accelerations": (1, 1000),
-        "acceleration": (1, 1000), "coils": (1, 1024), "noise_std": (1e-12, 1e6), "calibration_lines": (1, 65536),
-        "mask_seed": (0, 2**32 - 1),
-    },
-    "network": {
-        "widths": (1, 65536), "width": (1, 65536), "blocks": (0, 1000), "unshuffle": (1, 64), "embedding": (1, 65536),
-        "channels": (1, 1024), "extra_channels": (0, 1024), "levels": (0, 1e6), "multipliers": (1, 1024),
-        "attention": (0, 64), "dropout": (0, 1 - 1e-9), "sigma_min": (1e-12, 1e12), "sigma_max": (1e-12, 1e12),
-    },
-    "prior": {"sd": (1e-12, 1e12), "sigma_min": (0, 1e12), "sigma_max": (1e-12, 1e12)},
-    "calibration": {
-        "overlap": (1e-3, 0.99), "repeats": (1, 10000), "sigma_min": (1e-12, 1e12), "count": (2, 1e6),
-        "subsample": (2, 1e5),
-    },
-    "schedule": {
-        "sigma": (1e-12, 1e12),
-        "sigma_min": (1e-12, 1e12), "sigma_max": (1e-12, 1e12), "count": (2, 1e6), "rho": (0.1, 1000),
-        "overlap": (1e-6, 1), "centre": (1e-12, 1e12), "spread": (1e-6, 1000), "share": (0, 1), "dimension": (5, 1e12),
-        "noise_std": (1e-12, 1e12), "beta_min": (1e-12, 1e3), "beta_max": (1e-12, 1e3), "t_min": (1e-12, 1),
-        "t_max": (1e-12, 10),
-    },
-    "loss": {
-        "anneal_power": (-10, 10), "keep": (1e-6, 1), "centre": (0, 65536), "score_weight": (0, 1e6),
-        "acceleration": (1, 1000), "calibration_lines": (1, 65536), "step": (1e-9, 1e3), "probes": (1, 10000),
-        "sure_share": (0, 1), "consistency": (0, 1e6), "projections": (1, 10000), "rise": (1, 1e9),
-    },
-}  # fmt: skip
-"""The smallest and the largest number that a key of a section may have; of a list, each of its numbers."""
-RANGES["validation"] = RANGES["data"]
-
-
-def _check_range(section: str, key: str, value: Any) -> None:
-    """Errors: InputError for a number outside its range in RANGES."""
-    if key not in RANGES.get(section, {}):
-        return
-    least, most = RANGES[section][key]
-    for number in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(number, (int, float)) and not isinstance(number, bool) and not least <= number <= most:
-            raise InputError(f"{section}.{key} is {value!r}; allowed are numbers from {least:g} to {most:g}")
 
 
 def _message(section: str, error: pydantic.ValidationError, fields: Mapping[str, Any]) -> str:
@@ -430,7 +381,7 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
     known = {"sd": parameters.sd, "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
     arguments = dict(config.get("network") or {})
     for key, value in arguments.items():
-        _check_range("network", key, value)
+        check_range("network", "network", key, value)
     require_size("the network of the config", arguments)
     network = build("network", config.get("network"), NETWORKS)
     if isinstance(network, UNet) and network.place is not None:

@@ -31,7 +31,7 @@ FLOORS = [
     ["noise", "operators", "readers"],
     ["networks", "evaluation"],
     ["numerics", "config_file", "migration"],
-    ["files", "keys", "methods", "progress", "untrusted"],
+    ["files", "keys", "methods", "progress", "ranges", "untrusted"],
     ["errors"],
     ["__init__"],
     ["_moved"],

@@ -11,10 +11,13 @@ from torch import Generator, Tensor
 from mri_score.errors import InputError
 from mri_score.noise.ncsnv2_levels import level_count, level_ratio, ratio_to_noise, step_size
 from mri_score.numerics.noise import uniform
+from mri_score.ranges import Ranged
 
 
-class Schedule:
+class Schedule(Ranged):
     """A range of noise levels. A subclass maps a fraction u in [0, 1], from noisy to clean, to sigma."""
+
+    ranges = "schedule"
 
     def __init__(self, sigma_min: float, sigma_max: float) -> None:
         if not 0 < sigma_min < sigma_max:

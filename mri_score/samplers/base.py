@@ -14,6 +14,7 @@ from mri_score.errors import InputError
 from mri_score.models.base import LevelError, ScoreModel, Work
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import Random, noise_like
+from mri_score.ranges import Ranged
 
 Watch = Callable[[int, Any, Tensor], None]
 """Called after each level with its number, its sigma (a float, or (B,) if items have their own) and the iterate."""
@@ -44,7 +45,7 @@ class WalkResult:
     """Network calls and products of the walk; None unless the prior is a `CountedPrior`."""
 
 
-class Sampler:
+class Sampler(Ranged):
     """A walk down the noise levels `sigmas`. It holds settings only, no model. A subclass writes one step.
 
     sigmas: (L,), strictly decreasing; samplers with `own_levels` also accept (L, B), one column per item, so that items
@@ -56,6 +57,8 @@ class Sampler:
     Errors: InputError for sigmas that do not decrease, or are not positive.
     Reference: Chung et al., Come-closer-diffuse-faster, CVPR 2022, for the warm start.
     """
+
+    ranges = "sampler"
 
     own_levels: bool = False
     """Whether `step` also accepts sigma and sigma_next as (B,)."""

@@ -9,7 +9,8 @@ from typing import Any
 import pydantic
 
 from mri_score.config_file import SECTIONS
-from mri_score.experiment import FORMER_SOURCES, RANGES, argument_types
+from mri_score.experiment import FORMER_SOURCES, argument_types
+from mri_score.ranges import RANGES
 from mri_score.settings.merged import AUTOMATIC, DEFAULT_NAMES, MEASURED, NAMED, SINGLE, keys_of
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
