@@ -121,6 +121,6 @@ def test_options_of_the_test_script_become_those_of_pytest(tmp_path):
         command = ["bash", str(scripts / "test"), *options]
         return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout.splitlines()
 
-    assert run()[-1] == "pytest <>"
-    expected = "pytest <-m> <not slow> <-n> <2> <--dist> <loadfile> <--cov> <--cov-report=term> <tests/test_solve.py>"
+    assert run()[-1] == "pytest <-n> <2> <--dist> <loadfile>"
+    expected = "pytest <-n> <2> <--dist> <loadfile> <-m> <not slow> <--cov> <--cov-report=term> <tests/test_solve.py>"
     assert run("--fast", "--cov", "tests/test_solve.py") == ["ruff <check> <.>", "mypy <>", expected]
