@@ -37,13 +37,15 @@ def test_noises_of_a_group_add_up_to_zero_and_each_is_standard_normal(size):
 def test_an_antithetic_draw_does_not_depend_on_its_batch_mates_or_their_order():
     x = torch.zeros(6, 3, 5, dtype=torch.complex64)
 
-    def twice(draws) -> list[Tensor]:
+    def several(draws) -> list[Tensor]:
         random = antithetic(draws)
-        return [noise_like(x[: len(draws)], random) for _ in range(2)]
+        first = noise_like(x[: len(draws)], random)
+        numbers = uniform(random)[:, None, None]
+        return [first, numbers.to(x.dtype), noise_like(x[: len(draws)], random)]
 
-    together = twice(range(6))
+    together = several(range(6))
     for order in ([5, 2, 0], [1], [4, 3]):
-        for found, expected in zip(twice(order), together, strict=True):
+        for found, expected in zip(several(order), together, strict=True):
             torch.testing.assert_close(found, expected[order])
     mixed = noise_like(x[:2], [antithetic([2])[0], generators(5)[0]])
     torch.testing.assert_close(mixed[0], together[0][2])

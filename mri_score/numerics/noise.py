@@ -84,9 +84,20 @@ def _sign(x: Tensor) -> Tensor:
 
 
 def uniform(random: Sequence[Random]) -> Tensor:
-    """One number in [0, 1) for each generator, float64; antithetic draws take independent ones."""
-    own = [one if isinstance(one, Generator) else one.group[one.place] for one in random]
-    return torch.stack([torch.rand((), generator=one, dtype=torch.float64) for one in own])
+    """One number in [0, 1) for each generator, float64; antithetic draws take independent ones.
+
+    All generators of a group give a number, also for draws that are not in the batch: they stay at one place of their
+    sequence, so that a draw does not depend on its batch mates.
+    """
+    groups = {id(one.group): one.group for one in random if isinstance(one, Antithetic)}
+    of_groups = {number: [_uniform(one) for one in group] for number, group in groups.items()}
+    return torch.stack(
+        [_uniform(one) if isinstance(one, Generator) else of_groups[id(one.group)][one.place] for one in random]
+    )
+
+
+def _uniform(random: Generator) -> Tensor:
+    return torch.rand((), generator=random, dtype=torch.float64)
 
 
 def generators(seed: int, name: str = "", slice: int = 0, draws: int | Sequence[int] = 1) -> list[Generator]:
