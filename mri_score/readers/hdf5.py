@@ -105,6 +105,7 @@ class StoredDataset:
 
     def _parsed(self, parts: tuple[Any, ...], size: int) -> np.ndarray:
         """The samples from the reading process. size: in bytes."""
+        _require_file(self.path)
         chunk = math.prod(self.chunks or (0,)) * self.dtype.itemsize
         return read_apart(
             self.function,
@@ -226,9 +227,13 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[s
 
 def open_hdf5(path: Path) -> StoredFile:
     """Open an HDF5 file for reading. Errors: InputError for anything else, for a file in use, and for a damaged one."""
+    _require_file(path)
+    return StoredFile(path)
+
+
+def _require_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path} is not a file; give an HDF5 file or, where several are read, a folder of them")
-    return StoredFile(path)
 
 
 def plain_dataset(file: StoredFile, path: Path, key: str) -> StoredDataset | None:
