@@ -188,7 +188,7 @@ def test_onnx_is_asked_by_its_own_input_name(place, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("missing.ts", "does not exist"), ("bad.pt", "is not TorchScript"), ("nobody", "no bundled prior")],
+    [("missing.ts", "does not exist"), ("bad.pt", "is not TorchScript"), ("nobody", "no bundled or installed prior")],
 )
 def test_features_that_cannot_be_had_are_refused(name, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
