@@ -137,7 +137,8 @@ def _content(path: Path) -> Any:
 
 
 def _page(text: str) -> str:
-    """A report without measured seconds, which are the last column of its tables."""
+    """A report without the date and the command line of its run, and measured seconds, the last column of tables."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|<dd>mri-score [^<]*</dd>", "", text)
     return re.sub(r"<td[^>]*>(<b>)?[\d.]+(</b>)?</td>\s*</tr>", "</tr>", text)
 
 
