@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from mri_score.numerics.noise import Random
 from mri_score.samplers.base import Sampler
 
 
-@runtime_checkable
 class Curved(Protocol):
     """A posterior with steps that are preconditioned by its own curvature, such as `unannealed`."""
 
@@ -54,9 +53,10 @@ class Preconditioned(Sampler):
 
 
 def _curved(model: ScoreModel) -> Curved:
-    if not isinstance(model, Curved):
+    # No runtime protocol: since Python 3.12 they do not see the submodules of torch modules, such as `prior`.
+    if not all(hasattr(model, name) for name in ("prior", "begin", "langevin")):
         raise InputError(
             f"{type(model).__name__} has no preconditioned step; walk the posterior 'unannealed',"
             " or this model with the sampler 'langevin'"
         )
-    return model
+    return cast(Curved, model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from mri_score.numerics.noise import Random, noise_like
 from mri_score.samplers.base import Sampler, WalkResult, Watch
 
 
-@runtime_checkable
 class Measured(Protocol):
     """A posterior with separate prior and data residual, such as `unannealed`."""
 
@@ -63,12 +62,14 @@ class RedDiff(Sampler):
     def step(
         self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
-        if not isinstance(model, Measured):
+        # No runtime protocol: since Python 3.12 they do not see the submodules of torch modules, such as `prior`.
+        if not (hasattr(model, "prior") and hasattr(model, "residual")):
             raise InputError(
                 f"{type(model).__name__} has no separate data and prior; red-diff needs the posterior 'unannealed'"
             )
-        clean = model.prior.denoise(x + sigma * noise_like(x, random), sigma)
-        gradient = self.weight * (x - clean) - 2 * model.residual(x)
+        posterior = cast(Measured, model)
+        clean = posterior.prior.denoise(x + sigma * noise_like(x, random), sigma)
+        gradient = self.weight * (x - clean) - 2 * posterior.residual(x)
         self._image.grad = gradient.to(self._image.dtype)
         self._adam.step()
         return self._image.clone()
