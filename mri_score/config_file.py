@@ -11,31 +11,15 @@ from typing import Any
 import yaml
 
 from mri_score.errors import InputError
+from mri_score.untrusted.bounded_yaml import BoundedLoader
 from mri_score.untrusted.text import read_text
 
 SECTIONS = ("seed", "dataset", "data", "validation", "network", "prior", "calibration", "schedule", "loss", "training")
 _LARGEST_CONFIG = 1 << 16
-_DEEPEST_CONFIG = 20
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe YAML loader that refuses duplicate keys, aliases and deep nesting, and reads 1e-4 as a number."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
-            raise InputError(
-                f"line {event.start_mark.line + 1}: YAML aliases (*name) are not allowed; write the value out"
-            )
-        self.depth += 1
-        if self.depth > _DEEPEST_CONFIG:
-            raise InputError(f"values are nested more than {_DEEPEST_CONFIG} levels deep")
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+class _Loader(BoundedLoader):
+    """A bounded loader that refuses duplicate keys too."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

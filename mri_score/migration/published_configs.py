@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from mri_score.errors import InputError
+from mri_score.untrusted.bounded_yaml import DEEPEST, BoundedLoader
 from mri_score.untrusted.text import read_text
 
 LARGEST = 1 << 17
-DEEPEST = 20
 PARENTS = 4
 """Folders above a module in which the modules that it imports are looked for."""
 
@@ -61,21 +61,8 @@ def read_published_config(path: str | Path) -> PublishedConfig:
     return PublishedConfig(path, found, notes)
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that reads a pickled argparse.Namespace and tuples as dicts and lists; it knows no other class."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise InputError("YAML aliases (*name) are not allowed; write the value out")
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise InputError(f"values are nested more than {DEEPEST} levels deep")
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+class _Loader(BoundedLoader):
+    """A bounded loader that reads a pickled argparse.Namespace as a dict, tuples as lists, and no other class."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: Any) -> dict[Any, Any]:
