@@ -95,6 +95,8 @@ class MatchedDraw(AdaptiveDraw):
 
     def tolerance(self, b: Tensor, weight: Tensor) -> Tensor | float:
         """The residual r that bounds the error by `solution_error`: |(A^H A + w)^(-1/2) r| is at most |r| / sqrt(w)."""
+        if not self.solution_error:
+            return TOLERANCE
         largest = self.solution_error * (per_item(self.noise_std, b) ** 2 * weight * real_size(b)).sqrt().reshape(-1)
         norm = squared_norm(b).sqrt()
         return (largest / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp(TOLERANCE, LARGEST)

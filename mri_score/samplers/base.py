@@ -151,3 +151,11 @@ class Sampler(Ranged):
         be (B,).
         """
         raise NotImplementedError
+
+
+def has_parts(model: ScoreModel, *names: str) -> bool:
+    """Whether a model has these attributes and methods, as samplers of some posteriors need them.
+
+    In place of runtime protocols, which since Python 3.12 do not see the submodules of torch modules, such as `prior`.
+    """
+    return all(hasattr(model, name) for name in names)

@@ -10,7 +10,7 @@ from torch import Tensor
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.noise import Random
-from mri_score.samplers.base import Sampler
+from mri_score.samplers.base import Sampler, has_parts
 
 
 class Curved(Protocol):
@@ -53,8 +53,7 @@ class Preconditioned(Sampler):
 
 
 def _curved(model: ScoreModel) -> Curved:
-    # No runtime protocol: since Python 3.12 they do not see the submodules of torch modules, such as `prior`.
-    if not all(hasattr(model, name) for name in ("prior", "begin", "langevin")):
+    if not has_parts(model, "prior", "begin", "langevin"):
         raise InputError(
             f"{type(model).__name__} has no preconditioned step; walk the posterior 'unannealed',"
             " or this model with the sampler 'langevin'"

@@ -12,7 +12,7 @@ from torch import Tensor
 from mri_score.errors import InputError
 from mri_score.models.base import ScoreModel
 from mri_score.numerics.noise import Random, noise_like
-from mri_score.samplers.base import Sampler, WalkResult, Watch
+from mri_score.samplers.base import Sampler, WalkResult, Watch, has_parts
 
 
 class Measured(Protocol):
@@ -62,8 +62,7 @@ class RedDiff(Sampler):
     def step(
         self, model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, random: Sequence[Random]
     ) -> Tensor:
-        # No runtime protocol: since Python 3.12 they do not see the submodules of torch modules, such as `prior`.
-        if not (hasattr(model, "prior") and hasattr(model, "residual")):
+        if not has_parts(model, "prior", "residual"):
             raise InputError(
                 f"{type(model).__name__} has no separate data and prior; red-diff needs the posterior 'unannealed'"
             )
