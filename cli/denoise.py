@@ -15,6 +15,7 @@ from .options import (
     coils_option,
     device_options,
     ignore_mask_option,
+    one_channel_option,
     precision_option,
     prior_option,
     shard_option,
@@ -26,6 +27,7 @@ from .options import (
 @click.argument("scan", type=ANY_PATH)
 @click.option("--out", "-o", type=FOLDER, default=Path("out"), show_default=True, help="Folder for the results.")
 @prior_option
+@one_channel_option
 @slices_option
 @axes_option
 @bad_slices_option

@@ -48,8 +48,8 @@ from .options import ANY_PATH
 )
 @click.option(
     "--precondition", metavar="ROW",
-    help="What the tensors do not show: sub-vp for weights of a sub-VP SDE, ncsn for a DDPM of a VE SDE, score for an"
-    " NCSN++ without scale_by_sigma, vp for EDM's networks.",
+    help="What the tensors do not show: ddpm for a DDPM of discrete steps, sub-vp for weights of a sub-VP SDE, ncsn for"
+    " a DDPM of a VE SDE, score for an NCSN++ without scale_by_sigma, vp for EDM's networks.",
 )  # fmt: skip
 @click.option("--again", is_flag=True, help="Overwrite an existing file.")
 def command(

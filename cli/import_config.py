@@ -56,7 +56,8 @@ def command(
     told(found, file)
     say(f"{out}")
     for line in found.commands:
-        say(f"next    {line.replace(f'--config {file.stem}.yml', f'--config {out}')}")
+        line = line.replace(f"--config {file.stem}.yml", f"--config {out}")
+        say(f"next    {line.replace(f'runs/{file.stem}', f'runs/{out.stem}')}")
 
 
 def as_yaml(found: Translation, file: Path) -> str:

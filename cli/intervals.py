@@ -19,6 +19,7 @@ from .options import (
     batch_size_option,
     device_options,
     each_file,
+    one_channel_option,
     precision_option,
     prior_option,
     read_numbers,
@@ -47,6 +48,7 @@ class IntervalsOptions:
     level: float
     samples: int
     prior: str
+    one_channel: str | None
     method: str
     precision: str
     steps: int | None
@@ -77,6 +79,7 @@ class IntervalsOptions:
     "--samples", "-n", type=click.IntRange(2), default=8, show_default=True, help="Number of draws per slice."
 )
 @prior_option
+@one_channel_option
 @click.option(
     "--method", "--sampler", type=names.METHOD, default=DEFAULT_METHOD, show_default=True,
     help="As for mri-score reconstruct.",
@@ -117,6 +120,7 @@ def command(folder: Path, **options: Any) -> None:
     from mri_score.evaluation.intervals import Intervals, require_units
     from mri_score.files import make_folder, sha256
     from mri_score.methods import METHODS
+    from mri_score.models.one_channel import digest_of_use, for_complex_images
     from mri_score.pipeline.facts import counted
     from mri_score.pipeline.options import Options
     from mri_score.priors.store import find_prior, load_prior
@@ -141,7 +145,7 @@ def command(folder: Path, **options: Any) -> None:
         bad_slices="skip",
     )
     path = find_prior(given.prior)
-    prior = load_prior(path)
+    prior = for_complex_images(load_prior(path), given.one_channel)
     files, found = scan_files(folder, axes=given.axes), []
     count = sum(_slices(file, given) for file in files) if unit == "slice" else len(files)
     require_units(len({_patient(file, given.axes) for file in files}) if unit == "patient" else count, level)
@@ -164,7 +168,7 @@ def command(folder: Path, **options: Any) -> None:
             unit=unit,
             factors=tuple(factors),
             prior=str(given.prior),
-            prior_sha256=sha256(path),
+            prior_sha256=digest_of_use(sha256(path), given.one_channel),
             sampler=walks.method,
             steps=walks.steps or METHODS[walks.method].steps,
             samples=walks.samples,

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mri_score.errors import unknown_name
-from mri_score.methods import INPAINTING, METHODS, WALKS
+from mri_score.methods import INPAINTING, METHODS, ONE_CHANNEL_USES, WALKS
 
 # The names of tables in modules that import torch, repeated here; a test compares them.
 BASELINES = ("zero-filled", "cg-sense", "pocs", "l1-wavelet", "tv", "pnp-bm3d", "bart-l1-wavelet", "bart-tv")
@@ -20,7 +20,6 @@ MASKS = (
 )  # fmt: skip
 DEEPINV = ("deepinv-pigdm", "deepinv-mmps", "deepinv-dps", "deepinv-diffpir")
 MASK_FILES = (".npy", ".h5")
-ONE_CHANNEL = ("parts", "magnitude")
 OPERATORS = ("torch", "sigpy")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -80,7 +79,7 @@ METHOD_LIST = Name("the method", [*METHODS, *DEEPINV], several=True)
 SAMPLER = Name("the method", dict.fromkeys([*WALKS, *INPAINTING]))
 BASELINE_LIST = Name("the baseline", BASELINES, several=True)
 OPERATOR = Name("the operator", OPERATORS)
-ONE_CHANNEL_USE = Name("the use of a prior of one channel", ONE_CHANNEL)
+ONE_CHANNEL_USE = Name("the use of a prior of one channel", ONE_CHANNEL_USES)
 PRECISION = Name("the precision", PRECISIONS)
 MASK = MaskName("the mask", MASKS)
 PRIOR = PriorName()

@@ -116,7 +116,7 @@ def stream_options(command: Callable) -> Callable:
         help="int16 holds 12 bits, for viewers at the scanner.",
     )  # fmt: skip
     rest = seed(pixels(batch_size_option(device_options(command))))
-    return prior_option(method_option(samples(steps_option(coils_option(rest)))))
+    return prior_option(one_channel_option(method_option(samples(steps_option(coils_option(rest))))))
 
 
 def base_options(command: Callable) -> Callable:

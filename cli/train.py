@@ -115,7 +115,8 @@ def command(**options: Any) -> None:
 
 
 def _paths(settings: dict[str, Any]) -> str:
-    paths = (settings.get("data") or {}).get("paths") or []
+    data = settings.get("data") or {}
+    paths = data.get("paths") or data.get("name") or []
     return ", ".join(map(str, [paths] if isinstance(paths, str) else paths))
 
 

@@ -55,10 +55,13 @@ METHODS = {
 }
 """Methods of reconstruction."""
 DEFAULT_METHOD = "matched-draw"
+ONE_CHANNEL_USES = ("parts", "magnitude")
+"""What a prior of one channel may be for complex images: the names of `models.one_channel.ONE_CHANNEL`."""
 
 WALKS = {
     "ancestral": Method(None, "ancestral", "karras", 200, 1),
     "ddim": Method(None, "ddim", "karras", 50, 1),
+    "ddpm": Method(None, "ancestral", "ddpm", 1000, 1, options={"variance": "beta"}),
     "euler": Method(None, "ddim", "karras", 36, 1, options={"zeta": 0.0}),
     "heun": Method(None, "heun", "karras", 25, 2),
     "heun-churn": Method(None, "heun", "karras", 50, 2, options={"churn": 20.0}),

@@ -39,7 +39,7 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "sigma_min": (1e-12, 1e12), "sigma_max": (1e-12, 1e12), "count": (2, 1e6), "rho": (0.1, 1000),
         "overlap": (1e-6, 1), "centre": (1e-12, 1e12), "spread": (1e-6, 1000), "share": (0, 1), "dimension": (5, 1e12),
         "noise_std": (1e-12, 1e12), "beta_min": (1e-12, 1e3), "beta_max": (1e-12, 1e3), "t_min": (1e-12, 1),
-        "t_max": (1e-12, 10),
+        "t_max": (1e-12, 10), "beta_first": (1e-12, 1 - 1e-9), "beta_last": (1e-12, 1 - 1e-9),
     },
     "loss": {
         "anneal_power": (-10, 10), "keep": (1e-6, 1), "centre": (0, 65536), "score_weight": (0, 1e6),

@@ -104,6 +104,8 @@ def test_the_published_network_computes_the_same_score_and_import_gives_it_back(
             sigma_max=2.0,
             sigma_min=0.05,
             centred=not network.get("published_input", False),
+            precondition=precondition,
+            **({"fir": [1, 3, 3, 1]} if network["name"] == "ncsnpp" else {}),
         )
         again = back.score(ours_x, sigma)
     found = torch.view_as_real(score).movedim(-1, 1) if channels == 2 else score[:, None]

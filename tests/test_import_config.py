@@ -155,15 +155,61 @@ class IOConfig(DynamicIOConfig):
 """
 
 
+DEFAULT = """
+import ml_collections
+
+def get_default_configs():
+    config = ml_collections.ConfigDict()
+    config.training = training = ml_collections.ConfigDict()
+    training.batch_size = 2
+    config.sampling = ml_collections.ConfigDict()
+    config.data = data = ml_collections.ConfigDict()
+    data.dataset = 'CIFAR10'
+    data.image_size = 16
+    data.num_channels = 3
+    config.model = ml_collections.ConfigDict()
+    config.optim = ml_collections.ConfigDict()
+    config.optim.lr = 2e-4
+    config.seed = 42
+    return config
+"""
+DDPM = """
+from configs.default_cifar10_configs import get_default_configs
+
+def get_config():
+    config = get_default_configs()
+    config.training.sde = 'vpsde'
+    config.training.continuous = False
+    config.training.n_iters = 3
+    config.sampling.predictor = 'ancestral_sampling'
+    config.sampling.corrector = 'none'
+    config.data.centered = True
+    config.model.name = 'ddpm'
+    config.model.num_scales = 1000
+    config.model.beta_min = 0.1
+    config.model.beta_max = 20.
+    config.model.nf = 8
+    config.model.ch_mult = (1, 2)
+    config.model.num_res_blocks = 1
+    config.model.attn_resolutions = (8,)
+    return config
+"""
+
+SYSTEMS = ["ncsnv2", "ncsn", "csgm-mri-langevin", "score-diffusion-training", "score-sde", "ddpm of score-sde"]
+
+
 def seeds(folder):
     """A config of each seed, in the folder; name -> path."""
-    (folder / "config/ve").mkdir(parents=True)
+    for name in ("config/ve", "configs/vp/ddpm"):
+        (folder / name).mkdir(parents=True)
+    (folder / "configs/default_cifar10_configs.py").write_text(DEFAULT)
     (folder / "config/base_cifar10.py").write_text(BASE.replace("{touched}", str(folder / "touched")))
     files = {
         "ncsnv2": ("cifar10.yml", NCSNV2), "ncsn": ("anneal.yml", NCSN),
         "csgm-mri-langevin": ("brain_T2.yaml", LANGEVIN),
         "score-diffusion-training": ("config.json", json.dumps(TRAINING)),
         "score-sde": ("config/ve/cifar10_ncsnpp_cont.py", REWRITE.replace("{touched}", str(folder / "touched"))),
+        "ddpm of score-sde": ("configs/vp/ddpm/cifar10.py", DDPM),
     }  # fmt: skip
     for name, text in files.values():
         (folder / name).write_text(text)
@@ -174,7 +220,7 @@ def seeds(folder):
 def data(folder, system):
     """Tiny training data in the form that the config names."""
     random = np.random.default_rng(0)
-    if system in ("ncsnv2", "score-sde", "ncsn"):
+    if system in ("ncsnv2", "score-sde", "ddpm of score-sde", "ncsn"):
         shape = (6, 16, 16) if system == "ncsn" else (6, 16, 16, 3)
         np.save(folder / "images.npy", random.integers(0, 255, shape, dtype=np.uint8))
         return folder / "images.npy"
@@ -192,12 +238,12 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("system", ["ncsnv2", "ncsn", "csgm-mri-langevin", "score-diffusion-training", "score-sde"])
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_every_key_is_accounted_for_and_the_result_is_a_config(here, system):
     path = seeds(here)[system]
     published = read_published_config(path)
     found = translate(published, images=6, data=None if system == "score-diffusion-training" else "data")
-    assert found.system == system
+    assert found.system == system.removeprefix("ddpm of ")
 
     def keys(values, prefix=""):
         for key, value in values.items():
@@ -236,6 +282,11 @@ def test_what_the_keys_say_arrives(here):
     assert rewrite.config["training"]["steps"] == 3 and rewrite.config["training"]["warmup"] == 6
     assert any("seed" in note and "no constant" in note for note in rewrite.notes)
     assert "--set predictor=euler-maruyama" in rewrite.commands[-1]
+    ddpm = translate(read_published_config(paths["ddpm of score-sde"]))
+    steps = {"name": "ddpm", "count": 1000, "beta_first": pytest.approx(1e-4), "beta_last": pytest.approx(0.02)}
+    assert ddpm.config["schedule"] == steps and ddpm.config["prior"] == {"precondition": "ddpm"}
+    assert ddpm.config["data"]["centred"] is True and ddpm.config["network"]["embedding"] == "positional"
+    assert "--method ddpm --steps 1000" in ddpm.commands[-1]
     csgm = translate(read_published_config(paths["csgm-mri-langevin"]))
     line = next(command for command in csgm.commands if "reconstruct" in command)
     for part in ("--accel 4", "--mask equispaced", "--axis -2", "--samples 2", "--maps ./datasets/brain_T2_maps/"):
@@ -266,7 +317,7 @@ def test_forms_of_files(here):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["ncsnv2", "ncsn", "csgm-mri-langevin", "score-diffusion-training", "score-sde"])
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_config_of_each_seed_trains_and_samples(here, system):
     path, given = seeds(here)[system], data(here, system)
     where = [] if given is None else ["--data", str(given)]
@@ -285,7 +336,7 @@ def test_a_config_of_each_seed_trains_and_samples(here, system):
         assert (here / "parameters/heads.txt").read_text() == "9.5\n"
         parameters = read_parameters(here / "run/parameters.txt")
         assert parameters.sigma_max == 9.5 and parameters.sd is not None and parameters.levels is not None
-    method = "predictor-corrector" if system == "score-sde" else "langevin"
+    method = {"score-sde": "predictor-corrector", "ddpm of score-sde": "ddpm"}.get(system, "langevin")
     sample = [
         "sample",
         "--prior",

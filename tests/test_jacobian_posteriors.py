@@ -19,7 +19,7 @@ from mri_score.models.analytic import GaussianPrior
 from mri_score.models.base import ScoreModel
 from mri_score.models.counted import CountedPrior
 from mri_score.models.network import NetworkPrior
-from mri_score.noise.schedules import Geometric, Karras
+from mri_score.noise.schedules import Geometric, Karras, LinearBetas
 from mri_score.numerics.channels import inner, per_item
 from mri_score.numerics.jacobian import linearise, square_root
 from mri_score.numerics.noise import generators, noise_like
@@ -290,6 +290,41 @@ def test_the_ancestral_walk_samples_the_bare_prior_but_for_its_steps():
     assert float(ratios.mean()) == pytest.approx(0.945, abs=0.03)
 
 
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+def test_an_ancestral_step_is_algorithm_2_of_ddpm(variance):
+    """In variance-preserving coordinates: (x - beta / sqrt(1 - abar) eps) / sqrt(1 - beta) + sqrt(variance) n."""
+    betas = torch.linspace(1e-4, 0.02, 1000).double()
+    abar = torch.cumprod(1 - betas, 0)
+    x, x0, t = torch.randn(5, 7).double(), torch.randn(5, 7).double(), 600
+
+    class Known(ScoreModel):
+        def denoise(self, x, sigma):
+            return x0
+
+    sigma, after = (float((1 / abar[step] - 1).sqrt()) for step in (t, t - 1))
+    found = Ancestral(karras(2), variance=variance).step(Known(), x, sigma, after, generators(2, draws=5))
+    x_t = abar[t].sqrt() * x
+    eps = (x_t - abar[t].sqrt() * x0) / (1 - abar[t]).sqrt()
+    std = betas[t].sqrt() if variance == "beta" else (betas[t] * (1 - abar[t - 1]) / (1 - abar[t])).sqrt()
+    n = noise_like(x, generators(2, draws=5))
+    expected = (x_t - betas[t] / (1 - abar[t]).sqrt() * eps) / (1 - betas[t]).sqrt() + std * n
+    torch.testing.assert_close(abar[t - 1].sqrt() * found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_each_variance_of_ddpm_is_exact_for_its_own_data():
+    """In six steps only: beta for unit variance; posterior for a single image."""
+    random = generators(3, draws=4000)
+    levels = LinearBetas().levels(6)
+    for variance, sd in [("beta", 1.0), ("posterior", 1e-3)]:
+        prior = GaussianPrior(torch.zeros(4).double(), sd**2 * torch.eye(4).double())
+        x = torch.randn(4000, 4, generator=torch.Generator().manual_seed(1)).double()
+        x = x * (sd**2 + float(levels[0]) ** 2) ** 0.5
+        walk = Ancestral(levels, variance=variance)
+        for sigma, after in zip(levels.tolist(), levels.tolist()[1:], strict=False):
+            x = walk.step(prior, x, sigma, after, random)
+            assert float(x.square().mean()) == pytest.approx(sd**2 + after**2, rel=0.05)  # 16,000 numbers: 0.011
+
+
 def test_walks_and_models_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="use the sampler guided-ancestral"):
         walked(Ancestral(karras(5)), posterior(DPS, problem(33)), problem(33).mean, 1)
@@ -297,6 +332,10 @@ def test_walks_and_models_that_do_not_fit_are_refused():
         walked(GuidedAncestral(karras(5)), problem(33).prior, problem(33).mean, 1)
     with pytest.raises(InputError, match="eta of the ancestral walk is 1.5"):
         Ancestral(karras(5), eta=1.5)
+    with pytest.raises(InputError, match="variance of the ancestral walk is 'larger'"):
+        Ancestral(karras(5), variance="larger")
+    with pytest.raises(InputError, match="with variance beta it is 1"):
+        Ancestral(karras(5), eta=0.5, variance="beta")
     with pytest.raises(InputError, match="MMPS needs at least 1 iteration, not 0"):
         posterior(MMPS, problem(33), iterations=0)
     with pytest.raises(InputError, match="at least 1 Lanczos step, not 0"):

@@ -16,7 +16,7 @@ from mri_score.losses.base import Loss
 from mri_score.models.analytic import GaussianPrior, MixturePrior
 from mri_score.models.base import ScoreModel
 from mri_score.models.network import NetworkPrior
-from mri_score.noise.schedules import VP, Geometric, Karras, LogNormal, SubVP
+from mri_score.noise.schedules import VP, Geometric, Karras, LinearBetas, LogNormal, SubVP
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like, uniform
 from mri_score.training.validation import denoising_errors
@@ -102,6 +102,34 @@ def test_losses_of_score_sde_term_by_term(row, likelihood):
     found = loss(NetworkPrior(Toy(), row), TrainingItem("x", image=images), generators(6, draws=40), 0)
     expected = published(process, eps, likelihood, images[:, None], generators(6, draws=40))
     assert torch.allclose(20 * found, expected, rtol=1e-5)
+
+
+def test_the_loss_of_ddpm_term_by_term():
+    """Algorithm 1 of DDPM with its integer step as the label: 1/2 mean |eps(x_t, t) - n|^2."""
+    images = noise_like(torch.zeros(40, 4, 5).double(), generators(5, draws=40))
+    loss = Denoising(LinearBetas(), weighting="noise")
+    found = loss(NetworkPrior(Toy(), "ddpm"), TrainingItem("x", image=images), generators(6, draws=40), 0)
+    random = generators(6, draws=40)
+    t = (1000 * uniform(random)).long()
+    share = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000).double(), 0)[t][:, None, None]
+    n = noise_like(images, random)
+    x_t = share.sqrt() * images + (1 - share).sqrt() * n
+    expected = (Toy()(x_t[:, None], t.double())[:, 0] - n).square().flatten(1).mean(1) / 2
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_the_least_loss_of_ddpm_on_gaussian_images():
+    """The exact denoiser of variance s^2 leaves mean_t s^2 / (s^2 + sigma_t^2) / 2, which no network lowers."""
+    s = 0.6
+    exact = GaussianPrior(torch.zeros(8).double(), s**2 * torch.eye(8).double())
+    images = s * noise_like(torch.zeros(4000, 8).double(), generators(5, draws=4000))
+    loss = Denoising(LinearBetas(), weighting="noise")
+    found = loss(exact, TrainingItem("x", image=images), generators(6, draws=4000), 0)
+    abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000).double(), 0)
+    least = (s**2 * abar / (s**2 * abar + 1 - abar) / 2).mean()
+    assert float(found.mean()) == pytest.approx(float(least), abs=4 * float(found.std()) / 4000**0.5)
+    with pytest.raises(InputError, match="no continuous growth"):
+        Denoising(LinearBetas(), weighting="likelihood")(exact, TrainingItem("x", image=images[:1]), generators(6), 0)
 
 
 def test_the_loss_of_edm_term_by_term():

@@ -24,6 +24,12 @@ def test_every_command_and_option_exists():
         known |= {"--help", "--verbose"}
         options = {word for word in rest.split() if re.match(r"--?[a-z]", word)}
         assert options <= known, (name, options - known)
+        needed = {option for one in main.get_command(None, name).params if one.required for option in one.opts}
+        if "--help" not in options and any(word.startswith("-") for word in needed):
+            assert options & needed, (name, needed)
+        arguments = [one for one in main.get_command(None, name).params if one.param_type_name == "argument"]
+        words = rest.split()
+        assert arguments or not words or words[0].startswith("-"), (name, words)
 
 
 @pytest.mark.parametrize(

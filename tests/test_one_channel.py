@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -108,3 +109,23 @@ def test_scans_are_reconstructed_with_a_prior_of_one_channel(tmp_path, monkeypat
         again = package.reconstruct(scan.kspace, scan.maps, scan.mask, prior=model, method="exact-draw", steps=3,
                                     samples=1)  # fmt: skip
         assert np.allclose(found.image, again.image)
+
+
+def test_noise_and_intervals_are_of_the_same_use(tmp_path, monkeypatch):
+    """denoise takes the phase of the scan; intervals of one use are refused for another."""
+    monkeypatch.chdir(tmp_path)
+    save_prior(tmp_path / "one.safetensors", build_prior(NETWORK, sigma_min=0.01, sigma_max=10.0), NETWORK, {})
+    mri_score("simulate", "--out", "scans", "--volumes", 1, "--slices", 1, "--size", 48, "--coils", 2)
+    (scan,) = (tmp_path / "scans").iterdir()
+    prior = ["--prior", "one.safetensors", "--one-channel", "magnitude", "--threads", 1]
+    mri_score("denoise", scan, *prior, "--probes", 2)
+    with h5py.File(next((tmp_path / "out/denoised").glob("*.h5"))) as file:
+        image, noisy = file["reconstruction_complex"][0], file["noisy"][0]
+    turn = smooth_phase_of(torch.as_tensor(noisy)[None])[0].numpy()
+    across, before = ((one * turn.conj()).imag for one in (image, noisy))
+    assert np.abs(across).mean() < 0.99 * np.abs(before).mean()  # what the phase leaves is a narrow Gaussian
+    walk = ["--method", "exact-draw", "--steps", 3, "--samples", 2]
+    mri_score("intervals", "scans", "--accel", 3, *prior, *walk, "--level", 0.5)
+    run = ["reconstruct", scan, *walk, "--accel", 3, "--baselines", "none", "--intervals", "intervals.json"]
+    mri_score(*run, *prior)
+    assert "prior" in refused(*run, "--again", "--prior", "one.safetensors", "--one-channel", "parts")

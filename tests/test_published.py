@@ -266,10 +266,32 @@ def test_variance_preserving_networks_get_the_levels_of_their_process(tmp_path, 
                  "progressive_input": "none", "skip_rescale": False}  # fmt: skip
     monkeypatch.setattr(ncsnpp_published, "from_published", lambda state: (dict(arguments), weights))
     torch.save({"all_modules.0.weight": torch.zeros(1), "sigmas": SIGMAS}, tmp_path / "state.pth")
-    for row, precondition, lowest in [("vp", None, math.sqrt(math.expm1(1.0995e-4))), ("sub-vp", "sub-vp", 1.0995e-4)]:
+    vp, sub_vp = (math.sqrt(math.expm1(1.0995e-4)), 2 * math.sinh(5.025)), (1.0995e-4, 2 * math.sinh(5.025))
+    for row, precondition, ends in [("vp", "vp", vp), ("sub-vp", "sub-vp", sub_vp), ("ddpm", "ddpm", (0.01, 157.4))]:
         prior, _, _ = import_published(tmp_path / "state.pth", precondition=precondition)
         assert prior.precondition == row
-        assert (prior.sigma_min, prior.sigma_max) == pytest.approx((lowest, 2 * math.sinh(5.025)), rel=1e-3)
+        assert (prior.sigma_min, prior.sigma_max) == pytest.approx(ends, rel=1e-3)
+    with pytest.raises(InputError, match="--precondition vp .* sub-vp, ddpm .* or ncsn"):
+        import_published(tmp_path / "state.pth")
+
+
+def test_what_no_tensor_shows_is_asked_for(tmp_path):
+    """Skip pyramids and blocks that resample have no weights of their own: FIR or not, the tensors are the same."""
+    from test_ncsnpp import release
+
+    pyramids = {"progressive": "output_skip", "progressive_input": "input_skip", "blocks": 2}
+    released = release(**pyramids, fir=[], published_input=True)
+    torch.save({"model": released.state, "ema": {}}, tmp_path / "church.pth")
+    arguments = {"sigma_max": 2.0, "sigma_min": 0.05}
+    with pytest.raises(InputError, match="church.pth: .* --fir .* or --no-fir .* --config"):
+        import_published(tmp_path / "church.pth", **arguments)
+    x, sigma = torch.randn(1, 16, 16, dtype=torch.complex64), torch.tensor([0.4])
+    channels = torch.view_as_real(x).movedim(-1, 1)
+    expected = released(channels.double(), sigma.double()).float() / sigma
+    found = [import_published(tmp_path / "church.pth", fir=fir, **arguments)[0] for fir in ([], [1, 3, 3, 1])]
+    scores = [torch.view_as_real(prior.score(x, sigma)).movedim(-1, 1) for prior in found]
+    torch.testing.assert_close(scores[0], expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    assert float((scores[1] - expected).abs().max()) > 1e-3 * float(expected.abs().max())  # the choice matters
 
 
 def test_the_command_writes_a_prior_that_loads_and_denoises(tmp_path):

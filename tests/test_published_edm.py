@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
+from collections import OrderedDict
+from types import ModuleType
+
+import numpy as np
 import pytest
 import torch
 from published_networks import Weights, edm_network
@@ -108,9 +114,6 @@ class Setting:
 
 
 def test_objects_of_config_libraries_beside_the_weights_are_left_out(tmp_path, monkeypatch):
-    import sys
-    from types import ModuleType
-
     monkeypatch.setitem(sys.modules, "omegaconf", ModuleType("omegaconf"))
     sys.modules["omegaconf"].Setting = Setting
     monkeypatch.setattr(Setting, "__module__", "omegaconf")
@@ -124,3 +127,110 @@ def test_a_network_of_a_config_is_trained_by_its_gradient():
     loss.backward()
     assert isinstance(network, nn.Module) and loss.detach() >= 0
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+# ---- The pickles of EDM: objects whose classes travel as source code.
+
+
+class Persisted:
+    """An object that pickles as EDM's persistent classes do: with source code, a class name and its attributes."""
+
+    def __init__(self, name, state):
+        self.name, self.state = name, state
+
+    def __reduce__(self):
+        source = f"open({str(TOUCHED)!r}, 'w')"
+        about = {"type": "class", "version": 6, "module_src": source, "class_name": self.name, "state": self.state}
+        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (about,)
+
+
+TOUCHED = None
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """Modules of the names that EDM's pickles ask for; running what they ask for leaves a file."""
+
+    def _reconstruct_persistent_obj(about):
+        exec(about["module_src"])
+
+    monkeypatch.setattr(sys.modules[__name__], "TOUCHED", tmp_path / "touched")
+    module = ModuleType("torch_utils.persistence")
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    monkeypatch.setitem(sys.modules, "torch_utils", ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+    return tmp_path / "touched"
+
+
+def module_of(state, name="UNetBlock"):
+    """Nested objects from tensors by their names; enc and dec are plain containers of torch."""
+    inner = {}
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        inner.setdefault(head, {})[rest] = value
+    leaves = {head: nn.Parameter(one[""]) for head, one in inner.items() if "" in one and "filter" not in head}
+    buffers = {head: one[""] for head, one in inner.items() if "" in one and "filter" in head}
+    modules = OrderedDict()
+    for head, one in inner.items():
+        if "" in one:
+            continue
+        child = module_of(one)
+        if head in ("enc", "dec"):
+            container = nn.ModuleDict()
+            container.__dict__["_modules"] = child.state["_modules"]
+            child = container
+        modules[head] = child
+    attributes = {"training": False, "_parameters": OrderedDict(leaves), "_buffers": OrderedDict(buffers),
+                  "_modules": modules, "_non_persistent_buffers_set": set(), "skip_scale": np.sqrt(0.5)}  # fmt: skip
+    return Persisted(name, attributes)
+
+
+NUMBERS = {
+    "EDMPrecond": ("edm", {"sigma_min": 0, "sigma_max": float("inf"), "sigma_data": 0.5}),
+    "VPPrecond": ("vp", {"beta_d": 19.9, "beta_min": 0.1, "M": 1000, "epsilon_t": 1e-5}),
+    "VEPrecond": ("ve", {"sigma_min": 0.02, "sigma_max": 100}),
+}
+
+
+def pickled(path, kind, channels=3):
+    state = drawn("ncsn++" if kind == "VEPrecond" else "ddpm++", channels)
+    net = module_of({f"model.{key}": value for key, value in state.items()}, kind)
+    net.state |= NUMBERS[kind][1] if kind in NUMBERS else {}
+    loss = Persisted("EDMLoss", {"P_mean": -1.2})
+    path.write_bytes(pickle.dumps({"ema": net, "loss_fn": loss, "augment_pipe": None}))
+    return state
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_a_pickle_gives_the_denoiser_of_its_class_and_runs_nothing(tmp_path, code, kind):
+    state = pickled(tmp_path / "cifar10.pkl", kind)
+    prior, network, about = import_published(tmp_path / "cifar10.pkl")
+    assert not code.exists() and prior.precondition == NUMBERS[kind][0]
+    assert about["pixels"] == {"centred": True, "logit": False, "scale": "bits"}
+    x, sigma = torch.randn(1, 3, 16, 16), torch.tensor([0.7])
+    if kind == "EDMPrecond":
+        total = (sigma**2 + 0.25).sqrt()
+        skip, out, scale, label = 0.25 / total**2, sigma * 0.5 / total, 1 / total, sigma.log() / 4
+    elif kind == "VPPrecond":
+        t = ((0.1**2 + 2 * 19.9 * (1 + sigma**2).log()).sqrt() - 0.1) / 19.9
+        skip, out, scale, label = 1, -sigma, 1 / (1 + sigma**2).sqrt(), 999 * t
+    else:
+        skip, out, scale, label = 1, sigma, 1, (sigma / 2).log()
+        assert (prior.sigma_min, prior.sigma_max) == (0.02, 100)
+    variant = VARIANTS["ncsn++" if kind == "VEPrecond" else "ddpm++"]
+    with torch.no_grad():
+        expected = skip * x + out * edm_network(Weights(state), scale * x, label, **variant)
+        found = prior.denoise(x, sigma)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_other_pickles_are_refused_and_run_nothing(tmp_path, code):
+    pickled(tmp_path / "imagenet.pkl", "iDDPMPrecond")
+    with pytest.raises(InputError, match="class iDDPMPrecond; known are EDMPrecond, VPPrecond, VEPrecond"):
+        import_published(tmp_path / "imagenet.pkl")
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"ema": Persisted("EDMPrecond", None)}))
+    with pytest.raises(InputError, match="other.pkl is no pickle of an EDM network.*save the state dict"):
+        import_published(tmp_path / "other.pkl")
+    assert not code.exists()

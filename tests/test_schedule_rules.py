@@ -19,7 +19,18 @@ from mri_score.noise.ncsnv2_levels import (
     levels_above_noise,
     ratio_to_noise,
 )
-from mri_score.noise.schedules import VP, AboveNoise, Automatic, Geometric, Karras, LogNormal, Schedule, SubVP, Uniform
+from mri_score.noise.schedules import (
+    VP,
+    AboveNoise,
+    Automatic,
+    Geometric,
+    Karras,
+    LinearBetas,
+    LogNormal,
+    Schedule,
+    SubVP,
+    Uniform,
+)
 from mri_score.numerics.noise import generators
 
 SCHEDULES = [
@@ -101,6 +112,24 @@ def test_a_row_sees_the_published_time_and_x_t(schedule, row):
         assert torch.allclose(c_in.double(), mean, rtol=tolerance)
         assert torch.allclose(-c_out.double() * mean, std, rtol=max(tolerance, 1e-5))
         assert bool((c_skip == 1).all())
+
+
+def test_the_steps_of_ddpm_are_its_products_of_betas():
+    """Levels and labels of all 1,000 steps; the walk takes every step, or evenly spaced ones."""
+    betas = np.linspace(1e-4, 0.02, 1000)
+    sigmas = np.sqrt(1 / np.cumprod(1 - betas) - 1)
+    steps = LinearBetas()
+    assert np.allclose(steps.levels(1000), sigmas[::-1], rtol=1e-12)
+    assert np.allclose(steps.levels(5000), sigmas[::-1], rtol=1e-12)  # there are no more
+    assert np.allclose(steps.levels(4), sigmas[[999, 666, 333, 0]], rtol=1e-12)
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-3)):
+        label = PRECONDITIONINGS["ddpm"](steps.sigmas.to(dtype), 0.5)[3]
+        assert np.allclose(label, np.arange(1000), atol=tolerance)
+    at = np.searchsorted(sigmas, np.asarray(drawn(steps)) * (1 - 1e-12))
+    assert set(at) <= set(range(1000)) and stats.chisquare(np.bincount(at // 100, minlength=10)).pvalue > 0.01
+    inside = LinearBetas.between(0.05, 1.0)
+    assert (inside.levels(1000)[0], inside.levels(1000)[-1]) == (1.0, 0.05)
+    assert len(inside.levels(1000)) == 2 + ((sigmas > 0.05) & (sigmas < 1)).sum()
 
 
 def test_the_ends_of_the_published_processes():

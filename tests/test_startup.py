@@ -14,6 +14,7 @@ from command import mri_score
 from mri_score.baselines import BASELINES
 from mri_score.cli import main, names
 from mri_score.data.masks import LINE_LAWS, POINT_LAWS
+from mri_score.methods import ONE_CHANNEL_USES
 from mri_score.models.one_channel import ONE_CHANNEL
 from mri_score.models.precision import AUTO, PRECISIONS
 from mri_score.pipeline.options import OPERATORS
@@ -45,7 +46,7 @@ def without(modules, *arguments, first=""):
 
 def test_names_that_options_check_are_those_of_the_tables():
     assert set(names.BASELINES) == set(BASELINES) and set(names.OPERATORS) == set(OPERATORS)
-    assert set(names.ONE_CHANNEL) == set(ONE_CHANNEL)
+    assert set(ONE_CHANNEL_USES) == set(ONE_CHANNEL)
     assert set(names.MASKS) == {*LINE_LAWS, *POINT_LAWS} and set(names.PRECISIONS) == {AUTO, *PRECISIONS}
 
 

@@ -180,6 +180,10 @@ def test_a_slab_waits_for_the_end_of_the_scan():
 def test_config_names_and_parameters():
     priors = ["brain", "brain-fast"]
     assert by_name(StreamSettings(), "dps+brain-fast", priors)[0] == StreamSettings("dps", "brain-fast")
+    grey = StreamSettings(prior="grey", one_channel="magnitude")
+    assert by_name(grey, "dps", priors)[0].one_channel == "magnitude"
+    assert by_name(grey, "dps+brain-fast", priors)[0].one_channel is None  # the use was that of another prior
+    assert by_parameters(grey, '{"one_channel": "parts"}', priors)[0].one_channel == "parts"
     assert by_name(QUICK, "mri_score", priors) == (QUICK, [])
     settings, notes = by_name(QUICK, "invertcontrast", priors)
     assert settings == QUICK and "invertcontrast" in notes[0]

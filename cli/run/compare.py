@@ -16,7 +16,7 @@ from mri_score.benchmark.summary import QUALITY, plain, write_summary
 from mri_score.errors import InputError, unknown_name
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
-from mri_score.models.one_channel import for_complex_images
+from mri_score.models.one_channel import digest_of_use, for_complex_images
 from mri_score.priors.store import find_prior, load_prior, load_supervised
 from mri_score.progress import duration, progress
 from mri_score.readers import open_scan, scan_files
@@ -184,4 +184,4 @@ def _prior_weights(given: CompareOptions) -> Weights:
     """The prior, for complex images; one of one channel has another digest for its second use."""
     path = find_prior(given.prior)
     prior, digest = for_complex_images(load_prior(path), given.one_channel), sha256(path)
-    return Weights(prior, f"{digest}-{given.one_channel}" if given.one_channel == "magnitude" else digest)
+    return Weights(prior, digest_of_use(digest, given.one_channel))

@@ -13,6 +13,7 @@ from torch import Tensor
 from mri_score.data.scan import Scan
 from mri_score.evaluation.panel import panel, save_png
 from mri_score.files import make_folder
+from mri_score.models.one_channel import digest_of_use, for_complex_images
 from mri_score.models.precision import find_precision
 from mri_score.numerics.fourier import resize_image
 from mri_score.pipeline.denoise import Denoised, check_full, denoise_slice
@@ -37,6 +38,7 @@ class DenoiseOptions:
     """The options of the command, named and typed as by click."""
 
     prior: str
+    one_channel: str | None
     noise_std: float | None
     probes: int
     slices: str | None
@@ -61,7 +63,8 @@ def denoise_all(scan: Path, given: DenoiseOptions) -> None:
     precision = find_precision(take_precision(given.precision, given.device))
     out = given.out
     path = find_prior(given.prior)
-    prior, digest = load_prior(path).in_precision(precision), read_record(path)["sha256"]
+    prior = for_complex_images(load_prior(path).in_precision(precision), given.one_channel)
+    digest = digest_of_use(read_record(path)["sha256"], given.one_channel)
     make_folder(out)
     asked: dict[str, Any] = {"noise_std": given.noise_std, "probes": given.probes, "seed": given.seed}
 

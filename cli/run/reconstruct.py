@@ -23,7 +23,7 @@ from mri_score.files import make_folder, sha256
 from mri_score.memory import footprint
 from mri_score.methods import METHODS
 from mri_score.models.base import ScoreModel, Work
-from mri_score.models.one_channel import for_complex_images
+from mri_score.models.one_channel import digest_of_use, for_complex_images
 from mri_score.pipeline.baselines import TRAJECTORY_BASELINES
 from mri_score.pipeline.derived import Derived
 from mri_score.pipeline.exports import check_placement
@@ -105,7 +105,8 @@ def reconstruct_all(
     digest = sha256(prior_path)
     if intervals is not None:
         steps = options.steps or METHODS[options.method].steps
-        intervals.check(prior_sha256=digest, sampler=options.method, steps=steps, samples=options.samples)
+        used = digest_of_use(digest, given.one_channel)
+        intervals.check(prior_sha256=used, sampler=options.method, steps=steps, samples=options.samples)
     sampling = make_sampling(given)
     if scan is None:
         if given.dry_run:

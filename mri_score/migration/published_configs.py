@@ -168,9 +168,9 @@ class _Modules:
     ) -> dict[str, Any]:
         names: dict[str, Any] = {"self": root, "config": root}
         for node in body:
-            if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            if isinstance(node, ast.Assign):
                 try:
-                    self._assign(path, node.targets[0], node.value, names, parts, imported)
+                    self._assign(path, node.targets, node.value, names, parts, imported)
                 except _Unread:
                     self.notes.append(f"{path.name}, line {node.lineno}: {ast.unparse(node)} is no constant; not read")
             elif isinstance(node, ast.Return) and isinstance(node.value, ast.Name):
@@ -178,27 +178,29 @@ class _Modules:
         return names["self"] if names["self"] else names["config"]
 
     def _assign(
-        self, path: Path, target: ast.expr, value: ast.expr, names: dict[str, Any], parts: Mapping[str, Any],
+        self, path: Path, targets: list[ast.expr], value: ast.expr, names: dict[str, Any], parts: Mapping[str, Any],
         imported: Mapping[str, str],
     ) -> None:  # fmt: skip
+        """a = b = value: all targets get the same section or number."""
         if isinstance(value, ast.Call):
             called = ast.unparse(value.func)
             if called.endswith("ConfigDict") and not value.args:
                 found: Any = {}
             elif isinstance(value.func, ast.Name) and (called in parts or called in imported):
-                if isinstance(target, ast.Attribute):  # the paths of a class of its own
+                if any(isinstance(target, ast.Attribute) for target in targets):  # the paths of a class of its own
                     return
                 found = self._named(path, called, parts, imported)
             else:
                 raise _Unread
         else:
             found = self._value(value, names)
-        if isinstance(target, ast.Name):
-            names[target.id] = found
-            return
-        if not isinstance(target, ast.Attribute):
-            raise _Unread
-        self._place(target.value, names)[target.attr] = found
+        for target in targets:
+            if isinstance(target, ast.Name):
+                names[target.id] = found
+            elif isinstance(target, ast.Attribute):
+                self._place(target.value, names)[target.attr] = found
+            else:
+                raise _Unread
 
     def _place(self, node: ast.expr, names: Mapping[str, Any]) -> dict[str, Any]:
         """The section that an expression such as config.model stands for; made if it is not there."""

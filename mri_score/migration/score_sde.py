@@ -34,6 +34,38 @@ REWRITE = {
     },
 }
 """The documented base config of the Score SDE rewrite, for a config module without it."""
+UPSTREAM = {
+    "seed": 42,
+    "data": {
+        "dataset": "CIFAR10",
+        "image_size": 32,
+        "num_channels": 3,
+        "random_flip": True,
+        "centered": False,
+        "uniform_dequantization": False,
+    },
+    "model": {
+        "sigma_min": 0.01,
+        "sigma_max": 50,
+        "num_scales": 1000,
+        "beta_min": 0.1,
+        "beta_max": 20.0,
+        "dropout": 0.1,
+        "embedding_type": "fourier",
+    },
+    "training": {"batch_size": 128, "n_iters": 1_300_001, "snapshot_freq": 50_000, "continuous": True},
+    "sampling": {"n_steps_each": 1, "snr": 0.16},
+    "optim": {
+        "optimizer": "Adam",
+        "lr": 2e-4,
+        "weight_decay": 0,
+        "beta1": 0.9,
+        "eps": 1e-8,
+        "warmup": 5000,
+        "grad_clip": 1.0,
+    },
+}
+"""The documented base config for CIFAR-10 of score_sde_pytorch, for a config module without it."""
 PREDICTORS = {"euler_maruyama": "euler-maruyama", "ancestral_sampling": "ancestral"}
 """Our names of their predictors."""
 
@@ -103,6 +135,15 @@ class ScoreSDE(Translator):
                 "t_min": 1e-3,
             }
             precondition = kind
+            if kind == "vp" and not continuous:
+                first, last = (float(schedule[end]) / count for end in ("beta_min", "beta_max"))
+                schedule = {"name": "ddpm", "count": count, "beta_first": first, "beta_last": last}
+                precondition = "ddpm"
+                if (count, first, last) != (1000, 1e-4, 0.02):
+                    self.found.notes.append(
+                        "the network's label is the step of 1,000 with betas from 0.0001 to 0.02 at the same sigma, not"
+                        " that of this config: train with it, but do not import weights that were trained there"
+                    )
         elif not continuous:
             schedule["count"] = count
         take("model.beta_min", lost="of variance-preserving noise")
@@ -224,8 +265,21 @@ class ScoreSDE(Translator):
         take("sampling.record_freq", lost="intermediate levels are not written")
         take("sampling.eval", "the command fid")
         take("model.discretization_steps", "--steps")
+        for key, place in (
+            ("num_samples", "-n of fid"),
+            ("batch_size", "--batch-size"),
+            ("begin_ckpt", "fid --run scores every kept checkpoint"),
+            ("end_ckpt", "fid --run scores every kept checkpoint"),
+            ("enable_sampling", "the command fid"),
+            ("enable_loss", "validation, in log.jsonl"),
+            ("enable_bpd", "the command likelihood"),
+            ("bpd_dataset", "IMAGES of likelihood"),
+        ):
+            take(f"eval.{key}", place)
         self.found.commands.append(f"mri-score train --config {self.path.stem}.yml")
         walk = "predictor-corrector" if corrector != "none" or predictor == "reverse_diffusion" else "ancestral"
+        if walk == "ancestral" and self.config["prior"]["precondition"] == "ddpm":
+            walk = "ddpm"
         text = f"mri-score sample -n {images or batch} --prior runs/{self.path.stem} --method {walk} --steps {steps}"
         text += f" --size {size}"
         if walk == "predictor-corrector":

@@ -11,7 +11,7 @@ from mri_score.migration.keys import Keys, Translation, Translator
 from mri_score.migration.ncsn_family import NCSNFamily
 from mri_score.migration.published_configs import PublishedConfig
 from mri_score.migration.score_diffusion import ScoreDiffusion
-from mri_score.migration.score_sde import REWRITE, ScoreSDE
+from mri_score.migration.score_sde import REWRITE, UPSTREAM, ScoreSDE
 
 TRANSLATIONS: dict[str, tuple[type[Translator], Callable[[Any], None]]] = {
     "score-diffusion-training": (ScoreDiffusion, ScoreDiffusion.score_diffusion),
@@ -65,7 +65,7 @@ def translate(
         and "num_channels" not in sections.get("data", {})
     ):
         published.notes.append("keys of its base config that it does not set have the documented values")
-        sections = _merged(REWRITE, sections)
+        sections = _merged(UPSTREAM if "sde" in sections.get("training", {}) else REWRITE, sections)
     keys = Keys(sections)
     found = Translation(system, {}, notes=list(published.notes))
     try:

@@ -104,6 +104,14 @@ ONE_CHANNEL = {"parts": PartsPrior, "magnitude": MagnitudePrior}
 """What a prior of one channel may be for complex images, by name."""
 
 
+def digest_of_use(digest: str, use: str | None = None) -> str:
+    """What identifies a prior in its use for complex images. digest: SHA-256 of its file. use: as `for_complex_images`.
+
+    The digest alone stands for the default use, so that results of before keep theirs.
+    """
+    return f"{digest}-{use}" if use == "magnitude" else digest
+
+
 def for_complex_images(prior: NetworkPrior, use: str | None = None) -> ScoreModel:
     """A prior for complex images: itself if it has two channels; else one of `ONE_CHANNEL`, by default `parts`.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mri_score.errors import InputError
+from mri_score.noise.schedules import LinearBetas
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 """c_skip, c_out, c_in and c_noise, each (B,): D(x, sigma) = c_skip x + c_out F(c_in x, c_noise)."""
@@ -38,6 +39,14 @@ def vp(sigma: Tensor, sd: float) -> Coefficients:
     Reference: Karras et al., NeurIPS 2022, table 1.
     """
     return torch.ones_like(sigma), -sigma, 1 / torch.sqrt(1 + sigma**2), _label(torch.log1p(sigma**2))
+
+
+def ve(sigma: Tensor, sd: float) -> Coefficients:
+    """VE of Score SDE as EDM's code writes it: as `ncsn`, with the label log(sigma / 2).
+
+    Reference: Karras et al., NeurIPS 2022, table 1.
+    """
+    return torch.ones_like(sigma), sigma, torch.ones_like(sigma), torch.log(sigma / 2)
 
 
 def sub_vp(sigma: Tensor, sd: float) -> Coefficients:
@@ -100,11 +109,14 @@ class EpsilonPrecondition:
 
 
 PRECONDITIONINGS: dict[str, Precondition] = {
+    "ddpm": EpsilonPrecondition(LinearBetas().alphas_cumprod),
     "denoiser": denoiser,
     "edm": edm,
     "ncsn": ncsn,
     "regression": regression,
     "score": score,
     "sub-vp": sub_vp,
+    "ve": ve,
     "vp": vp,
 }
+"""By name; `ddpm` is that of the published 1,000 steps, whose labels are 0 to 999."""

@@ -294,7 +294,55 @@ class SubVP(VP):
         return sigma * torch.sqrt(4 + sigma**2)
 
 
+class LinearBetas(Schedule):
+    """The steps of DDPM: beta rises linearly from beta_first to beta_last, abar_t is the product of 1 - beta up to step
+    t, and sigma_t^2 = (1 - abar_t) / abar_t. Training draws each of the `count` steps with equal probability.
+
+    Divided by sqrt(abar_t), x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) n is x0 + sigma_t n. The published numbers give
+    sigma from 0.01 to 157; they are also those of VP with beta_min / 1000 and beta_max / 1000.
+    Errors: InputError unless 0 < beta_first < beta_last < 1 and count >= 2.
+    Reference: Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020.
+    """
+
+    def __init__(self, count: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> None:
+        if count < 2 or not 0 < beta_first < beta_last < 1:
+            raise InputError(
+                "the steps of DDPM need a count of at least 2 and 0 < beta_first < beta_last < 1;"
+                f" got {count}, {beta_first} and {beta_last}"
+            )
+        betas = torch.linspace(beta_first, beta_last, count, dtype=torch.float64)
+        self.alphas_cumprod = torch.cumprod(1 - betas, 0)
+        """abar of each step, decreasing: (count,), float64."""
+        self.sigmas = ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
+        """Noise levels of the steps, increasing: (count,), float64."""
+        super().__init__(float(self.sigmas[0]), float(self.sigmas[-1]))
+
+    @classmethod
+    def between(cls, sigma_min: float, sigma_max: float) -> LinearBetas:
+        """The published steps between these levels, and the two ends."""
+        steps = cls()
+        steps.sigmas = steps.sigmas.clamp(sigma_min, sigma_max).unique()
+        steps.sigma_min, steps.sigma_max = sigma_min, sigma_max
+        return steps
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """The level of the step at the fraction u of the way from the last to the first."""
+        last = len(self.sigmas) - 1
+        return self.sigmas.to(u.device)[((1 - u) * last).round().long().clamp(0, last)].to(u.dtype)
+
+    def levels(self, n: int) -> Tensor:
+        """n of its levels, evenly spaced by their numbers, or all of them if there are fewer: (n,), float64."""
+        return super().levels(min(n, len(self.sigmas)))
+
+    def draw(self, random: Sequence[Generator]) -> Tensor:
+        return self.sigmas[(uniform(random) * len(self.sigmas)).long()]
+
+    def growth(self, sigma: Tensor) -> Tensor:
+        raise InputError("the steps of DDPM have no continuous growth for loss.weighting likelihood; use noise")
+
+
 WALK_SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {
+    "ddpm": LinearBetas.between,
     "geometric": Geometric,
     "karras": Karras,
     "single": lambda sigma_min, sigma_max: Fixed(sigma_min),

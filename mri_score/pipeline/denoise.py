@@ -103,7 +103,8 @@ def denoise_slice(
     random = generators(seed, f"{scan.file.name}, padding", number)
     noisy = filled_image(item, random)[0].to(device)
     level = clamped(prior, given)
-    model, name = on_device(prior, torch.device(device)), scan.file.name
+    model = on_device(prior.for_scan(item.operator(), item.kspace), torch.device(device))
+    name = scan.file.name
     image, std = denoise(model, noisy, level, probes=probes, seed=seed, name=name, slice=number, progress=progress)
     noisy, image, std = (scale * part.cpu() for part in (noisy, image, std))
     return Denoised(noisy, image, std, weight=coil_weight(item)[0], noise_std=given * scale, level_ratio=level / given)

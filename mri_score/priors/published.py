@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from mri_score.data.pixel_values import PixelValues, pixel_record
 from mri_score.errors import InputError
 from mri_score.files import sha256
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import edm, ncsn, ncsnpp_published, ncsnv2
-from mri_score.noise.schedules import VP, SubVP
+from mri_score.noise.schedules import VP, LinearBetas, SubVP
 from mri_score.priors.shapes import require_shapes
 from mri_score.priors.store import build_prior, require_finite
-from mri_score.priors.unpickling import read_checkpoint
+from mri_score.priors.unpickling import read_checkpoint, read_edm_pickle
 
 Weights = dict[str, Tensor]
 
@@ -31,6 +32,8 @@ class Checkpoint(NamedTuple):
     data: Mapping[str, Any] = {}
 
 
+EDM_CLASSES = {"EDMPrecond": "edm", "VPPrecond": "vp", "VEPrecond": "ve"}
+"""Our preconditionings of the classes in EDM's pickles."""
 FAMILIES = {
     "normalizer.embed.weight": ncsn,
     "normalizer.alpha": ncsnv2,
@@ -57,17 +60,20 @@ def import_published(
     path: the file. raw: take the weights of the last step, not their average. sd: of each real component of the images
     that it was trained on; default 0.3, and EDM's 0.5 for its networks, whose function it is a part of.
     sigma_min, sigma_max: in place of the ends of the file's noise levels. precondition: where the tensors do not show
-    it: sub-vp for DDPM's networks, ncsn for DDPM's networks trained variance-exploding, score for an NCSN++ without
+    it: ddpm or sub-vp for DDPM's networks, ncsn for those trained variance-exploding, score for an NCSN++ without
     scale_by_sigma, vp for EDM's networks. centred: the network takes x as it is, not 2 x - 1; by default what the
     file's config says, or what its release did. settings: sections and keys of the config that it was trained with,
     which fill in what nothing else gives. shown: fir and skip_rescale of an NCSN++, which its tensors may not show.
-    Errors: InputError for files of no known layout, with what they hold, and for noise levels that nothing tells.
+    Errors: InputError for files of no known layout, with what they hold; for noise levels, a resampling or a process
+    that neither the tensors nor the settings nor an argument show.
     """
-    checkpoint = _recognised(path, read_checkpoint(path))
+    if path.suffix == ".pkl":
+        checkpoint, stated = _of_edm(path)
+    else:
+        checkpoint, stated = _recognised(path, read_checkpoint(path)), _stated(settings or {})
     averaged = None if raw else checkpoint.averaged
     state = {**checkpoint.raw, **(averaged or {})}
     family = _family(path, state)
-    stated = _stated(settings or {})
     precondition = precondition or stated.get("precondition")
     shown = {key: value for key, value in {**stated, **shown}.items() if key in ("fir", "skip_rescale")}
     try:
@@ -84,13 +90,17 @@ def import_published(
     centred = stated.get("centred") if centred is None else centred
     if centred is not None and network["name"] != "edm":
         network["published_input"] = not centred
-    precondition = precondition or _precondition(network)
-    if sigma_max is None and "sigmas" not in state:
-        sigma_max = stated.get("sigma_max")
-    if sigma_min is None and "sigmas" not in state:
-        sigma_min = stated.get("sigma_min")
+    precondition = precondition or _precondition(path, network)
+    if "sigmas" not in state:
+        sigma_max = stated.get("sigma_max") if sigma_max is None else sigma_max
+        sigma_min = stated.get("sigma_min") if sigma_min is None else sigma_min
     highest, lowest = _noise_levels(path, state, precondition, sigma_min, sigma_max)
-    sd = (0.5 if network["name"] == "edm" else 0.3) if sd is None else sd
+    if network["name"] == "ncsnpp" and "fir" in ncsnpp_published.unseen(network) and "fir" not in shown:
+        raise InputError(
+            f"{path}: no tensor of this network shows whether it resamples by FIR filters. Give --fir (as the published"
+            " NCSN++ of FFHQ, CelebA-HQ and LSUN) or --no-fir (as DDPM++), or its config by --config"
+        )
+    sd = stated.get("sd", 0.5 if network["name"] == "edm" else 0.3) if sd is None else sd
     if network["name"] == "ncsn":
         network |= {"sigma_max": highest, "sigma_min": lowest}
 
@@ -103,7 +113,7 @@ def import_published(
         weights.setdefault("sigmas", prior.network.state_dict()["sigmas"])
     prior.network.load_state_dict(weights)
     require_finite(path, weights)
-    about = {
+    about: dict[str, Any] = {
         "summary": f"{network['name']} imported from {path.name}",
         "source": path.name,
         "source_sha256": sha256(path),
@@ -112,12 +122,39 @@ def import_published(
         "trained_on": str(checkpoint.data.get("file") or stated.get("trained_on") or "not said in the file"),
         "licence": "weights and training data are under the terms of their source",
     }
+    if network.get("channels", 2) != 2:
+        logit = checkpoint.data.get("logit_transform") is True or stated.get("logit", False)
+        shifted = network["name"] == "edm" or not network.get("published_input", False)
+        about["pixels"] = pixel_record(PixelValues(shifted and not logit, logit)) | {"scale": "bits"}
     if network["name"] == "ncsnpp":
         assumed = {key: network.get(key, False) for key in ncsnpp_published.unseen(network) if key not in shown}
         if centred is not None:
-            del assumed["published_input"]
+            assumed.pop("published_input", None)
         about["not_in_tensors"] = ", ".join(f"{key} {value}" for key, value in assumed.items())
     return prior.eval().requires_grad_(False), network, about
+
+
+def _of_edm(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """The network of a .pkl of EDM, and what its class and numbers say: the preconditioning and the noise levels.
+
+    Errors: InputError for the class of improved DDPM, whose network also predicts a variance, and for others.
+    """
+    found = read_edm_pickle(path)
+    name, numbers = found["class"], found["numbers"]
+    stated: dict[str, Any] = {"precondition": EDM_CLASSES.get(name), "trained_on": f"images of {path.stem}"}
+    if stated["precondition"] is None:
+        raise InputError(
+            f"{path} holds a network of the class {name}; known are {', '.join(EDM_CLASSES)}. Networks of improved DDPM"
+            " predict a variance too, which no method here takes: use one of EDM's own releases"
+        )
+    if name == "VPPrecond" and (numbers.get("beta_d"), numbers.get("beta_min"), numbers.get("M")) != (19.9, 0.1, 1000):
+        raise InputError(f"{path} has another process than beta from 0.1 to 20 in 1,000 steps, which vp stands for")
+    if name == "EDMPrecond":
+        stated["sd"] = float(numbers.get("sigma_data", 0.5))
+    elif name == "VEPrecond":
+        stated |= {"sigma_min": float(numbers["sigma_min"]), "sigma_max": float(numbers["sigma_max"])}
+    weights = {key.removeprefix("model."): value for key, value in _floats(found["weights"]).items()}
+    return Checkpoint("NVlabs/edm", weights), stated
 
 
 def _recognised(path: Path, saved: Any) -> Checkpoint:
@@ -220,11 +257,12 @@ def _stated(settings: Mapping[str, Any]) -> dict[str, Any]:
         found["skip_rescale"] = model["skip_rescale"]
     sde = str(training.get("sde", model.get("sde_type", ""))).lower()
     if sde in ("vpsde", "subvpsde"):
-        found["precondition"] = "vp" if sde == "vpsde" else "sub-vp"
+        discrete = training.get("continuous", model.get("continuous")) is False
+        found["precondition"] = "sub-vp" if sde == "subvpsde" else "ddpm" if discrete else "vp"
     elif sde == "vesde":
         found["precondition"] = "score" if model.get("scale_by_sigma") is False else "ncsn"
     if any(data.get(key) is True for key in ("centered", "rescaled", "logit_transform")):
-        found["centred"] = True
+        found["centred"], found["logit"] = True, data.get("logit_transform") is True
     elif any(data.get(key) is False for key in ("centered", "rescaled")):
         found["centred"] = False
     if name := data.get("dataset") or data.get("name") or data.get("file"):
@@ -232,11 +270,18 @@ def _stated(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _precondition(network: Mapping[str, Any]) -> str:
+def _precondition(path: Path, network: Mapping[str, Any]) -> str:
+    """The one of its layout. Errors: InputError for a network with labels of a process that no tensor shows."""
     if network["name"] in ("ncsn", "edm"):
         return "score" if network["name"] == "ncsn" else "edm"
     by_label = network["name"] == "ncsnpp" and network["embedding"] == "positional" and not network["levels"]
-    return "vp" if by_label else "ncsn"
+    if by_label:
+        raise InputError(
+            f"{path}: this is a network of DDPM, and no tensor shows what its labels stand for. Give --precondition vp"
+            " (the continuous process of Score SDE), sub-vp, ddpm (1,000 discrete steps) or ncsn (variance-exploding),"
+            " or its config by --config"
+        )
+    return "ncsn"
 
 
 def _noise_levels(
@@ -247,6 +292,9 @@ def _noise_levels(
     if precondition in ("vp", "sub-vp"):  # their files store levels that nothing used
         schedule = (VP if precondition == "vp" else SubVP)(t_min=1e-3)
         told = schedule.sigma_max, schedule.sigma_min
+    elif precondition == "ddpm":
+        steps = LinearBetas()
+        told = steps.sigma_max, steps.sigma_min
     elif "sigmas" in state:
         told = float(state["sigmas"].max()), float(state["sigmas"].min())
     elif precondition == "score":

@@ -27,10 +27,12 @@ LAYOUTS = {
 PRECONDITIONS = {
     "ncsn": ("score",),
     "ncsnv2": ("ncsn",),
-    "ncsnpp": ("ncsn", "score", "vp", "sub-vp"),
-    "ddpm": ("ncsn", "vp", "sub-vp"),
+    "ncsnpp": ("ddpm", "ncsn", "score", "vp", "sub-vp"),
+    "ddpm": ("ddpm", "ncsn", "vp", "sub-vp"),
 }
 """The preconditionings that each network has in the published code."""
+PROCESSES = {"ddpm": "vpsde", "vp": "vpsde", "sub-vp": "subvpsde"}
+"""Names of processes that are not variance-exploding in score_sde_pytorch."""
 DDPM = {"block": "ddpm", "fir": (), "embedding": "positional"}
 """The arguments of `NCSNpp` that the network named ddpm stands for."""
 
@@ -121,6 +123,8 @@ def _facts(prior: NetworkPrior, layout: str, name: str, arguments: dict[str, Any
         found: dict[str, Any] = {
             "model.nf": arguments.get("width", 128), "model.num_scales": len(sigmas), "model.sigma_max": ends[0],
             "model.sigma_min": ends[1], "model.scale_by_sigma": prior.precondition == "ncsn", "data.centered": centred,
+            "training.sde": PROCESSES.get(str(prior.precondition), "vesde"),
+            "training.continuous": prior.precondition != "ddpm" and not arguments.get("levels"),
         }  # fmt: skip
     else:
         found = {

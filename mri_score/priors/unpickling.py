@@ -23,18 +23,32 @@ def read_checkpoint(path: Path, stand_ins: bool = True) -> Any:
     Errors: InputError for a file that torch did not write, for one that holds anything else, for wrong checksums, and
     for tensors larger than what is stored of them.
     """
+    return _apart("mri_score.priors.unpickling_parsing:contents", path, stand_ins=stand_ins)
+
+
+def read_edm_pickle(path: Path) -> Any:
+    """The network in a .pkl of EDM: {"class": its name, "numbers": its attributes, "weights": tensors by their names}.
+
+    The source code that such a file carries is never run (see `edm_pickle_parsing.network`).
+    Errors: InputError for a file without such a network, and as in `read_checkpoint`.
+    """
+    return _apart("mri_score.priors.edm_pickle_parsing:network", path)
+
+
+def _apart(function: str, path: Path, **given: Any) -> Any:
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist")
     size = path.stat().st_size
-    found = read_apart(
-        "mri_score.priors.unpickling_parsing:contents",
-        path,
-        memory=(1 << 30) + 6 * size,
-        seconds=10 + size // (50 << 20),
-        largest=(1 << 20) + 4 * size,
-        stand_ins=stand_ins,
+    return _restored(
+        read_apart(
+            function,
+            path,
+            memory=(1 << 30) + 6 * size,
+            seconds=10 + size // (50 << 20),
+            largest=(1 << 20) + 4 * size,
+            **given,
+        )
     )
-    return _restored(found)
 
 
 def _restored(value: Any) -> Any:

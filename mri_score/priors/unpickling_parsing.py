@@ -65,7 +65,7 @@ def contents(path: Path, stand_ins: bool) -> Any:
         raise InputError(
             f"{path} cannot be read as a checkpoint of torch.save ({reason or type(error).__name__}); copy it again"
         ) from error
-    return _plain(saved, path, [4 * path.stat().st_size + (1 << 20)])
+    return plain(saved, path, [4 * path.stat().st_size + (1 << 20)])
 
 
 def _check_sums(path: Path) -> None:
@@ -88,16 +88,16 @@ def _skipped(path: Path) -> list[tuple[type, str]]:
     return [(Skipped, name) for name in names if name.startswith(SKIPPED)]
 
 
-def _plain(value: Any, path: Path, left: list[int]) -> Any:
-    """left: [bytes that further tensors may have]."""
+def plain(value: Any, path: Path, left: list[int]) -> Any:
+    """A value of a file in the form that travels. left: [bytes that further tensors may have]."""
     if isinstance(value, Tensor):
         return ("tensor", *_array(value, path, left))
     if isinstance(value, Mapping):
-        return ("dict", [(_plain(key, path, left), _plain(one, path, left)) for key, one in value.items()])
+        return ("dict", [(plain(key, path, left), plain(one, path, left)) for key, one in value.items()])
     if isinstance(value, list):
-        return [_plain(one, path, left) for one in value]
+        return [plain(one, path, left) for one in value]
     if isinstance(value, tuple):  # torch.Size too
-        return ("tuple", [_plain(one, path, left) for one in value])
+        return ("tuple", [plain(one, path, left) for one in value])
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return value
     if isinstance(value, (torch.dtype, torch.device)):

@@ -74,4 +74,4 @@ def _load(settings: StreamSettings) -> tuple[Reconstruct, list[str]]:
     """The reconstruction with the prior loaded, and the priors that a client may ask for."""
     from mri_score.streaming.slices import Slices
 
-    return Slices(settings.prior), [*bundled_names(), settings.prior]
+    return Slices(settings.prior, settings.one_channel), [*bundled_names(), settings.prior]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mri_score.errors import unknown_name
-from mri_score.methods import DEFAULT_METHOD, METHODS
+from mri_score.methods import DEFAULT_METHOD, METHODS, ONE_CHANNEL_USES
 
 OWN_NAMES = ("mri_score", "mri-score", "default")
 """Config names that stand for the settings of the server."""
@@ -18,13 +18,15 @@ OWN_NAMES = ("mri_score", "mri-score", "default")
 class StreamSettings:
     """Settings for the slices of a stream.
 
-    method: a name of `METHODS`. prior: name, run folder or file. samples: draws of each slice. steps: noise levels;
-    None: the method's own. seed: of the draws. device: auto, cpu, cuda, ... threads: of torch; None leaves its default.
-    batch_size: walks at a time. Errors: InputError for an unknown method.
+    method: a name of `METHODS`. prior: name, run folder or file. one_channel: the use of a prior of one channel; None:
+    parts. samples: draws of each slice. steps: noise levels; None: the method's own. seed: of the draws. device: auto,
+    cpu, cuda, ... threads: of torch; None leaves its default. batch_size: walks at a time.
+    Errors: InputError for an unknown method.
     """
 
     method: str = DEFAULT_METHOD
     prior: str = "brain"
+    one_channel: str | None = None
     samples: int = 4
     steps: int | None = None
     seed: int = 0
@@ -69,6 +71,7 @@ def _parameters(priors: Sequence[str]) -> dict[str, tuple[Callable[[Any], Any], 
     return {
         "method": (_one_of(*METHODS), ", ".join(METHODS)),
         "prior": (_one_of(*priors), ", ".join(priors)),
+        "one_channel": (_one_of(*ONE_CHANNEL_USES), ", ".join(ONE_CHANNEL_USES)),
         "samples": (_whole, "a whole number from 1"),
         "steps": (_whole, "a whole number from 1"),
         "coils": (_whole, "a whole number from 1"),
@@ -91,7 +94,7 @@ def by_name(settings: StreamSettings, config: str, priors: Sequence[str]) -> tup
         known = f"{', '.join(OWN_NAMES)}, METHOD, PRIOR or METHOD+PRIOR; methods: {', '.join(METHODS)}; priors:"
         known = f"{known} {', '.join(priors)}"
         return settings, [f"config {config[:64]!r} is unknown, so the defaults are used; known: {known}"]
-    return replace(settings, method=named.get("method", settings.method), prior=named.get("prior", settings.prior)), []
+    return _changed(settings, named), []
 
 
 def by_parameters(settings: StreamSettings, text: str, priors: Sequence[str]) -> tuple[StreamSettings, list[str]]:
@@ -121,7 +124,13 @@ def by_parameters(settings: StreamSettings, text: str, priors: Sequence[str]) ->
             notes.append(f"parameter {name} is {str(value)[:64]!r} and is left out; allowed: {allowed}")
     if unknown:
         notes.append(f"parameters without a meaning here: {', '.join(unknown[:20])}; known: {', '.join(known)}")
-    return replace(settings, **changes), notes
+    return _changed(settings, changes), notes
+
+
+def _changed(settings: StreamSettings, changes: Mapping[str, Any]) -> StreamSettings:
+    """The settings with changes; another prior has the default use of one channel, unless that is given too."""
+    other = changes.get("prior", settings.prior) != settings.prior
+    return replace(settings, **({"one_channel": None} if other else {}) | dict(changes))
 
 
 def describe(settings: StreamSettings) -> str:

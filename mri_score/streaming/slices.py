@@ -13,7 +13,8 @@ from mri_score.data.noncartesian import MeasuredScan
 from mri_score.data.scan import Scan
 from mri_score.errors import InputError
 from mri_score.methods import METHODS
-from mri_score.models.network import NetworkPrior
+from mri_score.models.base import ScoreModel
+from mri_score.models.one_channel import for_complex_images
 from mri_score.numerics.fourier import resize_image
 from mri_score.priors.store import find_prior, load_prior
 from mri_score.readers.geometry import Geometry
@@ -36,12 +37,14 @@ class StreamedImage:
 class Slices:
     """The reconstruction of images. prior: name or path of the prior to load at once; others are loaded when asked for.
 
-    Errors: InputError for an unknown prior.
+    one_channel: the use of a prior of one channel. Errors: InputError for an unknown prior, and for a use of a prior of
+    two channels.
     """
 
-    def __init__(self, prior: str) -> None:
+    def __init__(self, prior: str, one_channel: str | None = None) -> None:
         torch.set_num_threads(1)  # the threads of a pool would not survive the fork that makes a connection's process
-        self._priors: dict[str, NetworkPrior] = {prior: load_prior(find_prior(prior))}
+        self._priors: dict[tuple[str, str | None], ScoreModel] = {}
+        self._prior(prior, one_channel)
 
     def __call__(self, header: str, group: Group, settings: StreamSettings) -> Iterator[StreamedImage | InputError]:
         """Reconstruct the images of a group. header: ISMRMRD header. settings: how. Yields images and errors."""
@@ -61,12 +64,15 @@ class Slices:
             except InputError as error:
                 yield error
 
+    def _prior(self, name: str, one_channel: str | None) -> ScoreModel:
+        if (name, one_channel) not in self._priors:
+            self._priors[name, one_channel] = for_complex_images(load_prior(find_prior(name)), one_channel)
+        return self._priors[name, one_channel]
+
     def _one(self, scan: Scan, number: int, seed_number: int, settings: StreamSettings) -> StreamedImage:
-        if settings.prior not in self._priors:
-            self._priors[settings.prior] = load_prior(find_prior(settings.prior))
         found = sample_posterior(
             scan.acquisition(number),
-            self._priors[settings.prior],
+            self._prior(settings.prior, settings.one_channel),
             settings.method,
             slices=[seed_number],
             steps=settings.steps,
