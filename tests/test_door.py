@@ -147,7 +147,7 @@ def test_what_is_no_denoiser_is_refused():
         (lambda: as_prior(white, sd=SD, precondition="edm"), "a precondition belongs to a network"),
         (lambda: as_prior(White(), sd=SD, precondition="eps"), "'eps'; known names: ddpm, denoiser, edm"),
         (lambda: NetworkPrior(White(), "eps"), "'eps'; known names: ddpm, denoiser, edm"),
-        (lambda: NetworkPrior(White(), 3), "it is one of denoiser, edm.*or a function of"),
+        (lambda: NetworkPrior(White(), 3), "it is one of ddpm, denoiser, edm.*or a function of"),
         (lambda: NetworkPrior(White(), sigma_min=3.0, sigma_max=1.0), "0 <= sigma_min <= sigma_max"),
         (lambda: as_prior(lambda x, sigma: x[:, :3], sd=SD).denoise(x, 1.0), "given .1, 24, 20. and gave .1, 3, 20."),
         (lambda: as_prior(lambda x, sigma: x.real, sd=SD).denoise(x, 1.0), "gave torch.float32.*precondition"),
