@@ -148,7 +148,7 @@ for mode, name in enumerate(("lower left", "lower right", "top")):
 panels[0].set(title="shares of the modes", ylabel="mean responsibility", ylim=(0, 0.9))
 panels[0].legend(ncols=3, loc="upper center")
 panels[1].semilogx(sigmas, 100 * settled, color="0.2")
-panels[1].set(title="points that are where they will end", ylabel="% of the samples", ylim=(0, 104))
+panels[1].set(title="samples already in their final mode", ylabel="share of the samples (%)", ylim=(0, 104))
 for panel in panels:
     panel.set(xlabel="noise level $\\sigma$, falling along the walk", xticks=(10, 3, 1, 0.3))
     panel.set_xticklabels(("10", "3", "1", "0.3"))

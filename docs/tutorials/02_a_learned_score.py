@@ -204,5 +204,5 @@ panels[0].set_ylabel("$x_2$")
 figure, panel = plt.subplots(num="Where along the spiral the samples lie", figsize=(8, 2.7))
 for (name, x), color in zip(samples.items(), colors, strict=True):
     panel.plot(torch.arange(1, 41), 100 * along(x), color=color, label=name, linewidth=3 if name == "truth" else 1.6)
-panel.set(xlabel="centre of the mixture, from the inner end", ylabel="% of the samples so far", xlim=(1, 40))
+panel.set(xlabel="component of the mixture, numbered from the inner end", ylabel="cumulative share (%)", xlim=(1, 40))
 panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
