@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mri_score.networks.layers import channels_last, refuse_extra, runner
+from mri_score.networks.winograd import Conv3x3, by_winograd
 
 
 class NoiseEmbedding(nn.Module):
@@ -40,15 +41,16 @@ class Block(nn.Module):
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(embedding, 2 * width)
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.first = Conv3x3(width, width)
+        self.second = Conv3x3(width, width)
         for parameter in (*self.modulation.parameters(), *self.second.parameters()):  # a new block is the identity
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         gain, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, functional.silu(x), 1 + gain)
-        return x + self.second(functional.silu(self.first(h)))
+        fresh = not torch.is_grad_enabled()  # memory that is used again is faster than new memory
+        return self.second(functional.silu(self.first(h), inplace=fresh)).add_(x)
 
 
 class Blocks(nn.ModuleList):
@@ -177,7 +179,8 @@ class UNet(nn.Module):
         embedding = self.embed(c_noise)
         run = runner(self.checkpointing)
 
-        h = self.enter(channels_last(functional.pixel_unshuffle(x, self.unshuffle)))
+        h = functional.pixel_unshuffle(x, self.unshuffle)
+        h = self.enter(h.contiguous() if by_winograd(h) else channels_last(h))
         if self.place is not None:
             rows, columns = h.shape[-2:]
             place = place_of(height, width, self.unshuffle).to(h)

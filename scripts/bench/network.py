@@ -72,6 +72,10 @@ def unet_rows(side: int, sizes: str, device: str = "cpu") -> list[Row]:
                     f"U-Net of brain, {side} x {side}, {name}, {what}", "", make(network, x, precision), sizes=sizes
                 )
             )
+    for what, make in (("call", forward), ("training step", step)):
+        plain = directly(make(network, x, torch.float32))
+        what = f"U-Net of brain, {side} x {side}, float32, {what}"
+        rows.append(compare(what, "direct convolutions", make(network, x, torch.float32), plain, sizes=sizes))
     rows.append(Row(f"U-Net of brain, {side} x {side}, kept for the gradient", "", kept(network, x)))
     network.checkpointing = True
     return [*rows, Row(rows[-1].what, "without", kept(network, x), rows[-1].ours, 2, note="checkpointing")]
@@ -113,6 +117,16 @@ def step(network: nn.Module, x: Tensor, precision: torch.dtype) -> Callable[[], 
         output.float().square().mean().backward()
 
     return call
+
+
+def directly(call: Callable[[], Tensor | None]) -> Callable[[], Tensor | None]:
+    """The same call without Winograd's algorithm."""
+
+    def other() -> Tensor | None:
+        with torch.backends.nnpack.flags(enabled=False):
+            return call()
+
+    return other
 
 
 def kept(network: nn.Module, x: Tensor) -> Spread:
