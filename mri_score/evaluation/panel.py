@@ -85,7 +85,7 @@ def panel(
     titled = {**({} if truth is None else {"truth": truth}), **images}
     greys = {title: _magnitude(title, image) for title, image in titled.items()}
     maps = {} if std is None else {"std": _magnitude("std", std)}
-    shapes = {title: image.shape for title, image in {**greys, **maps}.items()}
+    shapes = {title: (image.shape[0], image.shape[1]) for title, image in {**greys, **maps}.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"the images of a panel need one shape; got {shapes}")
     last = list(greys)[-1]
@@ -193,7 +193,7 @@ def _colour_bar(figure: Figure, axes: Axes, gain: float) -> None:
 
     bar = figure.colorbar(ScalarMappable(Normalize(0, 100 / gain), COLOURS), cax=axes)
     bar.set_label(f"% of white, shown × {gain:g}", color=QUIET, fontsize=9)
-    bar.outline.set_visible(False)
+    axes.spines["outline"].set_visible(False)
     axes.tick_params(colors=QUIET, labelsize=8.5, length=2)
 
 

@@ -59,7 +59,7 @@ def _lost(file: Reader, kind: str) -> list[str]:
 
 def _write_fastmri(file: Reader, out: Path) -> None:
     shape = (file.slices, file.coils, file.rows, file.cols)
-    masks = np.zeros((file.slices, file.rows, file.cols), bool)
+    masks: np.ndarray = np.zeros((file.slices, file.rows, file.cols), bool)
     with new_hdf5(out) as stored:
         kspace = stored.create_dataset("kspace", shape, np.complex64)
         for number in range(file.slices):

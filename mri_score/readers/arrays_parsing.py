@@ -34,7 +34,8 @@ def npy_contents(path: Path) -> dict[str, Any]:
             version = np.lib.format.read_magic(file)
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"its format version is {version}")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            name = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
+            read = getattr(np.lib.format, name)  # by name: the type stubs of NumPy 2.2 lack max_header_size
             shape, fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
             start, status = file.tell(), os.fstat(file.fileno())
     except Exception as error:  # NumPy evaluates the header as Python text, which may fail in any way

@@ -405,9 +405,10 @@ def write_fastmri(
     kspace = np.asarray(kspace, dtype=np.complex64)
     if kspace.ndim not in (3, 4):
         raise InputError(f"{path}: kspace has {kspace.ndim} axes; it needs (slices, coils, rows, cols)")
-    encoded = kspace.shape[-2:]
-    defaults = {"encoded": encoded, "recon": encoded if rss is None else tuple(rss.shape[-2:])}
-    defaults["padding"] = (0, sizes.get("encoded", encoded)[1])
+    encoded = (kspace.shape[-2], kspace.shape[-1])
+    recon = encoded if rss is None else (rss.shape[-2], rss.shape[-1])
+    padding = (0, sizes.get("encoded", encoded)[1])
+    defaults: dict[str, Shape] = {"encoded": encoded, "recon": recon, "padding": padding}
     coils = kspace.shape[1] if kspace.ndim == 4 else 1
     with new_hdf5(Path(path)) as file:
         file["kspace"] = kspace
