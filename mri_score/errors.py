@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, marks that change the direction of text, line separators, and bytes that are not UTF-8."""
@@ -30,6 +31,21 @@ class InputError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(visible(re.sub(r"\s*\n\s*", " ", message.strip())))
+
+
+@contextmanager
+def parsing(failure: str, advice: str) -> Iterator[None]:
+    """A block in which a library parses a file that may be damaged: whatever it raises becomes an InputError.
+
+    The message is `failure (what the library said); advice`. A MemoryError stays what it is: the reading process says
+    how much memory there is.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # libraries raise many kinds for a broken file
+        raise InputError(f"{failure} ({str(error) or type(error).__name__}); {advice}") from error
 
 
 def unknown_name(place: str, name: object, known: Iterable[str]) -> InputError:

@@ -1,7 +1,11 @@
-"""False alarms and hits of the out-of-distribution score of a prior, over patients, matrix sizes and foreign scans.
+"""The out-of-distribution thresholds of a prior, and its false alarms and hits over patients, sizes and foreign scans.
 
+python scripts/out_of_distribution.py --prior PRIOR --head SCAN [--head ...] --slices 8 --state CASES.jsonl --write
 python scripts/out_of_distribution.py --images STACK [--images ...] --unseen patient19,patient20 --like SCAN
     --head SCAN --foreign SCAN --state CASES.jsonl [--write] [--page docs/lab/results.md] [--summary docs/results.md]
+
+The first form measures thresholds from fully sampled scans that are similar to the prior's training images and not part
+of them. The second form is the study of the results page.
 
 Ordinary heads: slices of every patient of the stacks, on several matrix sizes, with the phase, the coils and the noise
 of real scans. Changed scans: the same slices with one thing changed; and real scans as they are. The score of a case is
@@ -346,16 +350,21 @@ def _case(
     return Case(group, title, max(image.shape), factor, label, make)
 
 
-def real_cases(paths: Sequence[Path], group: str, factors: Sequence[float]) -> Iterator[Case]:
+def real_cases(paths: Sequence[Path], group: str, factors: Sequence[float], slices: int = 1) -> Iterator[Case]:
+    """Slices of scans as they are: the middle one, or `slices` evenly spaced ones."""
     for path in paths:
         file = FastMRI(path)
+        middle = Scan(file, Undersampling(factors[0], seed=0)).middle
+        count = min(slices, file.slices)
+        numbers = [middle] if slices == 1 else np.linspace(0, file.slices - 1, count).round().astype(int).tolist()
         for factor in factors:
+            for number in numbers:
 
-            def make(file: FastMRI = file, factor: float = factor) -> Acquisition:
-                scan = Scan(file, Undersampling(factor, seed=0))
-                return scan.acquisition(scan.middle)
+                def make(file: FastMRI = file, factor: float = factor, number: int = number) -> Acquisition:
+                    return Scan(file, Undersampling(factor, seed=0)).acquisition(number)
 
-            yield Case(group, file.name, max(file.image_shape), factor, file.name, make)
+                label = file.name if slices == 1 else f"{file.name} slice {number}"
+                yield Case(group, file.name, max(file.image_shape), factor, label, make)
 
 
 def measure(case: Case, prior: ScoreModel) -> dict[str, Any]:
@@ -381,14 +390,18 @@ QUANTILE = 1.645
 def threshold_law(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
     """Thresholds for each R, and matrix and power of the law score ~ (matrix)^-power, fitted to ordinary heads.
 
-    One power for all R; the threshold is what 95 % of log-normal scores about the law stay below.
+    One power for all R; the threshold is what 95 % of log-normal scores about the law stay below. Without heads of
+    several sizes the power is 0. Errors: InputError for fewer than two scores at an acceleration.
     """
     ordinary = [row for row in rows if row["case"][0] in (UNSEEN, TRAINED, REAL)]
     parts = {}
     for factor in sorted({row["case"][3] for row in ordinary}):
         chosen = [row for row in ordinary if row["case"][3] == factor]
+        if len(chosen) < 2:
+            raise InputError(f"one score at R = {factor:g} gives no threshold; measure more scans or more --slices")
         parts[factor] = np.array([[math.log(row["case"][2] / MATRIX), math.log(row["score"])] for row in chosen]).T
-    power = -float(np.mean([np.polyfit(x, y, 1)[0] for x, y in parts.values()]))
+    sizes = {row["case"][2] for row in ordinary}
+    power = -float(np.mean([np.polyfit(x, y, 1)[0] for x, y in parts.values()])) if len(sizes) > 1 else 0.0
     thresholds = {}
     for factor, (x, y) in parts.items():
         levels = y + power * x
@@ -411,7 +424,7 @@ def judged_apart(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
 
 def _patient(row: Mapping[str, Any]) -> str:
     """The patient, or the scan, of a row."""
-    return str(row["case"][4]).split(" openms")[0].split(" heads")[0]
+    return str(row["case"][4]).split(" openms")[0].split(" heads")[0].split(" slice ")[0]
 
 
 # Tables.
@@ -502,14 +515,15 @@ def _numbers(context: click.Context, option: click.Parameter, text: str) -> list
 
 @click.command()
 @click.option("--prior", "name", default="brain", show_default=True)
-@click.option("--images", multiple=True, required=True, type=FILES, help="HDF5 stacks with labels patient, contrast.")
+@click.option("--images", multiple=True, type=FILES, help="HDF5 stacks with labels patient, contrast.")
 @click.option("--unseen", default="", help="Patients that the prior was not trained on, with commas.")
-@click.option("--like", "likes", multiple=True, required=True, type=FILES, help="Scans whose phase and maps are used.")
+@click.option("--like", "likes", multiple=True, type=FILES, help="Scans whose phase and maps are used.")
 @click.option("--head", multiple=True, type=FILES, help="Fully sampled scans of heads, as they are.")
 @click.option("--foreign", multiple=True, type=FILES, help="Fully sampled scans of other things, as they are.")
 @click.option("--matrices", default="96,128,192,256,320", show_default=True, callback=_numbers)
 @click.option("--changed", default="128,192", show_default=True, callback=_numbers, help="Matrices of changed scans.")
 @click.option("--accel", multiple=True, type=float, default=(4.0, 8.0), show_default=True)
+@click.option("--slices", type=click.IntRange(1), default=1, show_default=True, help="Number of slices of each --head.")
 @click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--precision", default="bfloat16", show_default=True, help="Of the prior's network.")
 @click.option("--threads", type=int, default=1, show_default=True)
@@ -520,9 +534,13 @@ def _numbers(context: click.Context, option: click.Parameter, text: str) -> list
 @click.option("--summary", type=FILES, help="A page that the short table is written into, between its marks.")
 def main(
     name: str, images: tuple[Path, ...], unseen: str, likes: tuple[Path, ...], head: tuple[Path, ...],
-    foreign: tuple[Path, ...], matrices: list[int], changed: list[int], accel: tuple[float, ...], rounds: int,
-    precision: str, threads: int, state: Path, no_run: bool, write: bool, page: Path | None, summary: Path | None,
+    foreign: tuple[Path, ...], matrices: list[int], changed: list[int], accel: tuple[float, ...], slices: int,
+    rounds: int, precision: str, threads: int, state: Path, no_run: bool, write: bool, page: Path | None,
+    summary: Path | None,
 ) -> None:  # fmt: skip
+    """Measure scores of the default method of fully sampled scans and changed images, and count the warnings."""
+    if images and not likes:
+        raise click.UsageError("--images needs --like, a scan whose phase and coil maps they are given")
     check(page, "ood")
     check(summary, "ood-short")
     torch.set_num_threads(threads)
@@ -530,9 +548,9 @@ def main(
     prior.precision = find_precision(precision)
     heads, templates = Heads(images), [scan_template(path) for path in likes]
     wanted = [
-        *real_cases(head, REAL, accel),
+        *real_cases(head, REAL, accel, slices),
         *real_cases(foreign, FOREIGN, accel),
-        *cases(heads, unseen.split(","), templates, matrices, changed, accel, rounds),
+        *(cases(heads, unseen.split(","), templates, matrices, changed, accel, rounds) if images else ()),
     ]
     done = {json.dumps(row["case"]): row for row in _read(state)}
     for case in () if no_run else wanted:
@@ -541,7 +559,12 @@ def main(
             with state.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(done[key]) + "\n")
             click.echo(json.dumps(done[key]))
-    rows = [row for row in done.values() if "score" in row]
+    rows = [row for row in done.values() if math.isfinite(row.get("score", math.nan))]
+    if not rows:
+        raise InputError(
+            f"{DEFAULT_METHOD} measured no score: the prior's record needs denoising_errors (train it with validation"
+            " images), and the scans need enough lines"
+        )
     about = dict(prior.about)
     if write:
         thresholds, law = threshold_law(rows)
@@ -554,8 +577,9 @@ def main(
         add_to_record(find_prior(name), ood_thresholds=thresholds, ood_basis=basis)
         about |= {"ood_thresholds": thresholds, "ood_basis": basis}
         click.echo(f"written to the record of {name}: {thresholds}, {law}")
-    apart = judged_apart(rows)
-    click.echo(f"ordinary heads above a threshold that was fitted without their patient: {sum(apart)} of {len(apart)}")
+    if len({_patient(row) for row in rows if row["case"][0] in (UNSEEN, TRAINED, REAL)}) > 2:
+        apart = judged_apart(rows)
+        click.echo(f"ordinary heads above a threshold fitted without their patient: {sum(apart)} of {len(apart)}")
     full, short = tables(rows, about)
     click.echo(f"\n{full}\n\n{short}")
     if page is not None:

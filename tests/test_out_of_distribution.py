@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -230,20 +231,34 @@ def test_methods_that_do_not_look_say_nothing(scan, tmp_path):
     assert not found.misfit_ratios and not any("out of distribution" in note for note in found.notes)
 
 
-def test_the_script_writes_a_threshold_that_these_scans_keep(scan, tmp_path):
+def test_the_script_writes_a_threshold_that_these_scans_keep(scan, tmp_path, monkeypatch):
+    """95 % of log-normal scores with the mean and spread of those in the state file lie below it."""
     path = prior_file(tmp_path, summary="white")
     before = sha256(path)
-    source = Path(__file__).resolve().parents[1] / "scripts" / "calibrate_ood.py"
-    spec = spec_from_file_location("calibrate_ood", source)
+    scripts = Path(__file__).resolve().parents[1] / "scripts"
+    monkeypatch.syspath_prepend(str(scripts))
+    spec = spec_from_file_location("out_of_distribution", scripts / "out_of_distribution.py")
     script = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, script)
     spec.loader.exec_module(script)
-    arguments = [str(scan), "--prior", str(path), "--accel", "3", "--steps", "8", "--margin", "1.5"]
-    shown = CliRunner().invoke(script.main, [*arguments, "--dry-run"], catch_exceptions=False)
+    state = tmp_path / "cases.jsonl"
+    arguments = ["--prior", str(path), "--head", str(scan), "--accel", "3", "--slices", "2", "--state", str(state)]
+    arguments += ["--precision", "float32"]
+    shown = CliRunner().invoke(script.main, arguments, catch_exceptions=False)
     assert shown.exit_code == 0 and "ood_thresholds" not in json.loads(path.with_suffix(".json").read_text())["about"]
-    CliRunner().invoke(script.main, arguments, catch_exceptions=False)
+    rows = [json.loads(line) for line in state.read_text().splitlines()]
+    assert [row["case"][4] for row in rows] == [f"{scan.stem} slice 0"]
+
+    def threshold(*scores):
+        state.write_text("".join(json.dumps({**rows[0], "case": [*rows[0]["case"][:4], f"{scan.stem} slice {n}"],
+                                             "score": one}) + "\n" for n, one in enumerate(scores)))  # fmt: skip
+        CliRunner().invoke(script.main, [*arguments, "--no-run", "--write"], catch_exceptions=False)
+        return read_record(path)["about"]["ood_thresholds"]["3"]
+
+    assert threshold(2.0, 2.0) == 2.0
+    scores = np.exp(np.random.default_rng(0).normal(0.5, 0.2, 4000))
+    assert np.mean(scores < threshold(*scores)) == pytest.approx(0.95, abs=0.01)
     about = read_record(path)["about"]
-    one = script.ratios(scan, 3.0, load_prior(path), 8, 8)
-    assert about["ood_thresholds"] == {"3": pytest.approx(1.5 * float(np.quantile(one, 0.95)), rel=1e-3)}
-    assert about["ood_basis"]["scans"] == [scan.name] and about["ood_basis"]["law"] == "variable-density"
-    assert about["summary"] == "white" and sha256(path) == before
+    assert about["ood_basis"]["scans"] == [scan.stem] and about["ood_basis"]["law"] == "variable-density"
+    assert about["ood_basis"]["power"] == 0 and about["summary"] == "white" and sha256(path) == before
     assert not any("out of distribution" in note for note in volume(scan, path)[1].notes)

@@ -62,7 +62,7 @@ def threshold_at(
 ) -> float | None:
     """The out-of-distribution score above which a scan gets a warning, at this acceleration; None if not calibrated.
 
-    thresholds: acceleration R -> score, as written by `scripts/out_of_distribution.py` or `scripts/calibrate_ood.py`;
+    thresholds: acceleration R -> score, as written by `scripts/out_of_distribution.py --write`;
     interpolated in log R, constant beyond both ends. They rise with R, because with fewer lines the iterates differ
     more from a noisy ground truth, for which the expected errors were measured. side: the longer side of the image
     matrix. basis: the data of the calibration; with `matrix` and `power` the threshold is multiplied by
@@ -78,7 +78,7 @@ def threshold_at(
     if not known or known[0][0] <= 0:
         raise InputError(
             f"the prior's record has about.ood_thresholds {thresholds!r}; it should give a ratio for each acceleration,"
-            " such as {'4': 4.6}: write it with scripts/calibrate_ood.py, or remove it"
+            " such as {'4': 4.6}: write it with scripts/out_of_distribution.py --write, or remove it"
         )
     factors, ratios = zip(*known, strict=True)
     threshold = float(np.interp(np.log(acceleration), np.log(factors), ratios))

@@ -130,7 +130,7 @@ def out_of_distribution_note(
     """The warning that a volume may be out of distribution for the prior; None if all slices are below the threshold.
 
     ratios: `misfit_ratio` of each slice. threshold: from `threshold_at`; None gives no warning. basis: the data that
-    the threshold was calibrated on, as recorded by `scripts/calibrate_ood.py`.
+    the threshold was calibrated on, as recorded by `scripts/out_of_distribution.py`.
     """
     above = [] if threshold is None else [ratio for ratio in ratios if ratio > threshold]
     if not above:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_score.errors import InputError
+from mri_score.errors import InputError, parsing
 from mri_score.readers.raw_samples import identity_of
 
 LONGEST_HEADER = 1 << 16
@@ -29,17 +29,14 @@ def npy_contents(path: Path) -> dict[str, Any]:
 
     Errors: InputError for another format, Python objects, and a file whose length is not the declared one.
     """
-    try:
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"its format version is {version}")
-            name = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
-            read = getattr(np.lib.format, name)  # by name: the type stubs of NumPy 2.2 lack max_header_size
-            shape, fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
-            start, status = file.tell(), os.fstat(file.fileno())
-    except Exception as error:  # NumPy evaluates the header as Python text, which may fail in any way
-        raise InputError(f"cannot read {path} as a .npy file ({error}); write it with numpy.save") from error
+    with parsing(f"cannot read {path} as a .npy file", "write it with numpy.save"), open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"its format version is {version}")
+        name = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
+        read = getattr(np.lib.format, name)  # by name: the type stubs of NumPy 2.2 lack max_header_size
+        shape, fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
+        start, status = file.tell(), os.fstat(file.fileno())
     if dtype.hasobject or dtype.fields is not None:
         raise InputError(f"{path} holds {dtype}, not an array of numbers; write it again as numbers, with numpy.save")
     declared, stored = math.prod(shape) * dtype.itemsize, status.st_size - start
@@ -73,21 +70,16 @@ def nifti(path: Path) -> np.ndarray:
     """The magnitude of a NIfTI volume of three axes, float32, third axis first. Errors: InputError."""
     import nibabel
 
-    try:
+    damaged = f"{path} cannot be read as NIfTI", "export it again"
+    with parsing(*damaged):
         image: Any = nibabel.load(path)
         shape = image.shape
-    except Exception as error:  # nibabel raises many kinds for a broken file
-        raise InputError(f"{path} cannot be read as NIfTI: {error}") from error
     if len(shape) != 3:
         raise InputError(f"{path} has shape {shape}; an image stack needs three axes")
     if not 0 < math.prod(shape) <= LARGEST_VOLUME or min(shape) < 1:
         raise InputError(f"{path} declares the shape {shape}; at most {LARGEST_VOLUME} voxels are read: split it")
-    try:
+    with parsing(*damaged):
         volume = np.asarray(image.dataobj, dtype=np.float32)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path} cannot be read as NIfTI: {error}") from error
     return np.ascontiguousarray(np.abs(np.moveaxis(volume, 2, 0)))
 
 
@@ -99,16 +91,11 @@ def picture(path: Path, colour: bool = False) -> np.ndarray:
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = LARGEST_PICTURE
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # such as Pillow's warning of a decompression bomb
-            with Image.open(path, formats=PICTURES) as image:
-                grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;")
-                array = np.asarray(image.convert("RGB") if colour else image if grey else image.convert("L"))
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises many kinds for a broken file
-        raise InputError(f"cannot read {path} as one of {', '.join(PICTURES)}: {error}; save it again") from error
+    with parsing(f"cannot read {path} as one of {', '.join(PICTURES)}", "save it again"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as Pillow's warning of a decompression bomb
+        with Image.open(path, formats=PICTURES) as image:
+            grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;")
+            array = np.asarray(image.convert("RGB") if colour else image if grey else image.convert("L"))
     return array.astype(array.dtype.newbyteorder("="))
 
 
@@ -118,20 +105,14 @@ LARGEST_FEATURES = 1 << 13
 
 def statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """`mu` (D,) and `sigma` (D, D) of an .npz file, float64. Errors: InputError."""
-    try:
+    wanted = "it needs `mu` (D,) and `sigma` (D, D), as FID tools write them with numpy.savez"
+    with parsing(f"cannot read {path} as statistics of features", wanted):
         with zipfile.ZipFile(path) as archive:
             declared = sum(part.file_size for part in archive.infolist() if part.filename in ("mu.npy", "sigma.npy"))
         if declared > 16 * LARGEST_FEATURES**2:
             raise ValueError(f"it declares {declared} bytes")
         with np.load(path, allow_pickle=False, max_header_size=LONGEST_HEADER) as found:
             mu, sigma = (np.asarray(found[key], dtype=np.float64) for key in ("mu", "sigma"))
-    except MemoryError:
-        raise
-    except Exception as error:  # zipfile and NumPy raise many kinds for a broken file
-        raise InputError(
-            f"cannot read {path} as statistics of features ({error}); it needs `mu` (D,) and `sigma` (D, D), as FID"
-            " tools write them with numpy.savez"
-        ) from error
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not np.isfinite(sigma).all() or not np.isfinite(mu).all():
         raise InputError(f"{path} has mu {mu.shape} and sigma {sigma.shape}; finite (D,) and (D, D) are needed")
     return mu, sigma

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_score.errors import InputError
+from mri_score.errors import InputError, parsing
 from mri_score.untrusted.pickle_values import Call, pickle_values
 
 SIDE, CHANNELS = 32, 3
@@ -23,17 +23,11 @@ def images(path: Path) -> np.ndarray:
     """The images of a batch: (N, 32, 32, 3), uint8. Errors: InputError for any other file."""
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path} has {path.stat().st_size} bytes; the files of CIFAR have 30 or 150 MB")
-    try:
+    advice = "give files such as data_batch_1 of cifar-10-batches-py, as they were published"
+    with parsing(f"{path} is no python file of CIFAR-10 or CIFAR-100", advice):
         found = pickle_values(path.read_bytes())
         data = {key if isinstance(key, str) else key.decode(): one for key, one in found.items()}["data"]
         return _array(data).reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1).copy()
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged or hostile file may fail in any way
-        raise InputError(
-            f"{path} is no python file of CIFAR-10 or CIFAR-100 ({type(error).__name__}: {error}); give files such as"
-            " data_batch_1 of cifar-10-batches-py, as they were published"
-        ) from error
 
 
 def _array(value: Any) -> np.ndarray:

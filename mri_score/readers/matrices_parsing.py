@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mri_score.errors import InputError
+from mri_score.errors import InputError, parsing
 from mri_score.readers.hdf5_parsing import filter_problem, opened
 
 LONGEST_HEADER = 1 << 16
@@ -74,12 +74,8 @@ def mat_contents(path: Path, variable: str | None) -> dict[str, Any]:
             return {"name": name, "shape": sizes[name], "dtype": dtype.str, **facts}
     from scipy.io import whosmat
 
-    try:
+    with parsing(f"cannot read {path} as a MATLAB file", "save it again with -v7 or -v7.3"):
         sizes = {name: shape for name, shape, _ in whosmat(path)}
-    except MemoryError:
-        raise
-    except Exception as error:  # scipy raises many kinds for a broken file
-        raise InputError(f"cannot read {path} as a MATLAB file ({error}); save it again with -v7 or -v7.3") from error
     name = _chosen(path, sizes, variable)
     if math.prod(sizes[name]) > LARGEST_VARIABLE:
         raise InputError(f"{path}: {name} has the shape {sizes[name]}; save such large arrays with -v7.3")
@@ -102,12 +98,8 @@ def mat_samples(path: Path, key: str, index: Index) -> np.ndarray:
 def _load(path: Path, name: str) -> np.ndarray:
     from scipy.io import loadmat
 
-    try:
+    with parsing(f"cannot read {name} of {path}: it is damaged", "save it again"):
         array = np.asarray(loadmat(path, variable_names=[name])[name])
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InputError(f"cannot read {name} of {path}: it is damaged ({error}); save it again") from error
     if array.dtype.kind not in "fiuc":
         raise InputError(f"{path}: {name} holds {array.dtype}, not numbers; save k-space as a numeric array")
     return array

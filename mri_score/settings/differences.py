@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mri_score.config_file import read_config
 from mri_score.errors import InputError
+from mri_score.migration.keys import flat
 from mri_score.untrusted.text import read_json, read_text
 
 LARGEST = 4 << 20
@@ -29,10 +29,10 @@ def settings_of(path: str | Path) -> dict[str, str]:
         attributes = open_hdf5(path).attrs
         return {name: str(value) for name, value in sorted(attributes.items()) if name not in MEASURED}
     if not path.is_dir():
-        return _flat(read_config(path))
+        return _config_settings(path)
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path} has no config.yaml; give a run folder of mri-score train, a config or a result file")
-    found = _flat(read_config(path / "config.yaml"))
+    found = _config_settings(path / "config.yaml")
     if (path / "parameters.txt").is_file():
         lines = read_text(path / "parameters.txt", LARGEST).splitlines()
         pairs = [line.partition("#")[0].split(maxsplit=1) for line in lines]
@@ -52,9 +52,5 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, t
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 
-def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """The values of nested sections by dotted names."""
-    found: dict[str, str] = {}
-    for key, value in config.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": str(value)}
-    return found
+def _config_settings(path: Path) -> dict[str, str]:
+    return {name: str(value) for name, value in flat(read_config(path))}

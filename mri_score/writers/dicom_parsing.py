@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mri_score.errors import InputError
+from mri_score.errors import parsing
 
 
 def study_of(path: Path) -> str:
@@ -14,9 +14,5 @@ def study_of(path: Path) -> str:
     """
     import pydicom
 
-    try:
+    with parsing(f"{path} cannot be read as DICOM", "name a DICOM file"):
         return str(pydicom.dcmread(path, stop_before_pixels=True).get("StudyInstanceUID", ""))
-    except MemoryError:
-        raise
-    except Exception as error:  # pydicom raises many kinds for a broken file
-        raise InputError(f"{path} cannot be read as DICOM: {error}") from error
