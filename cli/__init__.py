@@ -32,7 +32,7 @@ COMMANDS = {
     "sample": "Draw images from a prior; complete an image; interpolate between two samples.",
     "intervals": "Fit conformal intervals on fully sampled scans.",
     "compare": "Compare methods over scans, accelerations and masks.",
-    "protocol": "Make the row of a published table, by its conventions and by ours.",
+    "protocol": "Compute one row of a published table, by its conventions and by ours.",
     "evaluate": "Score reconstructions with the metrics of fastMRI.",
     "fid": "Evaluate samples of a prior: Fréchet distance to real images, copies of training images.",
     "likelihood": "Bits per dimension of images under a prior.",
@@ -86,6 +86,7 @@ def main() -> None:
       mri-score reconstruct --accel 4
 
     \b
-    Exit codes: 0 all is done; 1 some files failed, the others are done; 2 wrong usage, or nothing was done;
-    130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+    Exit codes: 0 all is done; 1 some files failed, the others are done;
+    2 wrong usage, or nothing was done; 130 stopped by Ctrl-C, 143 by SIGTERM,
+    129 by SIGHUP.
     """

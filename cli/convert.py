@@ -24,8 +24,8 @@ SUFFIXES = {".h5": "fastmri", ".mrd": "ismrmrd", ".cfl": "cfl", ".hdr": "cfl"}
 def command(scan: Path, out: Path, to: str | None, axes: tuple[str, ...] | None) -> None:
     """Convert SCAN to the file OUT: from fastMRI, ISMRMRD, BART, NumPy or MATLAB to fastMRI, ISMRMRD or BART.
 
-    Samples are copied to the bit, with the mask, and with pixel sizes, position and directions where OUT's format has a
-    place for them; what it has no place for is printed. Who was scanned is left out.
+    Samples are copied bit for bit, with the mask, and with pixel sizes, position and directions if OUT's format can
+    hold them. What it cannot hold is printed. Data on the patient are not copied.
 
     \b
     Examples:

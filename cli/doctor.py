@@ -11,17 +11,17 @@ COLOURS = {"ok": "green", "note": "yellow", "failed": "red"}
 
 
 @click.command("doctor")
-@click.option("--quick", is_flag=True, help="Leave out the self-test: an answer in a second, without torch.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, to be kept or sent with a question.")
+@click.option("--quick", is_flag=True, help="Leave out the self-test; this takes a second and does not load torch.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, to keep, or to send with a question.")
 @click.pass_context
 def command(context: click.Context, quick: bool, as_json: bool) -> None:
     """Check this installation: versions, processor, memory, GPU, BART, and a self-test of about ten seconds.
 
     The self-test compares a Fourier transform, an operator, a file, a network and a small reconstruction with known
-    numbers. Exit code: 0 where nothing failed, 1 otherwise.
+    numbers. Exit code: 0 if nothing failed, 1 otherwise.
 
     \b
-    Example:
+    Examples:
       mri-score doctor
       mri-score doctor --quick --json
     """

@@ -28,7 +28,11 @@ from .options import ANY_PATH, FOLDER, batch_size_option, device_options, prior_
     help="Integrate with N steps of Heun's method.  [default: adaptive steps, to --tolerance]",
 )  # fmt: skip
 @click.option(
-    "--tolerance", type=float, default=1e-4, show_default=True, help="Of the adaptive steps, relative and absolute."
+    "--tolerance",
+    type=float,
+    default=1e-4,
+    show_default=True,
+    help="Relative and absolute tolerance of the adaptive steps.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed of probes and dequantisation.")
 @batch_size_option
@@ -37,12 +41,12 @@ from .options import ANY_PATH, FOLDER, batch_size_option, device_options, prior_
     "--out", "-o", type=FOLDER, default=Path("likelihood"), show_default=True, help="Folder for likelihood.csv."
 )
 def command(**options: Any) -> None:
-    """Bits per dimension of images under a prior, by the probability flow: mean, standard error, and one row an image.
+    """Bits per dimension of images under a prior, by the probability flow: mean, standard error, one row per image.
 
     IMAGES are pictures, stacks (.npy, HDF5, NIfTI), files of CIFAR or folders of them. Under a prior of grey or colour
-    images, those of 8 bits get uniform noise of one grey value, and the result bounds the length of their code; under a
-    prior of complex images the unit is the 99th percentile of the magnitude. Compare only results of one unit, one size
-    and one sigma_min.
+    images, uniform noise of one grey value is added to images of 8 bits, and the result is an upper bound of their code
+    length. Under a prior of complex images the unit is the 99th percentile of the magnitude. Compare results only if
+    unit, image size and sigma_min are the same.
 
     \b
     Example:

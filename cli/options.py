@@ -37,8 +37,8 @@ TRAJECTORIES = ("radial", "spiral")
 
 allow_code_option = click.option(
     "--allow-code", is_flag=True,
-    help="Allow data.name to be a class of yours, package.module:Class, which is imported and run. Off, because configs"
-    " come from elsewhere too.",
+    help="Allow data.name to be a class of your own, package.module:Class, which is imported and run. Off by default,"
+    " because a config may come from someone else.",
 )  # fmt: skip
 
 method_option = click.option(
@@ -54,8 +54,8 @@ precision_option = click.option(
 )  # fmt: skip
 one_channel_option = click.option(
     "--one-channel", type=names.ONE_CHANNEL_USE, metavar="USE",
-    help="What a prior of real images is for a scan: parts (of the real and of the imaginary part), or magnitude (with"
-    " the smooth phase of the scan's CG-SENSE image).  [default: parts]",
+    help="How a prior of real images is applied to complex ones: parts (to the real and to the imaginary part), or"
+    " magnitude (to the magnitude, with the smooth phase of the scan's CG-SENSE image).  [default: parts]",
 )  # fmt: skip
 prior_option = click.option(
     "--prior", "-p", type=names.PRIOR, default="brain", show_default=True, metavar="PRIOR",

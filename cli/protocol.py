@@ -26,22 +26,30 @@ PROTOCOLS = ("csgm", "inversebench", "snap")
     help="Method as for mri-score reconstruct; the paper's own are langevin-norm-matched (csgm), dps, daps, diffpir,"
     " red-diff and split-gibbs (inversebench, snap).",
 )  # fmt: skip
-@click.option("--no-prior", is_flag=True, help="Zero-filled images only: to check the data against the published row.")
-@click.option("--samples", "-n", type=click.IntRange(1), default=1, show_default=True, help="Draws that are averaged.")
-@click.option("--steps", type=click.IntRange(2), help="Noise levels.  [default: the method's]")
+@click.option("--no-prior", is_flag=True, help="Zero-filled images only, to compare the data with the published row.")
 @click.option(
-    "--slices", type=click.Choice(["middle", "all"]), default="middle", show_default=True, help="Slices of each file."
+    "--samples", "-n", type=click.IntRange(1), default=1, show_default=True, help="Number of draws to average."
 )
-@click.option("--size", type=click.IntRange(16), help="Side of the images.  [default: the paper's]")
-@click.option("--snr", type=float, metavar="DB", help="Of the noise that is added.  [default: the paper's]")
+@click.option("--steps", type=click.IntRange(2), help="Number of noise levels.  [default: the method's]")
+@click.option(
+    "--slices",
+    type=click.Choice(["middle", "all"]),
+    default="middle",
+    show_default=True,
+    help="Slices to use of each file.",
+)
+@click.option("--size", type=click.IntRange(16), help="Side of the images in pixels.  [default: the paper's]")
+@click.option(
+    "--snr", type=float, metavar="DB", help="Signal-to-noise ratio of the added noise.  [default: the paper's]"
+)
 @click.option("--seed", default=0, show_default=True, help="Random seed of masks, noise and draws.")
 @device_options
 def command(name: str, data: Path, out: Path, accel: str, **options: Any) -> None:
-    """Make the row of a published table from DATA, fully sampled fastMRI files, as the paper did and as we do.
+    """Compute one row of a published table from DATA, fully sampled fastMRI files, by the paper's conventions and ours.
 
     Each method is scored twice: with the preparation, masks, scale and metrics of the paper, and with those of this
-    project at the same mask law. --out gets table.csv. Numbers of the two kinds are not comparable with one another,
-    and the published ones only with those of the paper's conventions, on its files.
+    project for masks of the same kind. Compare published numbers only with the scores by the paper's conventions, on
+    the paper's files. The table is written to table.csv in --out.
 
     \b
     Examples:

@@ -105,8 +105,11 @@ class BatchSize(click.IntRange):
 )  # fmt: skip
 @precision_option
 @click.option(
-    "--operator", type=names.OPERATOR, default="torch", show_default=True,
-    help="Forward operator: torch, or sigpy (the same built of SigPy linops).",
+    "--operator",
+    type=names.OPERATOR,
+    default="torch",
+    show_default=True,
+    help="Forward operator: torch, or sigpy (the same operator, built from SigPy linops).",
 )
 @click.option(
     "--batch-size", type=BatchSize(1), default=8, show_default=True, metavar="N|auto",

@@ -11,22 +11,29 @@ from .options import stream_options
 
 
 @click.command("serve")
-@click.option("--port", type=click.IntRange(0, 65535), default=9002, show_default=True, help="0 takes a free port.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9002,
+    show_default=True,
+    help="Port to listen on; 0: any free port.",
+)
 @click.option(
     "--host", default="127.0.0.1", show_default=True,
     help="Address to listen on; 0.0.0.0 for all. There is no password: let only the scanner's network reach it.",
 )  # fmt: skip
 @click.option(
     "--connections", type=click.IntRange(1), default=4, show_default=True,
-    help="Scans reconstructed at the same time, a process each; more wait.",
+    help="Number of scans reconstructed at the same time, each in its own process; further scans wait.",
 )  # fmt: skip
 @stream_options
 def command(port: int, host: str, connections: int, **options: Any) -> None:
-    """Reconstruct scans at the scanner: a server for MRD streams, as FIRE, OpenRecon and Gadgetron's clients send them.
+    """Reconstruct scans at the scanner: a server for the MRD streams of FIRE, OpenRecon and clients of Gadgetron.
 
-    Each slice is reconstructed when its last readout came, and sent back as an image and, for methods that draw, a map
-    of the standard deviation. A client chooses by its config name: mri_score (the options below), a method, a prior, or
-    METHOD+PRIOR; and by a JSON text {"parameters": {"samples": 8, ...}}. SIGTERM stops the server.
+    Each slice is reconstructed as soon as its last readout has arrived. The image is sent back and, for methods that
+    draw, a map of the standard deviation. The config name that a client sends selects the method and the prior: a
+    method, a prior, METHOD+PRIOR, or mri_score for the options below. A client can change further settings with a JSON
+    text such as {"parameters": {"samples": 8}}. SIGTERM stops the server.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ MOST_NAMES = 20
 @click.argument("out", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the names of all scans.")
 def command(out: Path, as_json: bool) -> None:
-    """Show how far reconstruct has come in the folder OUT, whoever works on it: this machine, a job array, others.
+    """Show how far reconstruct has come in the folder OUT, over all machines and jobs that write to it.
 
     Prints the number of scans that are done, failed (with the reason), in work and left; the rate of all processes
     together, from the 50 scans finished last; and when the rest will be done at this rate.

@@ -530,6 +530,153 @@ FAULTS = (
         "samples that lie apart read as one run",
         ("untrusted:h5py",),
     ),
+    # files for viewers
+    Fault(
+        "writers/dicom.py",
+        "_decimals(*place.column_direction, *place.row_direction)",
+        "_decimals(*place.row_direction, *place.column_direction)",
+        "directions of rows and columns swapped",
+        ("writers:dicom_has",),
+    ),
+    Fault(
+        "writers/dicom.py",
+        '"PixelSpacing": _decimals(down, across)',
+        '"PixelSpacing": _decimals(across, down)',
+        "pixel sizes swapped",
+        ("writers:dicom_has",),
+    ),
+    Fault(
+        "writers/dicom.py",
+        "or not place.oriented else",
+        "else",
+        "frame of reference without orientation",
+        ("writers:template or dicom_has or orientation",),
+    ),
+    Fault(
+        "writers/ismrmrd.py",
+        "sum(1 << (flag - 1) for",
+        "sum(1 << flag for",
+        "flags counted from 0",
+        ("convert:through_every_format or libraries",),
+    ),
+    Fault(
+        "pipeline/bids.py",
+        'and name["ses"] not in visits',
+        'and name["ses"] in visits',
+        "the other sessions",
+        ("bids:chosen",),
+    ),
+    # arrays and pixels
+    Fault(
+        "readers/array_scan.py",
+        "values = values.sum(-1) / np.maximum(measured, 1)",
+        "values = values.mean(-1)",
+        "unsampled averages averaged too",
+        ("array_scan:series or frame",),
+    ),
+    Fault(
+        "readers/array_scan.py",
+        "np.fft.ifftshift(self._stored(number), 1)",
+        "np.fft.fftshift(self._stored(number), 1)",
+        "shift of an odd readout",
+        ("array_scan:partitions",),
+    ),
+    Fault(
+        "readers/matrices_parsing.py",
+        'values["real"] + 1j * values["imag"]',
+        'values["real"] - 1j * values["imag"]',
+        "conjugate of a MATLAB array",
+        ("array_scan:axes_are or commands or acquisition",),
+    ),
+    Fault(
+        "sources/plain_images.py",
+        "(255 * x + torch.rand(x.shape, generator=random)) / 256",
+        "(256 * x + torch.rand(x.shape, generator=random)) / 256",
+        "white above 1 after dequantisation",
+        ("plain_images:dequantised",),
+    ),
+    Fault(
+        "generation.py",
+        "*(factor * side for side in image.shape[-2:])",
+        "*(factor * side for side in reversed(image.shape[-2:]))",
+        "rows and columns of a larger image swapped",
+        ("pixels", "sample_cli"),
+    ),
+    # numbers of priors
+    Fault(
+        "likelihood.py",
+        "+ torch.as_tensor(scale, dtype=torch.float64).log2()",
+        "- torch.as_tensor(scale, dtype=torch.float64).log2()",
+        "sign of the unit",
+        ("likelihood:bits",),
+    ),
+    Fault(
+        "likelihood.py",
+        "found + values.log_slope(x).to(found.device)",
+        "found",
+        "slope of the pixel map forgotten",
+        ("likelihood:pixels or dequantised", "likelihood"),
+    ),
+    Fault(
+        "sample_quality/frechet.py",
+        "b.root.square().sum() - 2 * cross",
+        "b.root.square().sum() - cross",
+        "factor two of the cross term",
+        ("frechet:closed_form or itself",),
+    ),
+    Fault(
+        "sample_quality/frechet.py",
+        "(features - mean) / (len(features) - 1) ** 0.5",
+        "(features - mean) / len(features) ** 0.5",
+        "covariance over n",
+        ("frechet:sample_mean",),
+    ),
+    Fault(
+        "numerics/orientation.py",
+        "torch.rot90(item, -(turns % 4), (-2, -1))",
+        "torch.rot90(item, turns % 4, (-2, -1))",
+        "turned twice instead of back",
+        ("orientation:back",),
+    ),
+    Fault(
+        "numerics/orientation.py",
+        "2 * int(4 * place)",
+        "int(8 * place)",
+        "a wide image turned by 90 degrees",
+        ("orientation:back or orientations_of_the_group",),
+    ),
+    # studies and settings
+    Fault(
+        "pipeline/run_log.py",
+        "first = ended[-RECENT - 1] if",
+        "first = ended[-RECENT] if",
+        "rate of one scan too many",
+        ("study:rate",),
+    ),
+    Fault(
+        "pipeline/run_log.py",
+        "if moment >= before.time:",
+        "if moment > 0:",
+        "an older event decides",
+        ("study:newest",),
+    ),
+    Fault(
+        "pipeline/merge.py",
+        "if any(first[column] != row[column] for column in FORMATS):",
+        "if False:",
+        "other scores of one volume joined",
+        ("study:merge",),
+    ),
+    Fault(
+        "doctor.py", "_number(found) < _number(least)", "found < least", "versions compared as text", ("doctor:below",)
+    ),
+    Fault(
+        "settings/differences.py",
+        "if one.get(name) != other.get(name)}",
+        "if name not in other}",
+        "changed settings not shown",
+        ("settings:compared",),
+    ),
 )
 
 
