@@ -1,4 +1,4 @@
-"""Results that are arrays in memory, handed out: as a page for a notebook, as an xarray dataset, as files."""
+"""Results in memory as a page for a notebook, as an xarray dataset, and as files."""
 
 from __future__ import annotations
 
@@ -103,8 +103,9 @@ def dataset_of(volume: OutputVolume, draws: np.ndarray) -> Dataset:
 def save_result(path: str | Path, volume: OutputVolume, draws: np.ndarray, format: str | None = None) -> list[Path]:
     """Write a result in one format; return the paths.
 
-    path: of the file; of the folder for DICOM; for NIfTI and cfl its name without the suffix begins the names of the
-    files. format: hdf5 (as fastMRI's tools read it, with the draws), nifti, dicom, cfl or html; None: by the suffix.
+    path: of the file; of the folder for DICOM; for NIfTI and cfl, the names of the files begin with its name
+    without the suffix. format: hdf5 (as fastMRI's tools read it, with the draws), nifti, dicom, cfl or html; None: by
+    the suffix.
     Errors: InputError for an unknown format, NIfTI and DICOM without geometries, and where a file cannot be written.
     """
     path = Path(path)
@@ -142,7 +143,7 @@ def output_volume(
 ) -> OutputVolume:
     """The volume of a result in memory. image: complex. std: zero where there is no spread; it is left out then.
 
-    Errors: InputError for images that are no slices (slices, rows, columns).
+    Errors: InputError for images without the axes (slices, rows, columns).
     """
     if image.ndim != 3:
         raise InputError(f"{name} has images of shape {image.shape[1:]}; this needs slices (rows, columns)")

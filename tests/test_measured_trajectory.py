@@ -136,7 +136,7 @@ def test_reconstruct_takes_trajectories_of_files(tmp_path):
 
 
 FAULTS = {
-    "unit": (lambda k: k * 1e6, "which is no unit of k-space for a matrix of"),
+    "unit": (lambda k: k * 1e6, "which fits no known unit for a matrix of"),
     "nan": (lambda k: k * np.nan, "positions for .* samples"),
     "a line": (lambda k: k * np.float32([1, 0]), "covers one axis of k-space only"),
     "none": (lambda k: None, "has no positions beside its samples"),

@@ -1,4 +1,4 @@
-"""Rows of published tables: their preparation of data, masks, scale and metrics, and beside it ours."""
+"""Rows of published tables, by their own preparation of data, masks, scale and metrics, and by ours."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROWS = ("conventions", "method", "acceleration", "true acceleration", "PSNR", "S
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a paper made its table.
+    """How the table of a paper was made.
 
     title: of the paper. data: files and slices that it used. size: side of its square images. law: of its line mask,
     see `line_mask`. simulated: whether k-space is made anew from the combined image, without noise of the scanner.
@@ -110,7 +110,9 @@ def line_mask(law: str, size: int, acceleration: float, seed: int = 0, least: in
     elif law == "random":
         left = math.floor(size / acceleration) - centre
         if left < 0:
-            raise InputError(f"R = {acceleration:g} leaves {left + centre} of {size} lines; the centre has {centre}")
+            raise InputError(
+                f"R = {acceleration:g} samples {left + centre} of {size} lines, but the centre has {centre}; lower R"
+            )
         mask[np.random.RandomState(seed).choice(outer, left, replace=False)] = True
     else:
         raise unknown_name("the mask law", law, ("random", "equispaced-added"))

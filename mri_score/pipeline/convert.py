@@ -90,7 +90,9 @@ def _write_cfl(file: Reader, out: Path) -> None:
     for name, dimension in BART_SERIES.items():
         sizes[dimension] = len(numbers[name])
     if 8 * int(np.prod(sizes)) > LARGEST_ARRAY:
-        raise InputError(f"{file.path}: as a cfl array {sizes} it has more than {LARGEST_ARRAY} bytes; convert a part")
+        raise InputError(
+            f"{file.path}: as a cfl array of {sizes} it has more than {LARGEST_ARRAY} bytes; split the scan first"
+        )
     array = np.zeros(sizes, np.complex64)
     for number, item in enumerate(items):
         index: list[int | slice] = [slice(None), slice(None), 0, slice(None), *[0] * 12]

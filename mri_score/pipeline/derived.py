@@ -98,7 +98,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path, LARGEST_TABLE), newline="")))
     except csv.Error as error:
-        raise InputError(f"cannot read {path}: it is no table ({error}); remove it, it is made again") from error
+        raise InputError(f"cannot read {path}: it is no table ({error}); remove it, to write it again") from error
     return [{key: str(row.get(key) or "") for key in COLUMNS} for row in rows]
 
 

@@ -138,7 +138,7 @@ def exports(out: Path, formats: Sequence[str], like: Path | None = None) -> list
         if name not in FORMATS:
             raise unknown_name("--write", name, FORMATS)
     if like is not None and "dicom" not in formats:
-        raise InputError("--dicom-like is for --write dicom, which is not asked for; add it, or leave both out")
+        raise InputError("--dicom-like needs --write dicom; add it, or leave out --dicom-like")
     found: list[Derived] = []
     if "nifti" in formats:
         check_nifti()

@@ -57,8 +57,8 @@ def _merged(folders: Sequence[Path]) -> list[Row]:
             first, place = found.setdefault(tuple(row[column] for column in IDENTITY), (row, folder))
             if any(first[column] != row[column] for column in FORMATS):
                 raise InputError(
-                    f"{row['file']} has other scores of {row['method']} in {folder} than in {place}, as from other"
-                    " options; merge folders of the same options only"
+                    f"{row['file']} has other scores of {row['method']} in {folder} than in {place}, so they were"
+                    " made with other options; merge only folders that were made with the same options"
                 )
     return sorted((row for row, _ in found.values()), key=lambda row: row["file"])
 

@@ -41,7 +41,7 @@ def frames_of(file: Reader, slices: Sequence[int]) -> list[int]:
 
 
 def header_of(file: Reader) -> bytes | None:
-    """The ISMRMRD header of a file without what may state who was scanned; None for a file without a header."""
+    """The ISMRMRD header of a file without entries that may identify the patient; None if the file has no header."""
     xml = getattr(file, "header_xml", None)
     if xml is None:
         return None

@@ -1,4 +1,4 @@
-"""What became of each scan of an output folder: a log of each process that worked on it, and all of them together."""
+"""The state of each scan of an output folder, from the logs of all processes that worked on it."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class Study:
 
     done: Sequence[str]
     failed: Mapping[str, str]
-    """Name -> why, of scans whose last try ended with an error."""
+    """Name -> error message of each scan whose last try failed."""
     working: Mapping[str, float]
-    """Name -> seconds since its work began, of processes that live or are on another machine."""
+    """Name -> seconds since its work began, if its process is running or on another machine."""
     left: Sequence[str]
-    """Scans that nothing was begun of, or whose process was killed."""
+    """Scans that were never begun, or whose process was killed."""
     scan_seconds: float | None = None
     """Median time of a scan."""
     per_hour: float | None = None
@@ -133,8 +133,8 @@ class _Found:
 def read_study(out: Path, now: float | None = None) -> Study:
     """The state of an output folder of `reconstruct`. Lines that are cut off are skipped.
 
-    A scan whose result exists but that no log names, as of an earlier release, is done; one that was done and whose
-    result was removed is left.
+    A scan with a result but without a log, as earlier releases left it, counts as done. A scan that was done and whose
+    result was removed counts as left.
     out: the folder. now: seconds since 1970, the present by default.
     Errors: InputError for a folder without logs and results, and for a log that cannot be read.
     """
@@ -172,7 +172,7 @@ def _state(scan: _Scan | None, has_result: bool) -> str:
 
 
 def _rate(found: _Found, until: float) -> float | None:
-    """Scans a second, up to `until`: of the RECENT last, since the one before them or since the first process began."""
+    """Scans finished per second up to the time `until`, over the last RECENT scans, or over all if there are fewer."""
     ended = sorted(found.ended)
     if not ended:
         return None
@@ -181,7 +181,7 @@ def _rate(found: _Found, until: float) -> float | None:
 
 
 def _follow(path: Path, found: _Found) -> None:
-    """Take up the events of one process."""
+    """Add the events in the log of one process to `found`."""
     lives, begun = False, {}
     for line in _lines(path):
         moment, event, name = line["time"], line["event"], line.get("scan")
@@ -215,7 +215,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _lives(host: object, process: object) -> bool:
-    """Whether a process may be at work: it lives, or is on another machine, where that cannot be told."""
+    """Whether a process may still be working: it is running, or it is on another machine, which cannot be checked."""
     if host != _HOST or os.name == "nt":  # there, signal 0 ends a process
         return True
     try:

@@ -164,7 +164,7 @@ class ArrayScan(MatrixOfImages, PlainReader):
         return y
 
     def close(self) -> None:
-        """Nothing is open between reads; forgets the volume that was read last."""
+        """Drop the volume that was read last; no file is open between reads."""
         self._volume = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def open_array(path: Path, axes: Sequence[str] | None = None) -> ArrayScan:
             axes = [BART_AXES.get(number, f"dimension {number}") for number in range(len(array.shape))]
             kept = [n for n, (name, size) in enumerate(zip(axes, array.shape, strict=True)) if name in AXES or size > 1]
             if other := [axes[n] for n in kept if axes[n] not in AXES]:
-                raise InputError(f"{path}: BART's {', '.join(other)} has several entries, which k-space has not")
+                raise InputError(f"{path}: BART's {', '.join(other)} has several entries; k-space needs one of them")
         return ArrayScan(array.path, array, axes)
     array = open_mat(path) if path.suffix.lower() == ".mat" else open_npy(path)
     if axes is None:

@@ -1,4 +1,4 @@
-"""ISMRMRD readouts in memory, as they come over a connection, read as those of a file."""
+"""ISMRMRD readouts that arrive over a connection, read like those of a file."""
 
 from __future__ import annotations
 

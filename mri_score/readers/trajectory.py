@@ -192,7 +192,7 @@ class ISMRMRDTrajectory(TrajectoryReader, Readouts):
         name = min(ratio, key=lambda one: abs(np.log(max(ratio[one], 1e-30))))
         if not 1 / FITTING <= ratio[name] <= FITTING:
             raise InputError(
-                f"{self.path}: its trajectory reaches {stored.max():.4g}, which is no unit of k-space for a matrix of"
+                f"{self.path}: its trajectory reaches {stored.max():.4g}, which fits no known unit for a matrix of"
                 f" {self.image_shape}: known are {', '.join(units)}; repair the trajectory or the header"
             )
         extent = (stored * units[name] / (matrix / 2)).reshape(-1, 2).max(0)

@@ -79,7 +79,7 @@ class PlainImages:
             self.places = [place for place in self.places if not self._nearly_empty(*place)]
         self._kept: Recent[tuple[np.ndarray, float]] = Recent(memory)
         if not self.places:
-            raise InputError(f"{', '.join(map(str, paths))} hold no image that is not empty")
+            raise InputError(f"{', '.join(map(str, paths))} contain empty images only")
 
     def __len__(self) -> int:
         return len(self.places)
@@ -165,11 +165,11 @@ class PlainImages:
         largest = float(values.abs().max())
         found = largest if kind == "maximum" else float(percentile(values).max()) or largest
         if not found > 0:
-            raise InputError(f"{self.name(number)} is zero everywhere, which gives it no scale; leave it out")
+            raise InputError(f"{self.name(number)} is zero everywhere, so it has no scale; leave it out")
         return found
 
     def _nearly_empty(self, stack: int, index: int) -> bool:
-        """Whether hardly a hundredth of the pixels hold the object."""
+        """Whether the object covers less than about a hundredth of the pixels."""
         values = torch.from_numpy(self._read(stack, index)[0].astype(np.float32))
         return not bool(percentile(values).max() > LEAST_BRIGHT * values.max())
 
@@ -178,7 +178,7 @@ def _centre(image: Tensor, size: Sequence[int]) -> Tensor:
     """The centre of an image (C, H, W). Errors: InputError if the image is smaller."""
     (rows, cols), (high, wide) = image.shape[-2:], size
     if rows < high or cols < wide:
-        raise InputError(f"an image of {rows} x {cols} has no centre of {high} x {wide}; lower data.crop")
+        raise InputError(f"an image of {rows} x {cols} is smaller than {high} x {wide}; lower data.crop")
     top, left = (rows - high) // 2, (cols - wide) // 2
     return image[..., top : top + high, left : left + wide]
 

@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         raise InputError(
             f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}; choose another"
-            " --host or --port, or stop the program that has it"
+            " --host or --port, or stop the program that uses this port"
         ) from error
 
 

@@ -134,7 +134,7 @@ class Session:
                     if isinstance(item, Readout):
                         self._came += item.nbytes
                     if self._came - self._taken + self.collector.size > LARGEST_SCAN:
-                        raise InputError(f"more than {LARGEST_SCAN >> 30} GiB of readouts wait; send fewer slices")
+                        raise InputError(f"more than {LARGEST_SCAN >> 30} GiB of readouts are waiting; send fewer")
                     queue.put(item)
                     if isinstance(item, Message) and item.kind == CLOSE:
                         return

@@ -1,4 +1,4 @@
-"""What a client asks for: a config name and parameters, on top of what the server was started with."""
+"""Settings that a client may change: its config name and parameters replace settings of the server."""
 
 from __future__ import annotations
 

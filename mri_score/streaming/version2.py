@@ -61,7 +61,7 @@ class Version2(Client):
             raise InputError(f"the stream of MRD version 2 is damaged or cut off: {error or type(error)}") from error
 
     def text(self, text: str) -> None:
-        """Texts have no place in version 2; they are in the log."""
+        """Version 2 has no text messages; texts are written to the log only."""
 
     def image(self, pixels: np.ndarray, fields: Mapping[str, Any], attributes: Mapping[str, str | list[str]]) -> None:
         mrd = self._mrd

@@ -107,7 +107,7 @@ def read_message(stream: BinaryIO) -> Message | Readout:
         size = int(header["channels"]) * pixel * int(np.prod(header["matrix_size"].astype(object)))
         _skip(stream, size, "an image")
     elif kind != CLOSE:
-        raise InputError(f"the stream has a message {kind}, which is none of MRD version 1 (1 to 5, 1008, 1022, 1026)")
+        raise InputError(f"the stream has a message {kind}, which is not in MRD version 1 (1 to 5, 1008, 1022, 1026)")
     return Message(kind)
 
 

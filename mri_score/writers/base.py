@@ -1,4 +1,4 @@
-"""What every writer gets: the images of one volume, where they lie in the patient, and how they were made."""
+"""The input of every writer: the images of one volume, their place in the patient, and how they were made."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class OutputVolume:
         numbers = [np.flatnonzero(frames == frame) for frame in np.unique(frames)]
         if len({len(one) for one in numbers}) > 1:
             counts = ", ".join(str(len(one)) for one in numbers)
-            raise InputError(f"{self.name}: its frames have {counts} slices; choose slices with --slices")
+            raise InputError(f"{self.name}: its frames have unequal numbers of slices ({counts}); choose --slices")
         for name in ("position", "row_direction", "column_direction") if self.geometries else ():
             values = np.array([getattr(place, name) for place in self.geometries])[np.array(numbers)]
             if float(np.ptp(values, axis=0).max()) > 1e-3:

@@ -37,7 +37,7 @@ def check_dicom() -> None:
 
 
 def read_template(path: Path) -> Dataset:
-    """The attributes of a DICOM file whose patient and study results are to be filed under; without its pixels.
+    """The attributes, without the pixels, of a DICOM file whose patient and study the results are to have.
 
     path: the file. Errors: InputError without highdicom, for a file that is not DICOM, and for one without a study.
     """
@@ -46,7 +46,7 @@ def read_template(path: Path) -> Dataset:
 
     try:
         if path.stat().st_size > LARGEST_TEMPLATE:
-            raise InputError(f"{path} is larger than {LARGEST_TEMPLATE >> 20} MiB, more than one slice has")
+            raise InputError(f"{path} is larger than {LARGEST_TEMPLATE >> 20} MiB, too large for one slice")
         # compressed attributes could inflate without end: first where memory is limited
         read_apart("mri_score.writers.dicom_parsing:study_of", path, memory=512 << 20)
         template = pydicom.dcmread(path, stop_before_pixels=True)
@@ -225,7 +225,7 @@ def _pixels(stored: np.ndarray, slope: float) -> dict[str, Any]:
 
 
 def _mr(kind: list[str]) -> dict[str, Any]:
-    """The module MR Image; RM is DICOM's term for a research sequence, and what is not known is empty."""
+    """The module MR Image; RM is DICOM's term for a research sequence; unknown entries are empty."""
     return {
         "ImageType": kind,
         "ScanningSequence": "RM",

@@ -14,5 +14,5 @@ def study_of(path: Path) -> str:
     """
     import pydicom
 
-    with parsing(f"{path} cannot be read as DICOM", "name a DICOM file"):
+    with parsing(f"{path} cannot be read as DICOM", "it is damaged or has another format"):
         return str(pydicom.dcmread(path, stop_before_pixels=True).get("StudyInstanceUID", ""))
