@@ -15,7 +15,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import compress_coils
 from mri_score.data.espirit import espirit
 from mri_score.data.noise_rings import NoiseLevel, outer_level, whiten, with_noise_scan
-from mri_score.data.scale import percentile
+from mri_score.data.scale import scale_of
 from mri_score.data.scan import LEAST_NOISE, Scan
 from mri_score.data.trajectories import Trajectory, measured
 from mri_score.errors import InputError
@@ -174,10 +174,7 @@ def from_samples(
     """
     maps = centre_maps(y, trajectory)
     operator = NonCartesian(maps, trajectory.coordinates)
-    scale = percentile(operator.cg_sense(y * operator.gain))
-    sound = (scale > 0) & scale.isfinite()
-    if not bool(sound.all()):
-        raise InputError(f"{name}: slice {int((~sound).nonzero()[0])} of the batch has no signal; leave it out")
+    scale = scale_of(operator.cg_sense(y * operator.gain), name)
     return Acquisition(
         name=name,
         kspace=y * (operator.gain / scale[:, None, None]),

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from mri_score.errors import InputError
+
 PERCENTILE = 0.99
 """Quantile of the magnitude that is scaled to 1, in training and reconstruction."""
 
@@ -31,3 +33,17 @@ def percentile(image: Tensor) -> Tensor:
     magnitude = image.abs().flatten(-2)
     place = math.ceil(PERCENTILE * magnitude.shape[-1])
     return magnitude.kthvalue(place, dim=-1).values
+
+
+def scale_of(images: Tensor, name: str) -> Tensor:
+    """The scale (B,) of an acquisition: the 99th percentile of the magnitude of its images (B, H, W).
+
+    images: a quick reconstruction from the undersampled data. name: for messages.
+    Errors: InputError for a slice without signal.
+    """
+    scale = percentile(images)
+    sound = (scale > 0) & scale.isfinite()
+    if not bool(sound.all()):
+        empty = int((~sound).nonzero()[0])
+        raise InputError(f"{name}: slice {empty} of the batch has no signal; leave it out with --slices")
+    return scale

@@ -18,7 +18,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.data.coils import CalibrationRegion, coil_maps, compress_coils, maps_from_calibration, truth_image
 from mri_score.data.noise_level import noise_level, told_noise
 from mri_score.data.noise_rings import NoiseLevel, evenly_spaced, whiten, with_noise_scan
-from mri_score.data.scale import percentile, safe_unit
+from mri_score.data.scale import safe_unit, scale_of
 from mri_score.errors import InputError
 from mri_score.numerics.fourier import ifft
 from mri_score.numerics.noise import key
@@ -48,11 +48,7 @@ def scaled(
     kspace, maps: (B, C, H, W). mask: broadcastable to kspace. noise_std: in the units of kspace. name: for messages.
     mixing: matrix that was applied to the coils, stored as `whitening`. Errors: InputError for a slice without signal.
     """
-    operator = Sense(maps, mask)
-    scale = percentile(operator.cg_sense(kspace))
-    if not bool((scale > 0).all()):
-        empty = int((scale <= 0).nonzero()[0])
-        raise InputError(f"{name}: slice {empty} of the batch has no signal; leave it out with --slices")
+    scale = scale_of(Sense(maps, mask).cg_sense(kspace), name)
     return Acquisition(
         name=name,
         kspace=kspace / scale[:, None, None, None],
@@ -161,9 +157,7 @@ def from_operator(
         )
     unit = safe_unit(kspace)
     kspace, noise_std = (kspace, noise_std) if unit == 1 else (kspace / unit, noise_std / unit)
-    scale = percentile(operator.cg_sense(kspace).flatten(1).unsqueeze(1))
-    if not bool((scale > 0).all()):
-        raise InputError(f"{name}: slice {int((scale <= 0).nonzero()[0])} holds no signal; leave it out")
+    scale = scale_of(operator.cg_sense(kspace).flatten(1).unsqueeze(1), name)
     return Acquisition(
         name=name,
         kspace=kspace / scale.reshape(-1, *[1] * (kspace.ndim - 1)),
