@@ -543,7 +543,7 @@ FAULTS = (
         '"PixelSpacing": _decimals(down, across)',
         '"PixelSpacing": _decimals(across, down)',
         "pixel sizes swapped",
-        ("writers:dicom_has",),
+        ("writers:distance_of_rows",),
     ),
     Fault(
         "writers/dicom.py",
