@@ -30,7 +30,7 @@ class Method:
 
 
 METHODS = {
-    "matched-draw": Method("matched-draw", "renoise", "two-parts", 24, 1, group=4),
+    "matched-draw": Method("matched-draw", "renoise", "two-parts", 30, 1, group=4),
     # Draws of a posterior, one network call per level.
     "adaptive-draw": Method("adaptive-draw", "renoise", "karras", 50, 1),
     "exact-draw": Method("exact-draw", "renoise", "karras", 30, 1),

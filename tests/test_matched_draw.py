@@ -78,7 +78,7 @@ def test_spread_and_coverage_of_antithetic_draws_are_calibrated(count):
 
 
 def test_levels_above_the_border_are_even_in_log_sigma_and_those_below_are_karras():
-    levels = TwoParts(0.005, 5.0).levels(31)
+    levels = TwoParts(0.005, 5.0, share=0.2).levels(31)
     assert len(levels) == 31 and levels[0] == 5.0 and levels[-1] == 0.005
     ratios = levels[1:7] / levels[:6]
     torch.testing.assert_close(ratios, ratios[:1].expand(6))
@@ -98,16 +98,21 @@ def matched(problem, count: int, **options) -> MatchedDraw:
     return MatchedDraw(problem.prior, problem.operator, kspace, problem.noise_std, **options)
 
 
-def walk(problem, count: int, levels: int = 24) -> Renoise:
+def walk(problem, count: int, levels: int = 30) -> Renoise:
     return Renoise(TwoParts(min(0.01, problem.noise_std / 2), 5.0).levels(levels))
 
 
-def test_it_draws_as_its_two_parents_on_their_sides_of_the_border():
+def test_it_draws_as_its_parents_each_in_its_range_of_levels():
     problem = gaussian_problem(32)
     x = problem.prior.sample(generators(1, draws=3))
     posterior = matched(problem, 3, spread=1.0, solution_error=0.0)
     arguments = (problem.prior, problem.operator, problem.kspace.expand(3, -1, -1, -1), problem.noise_std)
-    for sigma, parent in ((0.5, MMPSDraw(*arguments, iterations=1, lanczos=2)), (0.2, AdaptiveDraw(*arguments))):
+    parents = (
+        (2.0, MMPSDraw(*arguments, iterations=1, lanczos=2)),
+        (0.5, MMPSDraw(*arguments, iterations=4, lanczos=2)),
+        (0.2, AdaptiveDraw(*arguments)),
+    )
+    for sigma, parent in parents:
         posterior.begin_walk()
         parent.begin_walk()
         found = posterior.draw(x, sigma, generators(2, draws=3))
@@ -196,7 +201,7 @@ def test_four_means_of_antithetic_walks_are_nearer_to_the_posterior_mean(group):
 def test_modes_come_at_the_odds_that_the_data_leave_them(hidden, most):
     """Total variation, 400 draws, independent so that their odds are those of single draws.
 
-    Over the problems of seeds 0 to 3 it is .05, .11 and .19 on average, and at most .13, .24 and .39.
+    Over the problems of seeds 0 to 3 it is .05, .11 and .21 on average, and at most .12, .23 and .40.
     """
     problem = mixture_problem(hidden)
     posterior = matched(problem, 400)
@@ -206,4 +211,4 @@ def test_modes_come_at_the_odds_that_the_data_leave_them(hidden, most):
 
 def test_the_method_by_name_is_what_the_tests_walk():
     method = METHODS["matched-draw"]
-    assert (method.posterior, method.schedule, method.steps, method.group) == ("matched-draw", "two-parts", 24, 4)
+    assert (method.posterior, method.schedule, method.steps, method.group) == ("matched-draw", "two-parts", 30, 4)

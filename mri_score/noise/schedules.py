@@ -170,13 +170,13 @@ class Karras(Schedule):
 
 
 class TwoParts(Schedule):
-    """A fifth of the levels above `border`, evenly spaced in log sigma; the others below it, spaced as in `Karras`.
+    """A share of the levels above `border`, evenly spaced in log sigma; the others below it, spaced as in `Karras`.
 
     K-space determines the coarse content of an image, so that high levels change little: in reconstructions at R = 4,
     walks that are deterministic above sigma 0.1 give equal results.
     """
 
-    def __init__(self, sigma_min: float, sigma_max: float, border: float = 0.3, share: float = 0.2) -> None:
+    def __init__(self, sigma_min: float, sigma_max: float, border: float = 0.3, share: float = 0.17) -> None:
         super().__init__(sigma_min, sigma_max)
         self.border, self.share = border, share
 
