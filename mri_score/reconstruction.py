@@ -471,7 +471,7 @@ def _random(options: WalkOptions, name: str, walks: Walks) -> list[Random]:
     if size == 1:
         return [generators(options.seed, name, number, draws=[draw])[0] for number, draw in walks]
     shared = {
-        number: antithetic_generators(options.seed, name, number, range(max(draw for _, draw in walks) + 1), size)
+        number: antithetic_generators(options.seed, name, number, range(options.samples), size)
         for number, _ in walks
     }
     return [shared[number][draw] for number, draw in walks]

@@ -183,6 +183,18 @@ def test_items_with_levels_of_their_own_are_walked_as_if_alone():
         torch.testing.assert_close(mean[item : item + 1], alone[1], rtol=1e-6, atol=1e-8)
 
 
+def test_momentum_brings_the_average_of_antithetic_means_nearer_to_the_posterior_mean():
+    """Of a Gaussian prior, where the noise of four such means cancels and what is left is lack of convergence."""
+    problem = gaussian_problem(32)
+    like = torch.zeros(4, 1, 32, dtype=torch.complex128)
+    error = {}
+    for momentum in (0.0, 0.5):
+        found = walk(problem, 4).walk(matched(problem, 4, momentum=momentum), like, antithetic(range(4)))
+        assert found.mean is not None
+        error[momentum] = float((found.mean.mean(0) - problem.mean).norm() / problem.mean.norm())
+    assert error[0.5] < 0.7 * error[0.0] < 0.02
+
+
 @pytest.mark.parametrize("group", [1, 4])
 def test_four_means_of_antithetic_walks_are_nearer_to_the_posterior_mean(group):
     """A Gaussian prior, where all is linear: what few draws leave of noise is gone."""

@@ -197,7 +197,16 @@ class Comparison:
         if (cell.method, cell.steps) not in self._evaluations:
             options = WalkOptions(cell.method, cell.steps)
             self._evaluations[cell.method, cell.steps] = draw_work(options, self.prior.network).evaluations
-        return self.plan.samples * self._evaluations[cell.method, cell.steps]
+        draws = self.plan.samples + sum(self._apart(cell.method))
+        return draws * self._evaluations[cell.method, cell.steps]
+
+    def _apart(self, method: str) -> list[int]:
+        """The numbers of draws that need walks of their own: parts of an antithetic group, whose noises do not cancel.
+
+        The default method walks them in another way.
+        """
+        plan, group = self.plan, METHODS[method].group
+        return [count for count in plan.draws if count % group and count != plan.samples]
 
     def run(self, file: Reader, cells: Sequence[Cell], progress: Progress | None = None) -> Iterator[Outcome]:
         """Yield the outcome of each cell of a file, in order; a cell that fails does not stop the others.
@@ -266,7 +275,8 @@ class Comparison:
         whole, cost = _measured(self.device, lambda: self._walk(cell, subject, cell.steps, progress))
         found: list[Scored] = []
         for count in self.plan.draws:
-            part = whole.first(count)
+            apart = count in self._apart(cell.method)
+            part = self._walk(cell, subject, cell.steps, progress, count) if apart else whole.first(count)
             more: dict[str, Any] = asdict(part.work)
             if count > 1 and METHODS[cell.method].draws:
                 more |= subject.calibration(part.samples[:, 0], part.group)
@@ -289,14 +299,20 @@ class Comparison:
         return found, cost
 
     def _walk(
-        self, cell: Cell, subject: Subject, steps: int | None, progress: Progress | None = None
+        self,
+        cell: Cell,
+        subject: Subject,
+        steps: int | None,
+        progress: Progress | None = None,
+        samples: int | None = None,
     ) -> Reconstruction:
+        """Draws of a cell's slice, as many as the plan has or `samples`."""
         return sample_posterior(
             subject.acquisition,
             self.prior.network,
             cell.method,
             steps=steps,
-            samples=self.plan.samples,
+            samples=samples or self.plan.samples,
             seed=self.plan.seed,
             batch_size=self.plan.batch_size,
             device=self.plan.device,

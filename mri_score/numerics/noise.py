@@ -26,6 +26,8 @@ class Antithetic(NamedTuple):
     """The generators of all draws of the group; draws that share a batch share this object."""
     place: int
     """Which of them is this draw."""
+    complete: bool = True
+    """Whether all draws of the group are drawn, so that their noises cancel in the average of the results."""
 
 
 Random = Generator | Antithetic
@@ -110,9 +112,14 @@ def generators(seed: int, name: str = "", slice: int = 0, draws: int | Sequence[
 
 
 def antithetic_generators(seed: int, name: str, slice: int, draws: Sequence[int], size: int) -> list[Antithetic]:
-    """The random numbers of some draws of a slice, draw d in group d // size; keyed by (seed, name, slice, draw)."""
+    """The random numbers of some draws of a slice, draw d in group d // size; keyed by (seed, name, slice, draw).
+
+    draws: all draws of the slice that are made, in this batch or in another.
+    """
     groups = {
         number: tuple(generators(seed, name, slice, range(number * size, (number + 1) * size)))
         for number in {draw // size for draw in draws}
     }
-    return [Antithetic(groups[draw // size], draw % size) for draw in draws]
+    drawn = set(draws)
+    whole = {number: drawn.issuperset(range(number * size, (number + 1) * size)) for number in groups}
+    return [Antithetic(groups[draw // size], draw % size, whole[draw // size]) for draw in draws]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mri_score.numerics.channels import per_item, real_size, squared_norm
-from mri_score.numerics.noise import Random, noise_like
+from mri_score.numerics.noise import Antithetic, Random, noise_like
 from mri_score.numerics.orientation import random_orientations, turned, turned_back
 from mri_score.posteriors.adaptive_draw import AdaptiveDraw
 from mri_score.posteriors.base import TOLERANCE
@@ -32,7 +32,8 @@ class MatchedDraw(AdaptiveDraw):
     r^2 of `Proximal` instead of draws. It starts from the draw, and its end is `mean`. It has less noise than the draw,
     and is closer to the posterior mean. `antithetic_generators` reduce the noise of the average of several such means.
     It is a fixed-point iteration that converges slowly where the samples hardly determine the image. Each step starts
-    from m + `momentum` (m - the mean of the level before), which nears the same image in about half as many levels.
+    from m + `momentum` (m - the mean of the level before), which nears the same image in about half as many levels. It
+    amplifies the noise of one mean, so that only the draws of a complete antithetic group do so, whose noises cancel.
     There, a prior of images of any orientation is asked at each level in another random orientation of each item, so
     that what its network prefers by direction averages out.
     spread: factor for the estimated r^2. border, mean_below, mean_end: noise levels, in the unit of images.
@@ -134,7 +135,8 @@ class MatchedDraw(AdaptiveDraw):
         """The means of the items where `low` is true, with noise of their level; other items use no random numbers."""
         assert self.mean is not None
         mean = self.mean[low]
-        if self._step is not None:
-            mean = mean + self.momentum * self._step[low]
         chosen = [one for one, is_low in zip(random, low.tolist(), strict=True) if is_low]
+        if self._step is not None:
+            cancels = mean.real.new_tensor([isinstance(one, Antithetic) and one.complete for one in chosen])
+            mean = mean + per_item(self.momentum * cancels, mean) * self._step[low]
         return mean + per_item(levels[low], mean) * noise_like(mean, chosen)
