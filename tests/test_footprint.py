@@ -251,7 +251,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tmp_path):
     arguments = ["reconstruct", str(file), "--accel", "3", "--samples", "5", "--steps", "7", "--batch-size", "auto"]
     done = CliRunner().invoke(main, [*arguments, "--out", str(out), "--dry-run"])
     assert done.exit_code == 0, done.output
-    for words in ("2 of 2", "48 x 48", "10 by matched-draw", " 110\n", " 60 with", "2 of 5 draws", "MiB", str(out)):
+    for words in ("2 of 2", "48 x 48", "10 by matched-draw", " 110\n", " 90 with", "2 of 5 draws", "MiB", str(out)):
         assert words in done.output
     checked = CliRunner().invoke(main, [*arguments, "--out", str(out), "--dry-run", "--check-lines", "2"])
     assert "20 by matched-draw" in checked.output and " 220\n" in checked.output  # the second reconstruction counts

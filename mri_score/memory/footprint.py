@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils.weak import WeakIdRef
 
 from mri_score.data.acquisition import Acquisition
 from mri_score.data.scan import LEAST_NOISE
@@ -56,28 +56,29 @@ class LiveMemory(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sizes = WeakIdKeyDictionary()
-        self.peak = 0
+        self._sizes: dict[WeakIdRef, int] = {}
+        self.live = self.peak = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """False keeps torch from importing its compiler, which takes seconds and is not used here."""
         return False
 
-    @property
-    def live(self) -> int:
-        return sum(self._sizes.values())
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         given = {id(storage) for storage in _storages((args, kwargs))}
-        made = {storage: storage.nbytes() for storage in _storages(result) if id(storage) not in given}
-        if made:  # nothing else raises the peak, and the sum over all storages takes time
-            self._sizes.update(made)
-            self.peak = max(self.peak, self.live + _scratch(func, args, result))
+        for storage in _storages(result):
+            reference = WeakIdRef(storage, self._freed)
+            if id(storage) not in given and reference not in self._sizes:
+                self._sizes[reference] = storage.nbytes()
+                self.live += storage.nbytes()
+                self.peak = max(self.peak, self.live + _scratch(func, args, result))
         return result
+
+    def _freed(self, reference: WeakIdRef) -> None:
+        self.live -= self._sizes.pop(reference, 0)
 
 
 def network_bytes(prior: ScoreModel, items: int, shape: tuple[int, int], gradient: bool = False) -> tuple[int, int]:
