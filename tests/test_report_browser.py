@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from chromium import PROGRAM, Chromium
@@ -16,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed; apt install chromium"),
 ]
 SIDE = 40
+AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +134,17 @@ def test_the_index_of_a_study_sorts_and_filters(browser, tmp_path):
     browser.run("warned.click()")
     assert browser.run(names) == ["head_10"] and browser.run("count.textContent") == "1 of 3"
     assert browser.problems == []
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed; CONTRIBUTING.md names the command")
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_core_finds_no_violation_in_a_report_and_an_index_of_a_study(browser, address, tmp_path, dark):
+    rows = [StudyRow(name, f"{name}/index.html", picture(np.eye(9)), {"PSNR (dB)": 29.5}, notes)
+            for name, notes in (("head", ["dead coil"]), ("knee", []))]  # fmt: skip
+    write_text(tmp_path / "index.html", render_study("All", rows))
+    for page in (address, (tmp_path / "index.html").as_uri()):
+        browser.open(page, dark=dark)
+        browser.run(AXE.read_text(encoding="utf-8") + ";0")
+        found = browser.run("axe.run({resultTypes: ['violations']}).then(found => found.violations.map("
+                            "one => one.id + ': ' + one.nodes.map(node => node.html).join(' ')))")  # fmt: skip
+        assert found == [], page
