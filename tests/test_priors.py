@@ -147,8 +147,8 @@ def test_refuses_an_unknown_network(saved):
 
 
 def test_refuses_an_unknown_preconditioning(saved):
-    edit(saved, prior={"precondition": "ve"})
-    refused(saved, "prior.precondition is 've'; known names: denoiser, edm, ncsn")
+    edit(saved, prior={"precondition": "flow"})
+    refused(saved, "prior.precondition is 'flow'; known names: ddpm, denoiser, edm")
 
 
 @pytest.mark.parametrize("place", ["network", "prior"])

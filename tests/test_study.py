@@ -186,7 +186,7 @@ def test_merge_refuses_what_cannot_belong_together(tmp_path):
     one = table(tmp_path / "one", ("b.h5", "ours", MVUE, 30.0, 5))
     other = table(tmp_path / "other", ("b.h5", "ours", MVUE, 30.1, 5))
     said = refused("merge", one, other, "--out", tmp_path / "both")
-    assert "b.h5 has other scores of ours" in said and "merge folders of the same options only" in said
+    assert "b.h5 has other scores of ours" in said and "merge only folders that were made with the same options" in said
     said = refused("merge", one, tmp_path / "none", "--out", tmp_path / "both")
     assert "has no results of mri-score reconstruct" in said
     assert not (tmp_path / "both").exists()
