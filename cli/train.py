@@ -78,6 +78,7 @@ def command(**options: Any) -> None:
     from mri_score import experiment
     from mri_score.config_file import find_config, read_config
     from mri_score.errors import InputError
+    from mri_score.models.generator import GENERATOR
     from mri_score.priors.store import SUPERVISED
     from mri_score.sources.own import code_allowed
     from mri_score.training import checkpoint
@@ -108,9 +109,13 @@ def command(**options: Any) -> None:
             experiment.run(settings, folder, start=given.start, device=given.device, say=note)
     except Interrupted as stop:
         raise Failure(f"{folder}: {stop}", stop.code) from stop
-    supervised = (settings.get("prior") or {}).get("precondition") == SUPERVISED
+    precondition = (settings.get("prior") or {}).get("precondition")
+    supervised = precondition == SUPERVISED
     say(f"run     {folder}\n{'network' if supervised else 'prior  '} {folder / 'prior.safetensors'}", run=folder)
-    following = f"compare --supervised {folder} SCANS" if supervised else f"reconstruct --accel 4 --prior {folder}"
+    method = " --method one-step" if precondition == GENERATOR else ""
+    following = (
+        f"compare --supervised {folder} SCANS" if supervised else f"reconstruct --accel 4 --prior {folder}{method}"
+    )
     say(f"next    mri-score {following}")
 
 

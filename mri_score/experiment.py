@@ -30,6 +30,7 @@ from mri_score.errors import InputError, unknown_name
 from mri_score.files import claimed, write_text
 from mri_score.losses import LOSSES
 from mri_score.losses.base import Loss
+from mri_score.models.generator import GENERATOR, Generator
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import NETWORKS
 from mri_score.networks.experts import Experts
@@ -388,7 +389,8 @@ def make_prior(config: Mapping[str, Any], parameters: Parameters) -> NetworkPrio
     network = build("network", config.get("network"), NETWORKS)
     if isinstance(network, UNet) and network.place is not None:
         _refuse_patches(config)
-    return call("prior", NetworkPrior, section, network=network, **known)
+    kind = Generator if section.get("precondition") == GENERATOR else NetworkPrior
+    return call("prior", kind, section, network=network, **known)
 
 
 def _refuse_patches(config: Mapping[str, Any]) -> None:
@@ -452,7 +454,11 @@ def run(
 
 
 def image_facts(source: Source, parameters: Parameters) -> dict[str, Any]:
-    """What the record of a prior of real images says about them: the map of their pixels, and their mean."""
+    """What the record of a prior says about its images: of real ones the map of their pixels and their mean, of
+    simulated scans the laws and accelerations of their masks.
+    """
+    if isinstance(source, UndersampledImages):
+        return {"scans": {"laws": list(source.laws), "accelerations": list(source.accelerations)}}
     if not isinstance(source, PlainImages):
         return {}
     mean = parameters.mean if parameters.channel_means is None else list(parameters.channel_means)

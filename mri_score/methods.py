@@ -34,6 +34,8 @@ METHODS = {
     # Draws of a posterior, one network call per level.
     "adaptive-draw": Method("adaptive-draw", "renoise", "karras", 50, 1),
     "exact-draw": Method("exact-draw", "renoise", "karras", 30, 1),
+    # Draws of a trained generator, which is the prior.
+    "one-step": Method("one-step", "renoise", "single", 1, 1),
     # Draws that use the Jacobian of the network.
     "mmps-draw": Method("mmps-draw", "renoise", "karras", 20, 1),
     "mmps": Method("mmps", "ancestral", "karras", 50, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,7 @@ from mri_score.data.acquisition import Acquisition
 from mri_score.generation import GenerationOptions, inpaint, sample_prior
 from mri_score.models.base import ScoreModel, Work
 from mri_score.numerics.channels import per_item
-from mri_score.numerics.noise import generators, noise_like
+from mri_score.numerics.noise import Random, generators, noise_like
 from mri_score.reconstruction import SIGMA_END, WalkOptions, sample_posterior
 
 SIDE = 8
@@ -59,7 +60,11 @@ class _Filter(ScoreModel):
     def __init__(self, prior: ScoreModel) -> None:
         super().__init__()
         self.sd, self.sigma_min, self.sigma_max = prior.sd, prior.sigma_min, prior.sigma_max
+        self.generates = prior.generates
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         variance = self.sd**2 * torch.logspace(-3, 1, x[0].numel(), dtype=x.real.dtype).reshape(x.shape[1:])
         return x * (variance / (variance + per_item(sigma, x) ** 2))
+
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
+        return self.denoise(x, sigma)

@@ -528,9 +528,10 @@ def test_a_supervised_run_is_followed_by_compare(tmp_path, monkeypatch):
     for config, following in (
         ("brain_supervised.yml", "next    mri-score compare --supervised run SCANS"),
         ("tiny.yml", "next    mri-score reconstruct --accel 4 --prior run"),
+        ("brain_one_step.yml", "next    mri-score reconstruct --accel 4 --prior run --method one-step"),
     ):
         assert following in mri_score("train", "--config", config, "--out", "run")
-    assert len(trained) == 2
+    assert len(trained) == 3
 
 
 @pytest.mark.parametrize("text", ["3,x", "9"])

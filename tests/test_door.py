@@ -157,7 +157,7 @@ def test_what_is_no_denoiser_is_refused():
             make()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "one-step"])
 def test_reconstruction_keeps_to_the_range_of_the_prior(scan, method):
     prior = Asked(0.05, 1.0)
     reconstruct(scan.kspace, mask=scan.mask, prior=prior, method=method, **QUICK)
@@ -179,7 +179,7 @@ def test_inpainting_keeps_to_the_range_of_the_prior(method):
     assert max(prior.levels) == 1.0 and min(prior.levels) == pytest.approx(0.05, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize("name", [name for name in POSTERIORS if name != "one-step"])
 def test_every_posterior_tells_its_prior_that_a_walk_begins(scan, name):
     prior = Asked(0.01, 7.0)
     posterior = POSTERIORS[name](prior, scan.operator(), scan.kspace, 0.01)

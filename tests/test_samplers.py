@@ -174,7 +174,7 @@ def walk_of(name: str, of: GaussianProblem) -> tuple[Sampler, Posterior]:
     return SAMPLERS[method.sampler](SCHEDULES["geometric"].levels(40)), model
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "one-step"])
 def test_any_split_of_a_batch_gives_the_same_images(name):
     sampler, model = walk_of(name, problem(33))
     like = model.expand(torch.zeros(8, 1, 33, dtype=torch.complex64))
@@ -189,7 +189,7 @@ def test_any_split_of_a_batch_gives_the_same_images(name):
         assert float(difference.max()) < 1e-4
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "one-step"])
 def test_seeds_decide_and_nothing_else(name):
     sampler, model = walk_of(name, problem(33))
     like = model.expand(torch.zeros(2, 1, 33, dtype=torch.complex64))

@@ -15,6 +15,11 @@ from mri_score.errors import InputError
 LEVELS = (0.03, 1.0)
 """Range of sigma used for the score, ends included. Below it the noise dominates, above it the prior's mean."""
 
+MARGIN = 1.35
+"""Factor by which an acceleration may lie outside those of the training: true ones of equispaced masks are lower than
+their nominal ones.
+"""
+
 LARGEST_POWER = 4.0
 """Upper bound of the power of the matrix size in a threshold; measured ones are near 0.9."""
 
@@ -52,6 +57,28 @@ def misfit_ratio(
             found.append(weight * error)
             reference.append(weight * expected)
     return torch.stack(found).sum(0) / torch.stack(reference).sum(0) if found else None
+
+
+def unlike_training(scans: Mapping[str, Any] | None, acceleration: float, law: str) -> str | None:
+    """A warning if the mask of a scan is unlike those of a generator's training; None if it is alike.
+
+    scans: `laws` and nominal `accelerations` of the training, None for priors that were not trained on masks.
+    acceleration, law: of the scan.
+    """
+    if scans is None:
+        return None
+    laws, folds = scans["laws"], scans["accelerations"]
+    if law not in laws:
+        return (
+            f"the generator was trained with {' and '.join(laws)} masks, not {law}: neither its image nor its standard"
+            " deviation can be relied on"
+        )
+    if not min(folds) / MARGIN <= acceleration <= max(folds) * MARGIN:
+        return (
+            f"the generator was trained at accelerations {min(folds):g} to {max(folds):g}, the scan has"
+            f" {acceleration:.2f}: neither its image nor its standard deviation can be relied on"
+        )
+    return None
 
 
 def threshold_at(

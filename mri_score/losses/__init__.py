@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mri_score.losses.ambient import Ambient
 from mri_score.losses.denoising import Denoising
+from mri_score.losses.energy import EnergyScore
 from mri_score.losses.gsure import Gsure
 from mri_score.losses.noisy_score import NoisyScore
 from mri_score.losses.regression import Regression
@@ -15,6 +16,7 @@ from mri_score.losses.sure_score import SureScore
 LOSSES = {
     "ambient": Ambient,
     "denoising": Denoising,
+    "energy": EnergyScore,
     "gsure": Gsure,
     "noisy_score": NoisyScore,
     "regression": Regression,

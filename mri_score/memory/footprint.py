@@ -23,7 +23,7 @@ from mri_score.memory.peak import resident
 from mri_score.methods import DEFAULT_METHOD
 from mri_score.models.base import ScoreModel, clamped
 from mri_score.models.network import NetworkPrior
-from mri_score.numerics.noise import generators, noise_like
+from mri_score.numerics.noise import Random, generators, noise_like
 from mri_score.operators.lines import AT_A_TIME, direct_below
 from mri_score.operators.sense import Sense
 from mri_score.reconstruction import sample_posterior
@@ -114,7 +114,7 @@ def walk_bytes(
     line_axis: the axis along which the mask varies; None for a mask of points. options: as `sample_posterior` takes
     them.
     """
-    stand_in, least = _StandIn(prior.sd), [math.inf]
+    stand_in, least = _StandIn(prior.sd, prior.generates), [math.inf]
     with stand_in.memory as memory:
         sample_posterior(
             _rehearsal(coils, line_axis), stand_in, method, steps=3, samples=walks, batch_size=walks, device="cpu",
@@ -251,15 +251,18 @@ class _StandIn(ScoreModel):
     Jacobian.
     """
 
-    def __init__(self, sd: float) -> None:
+    def __init__(self, sd: float, generates: bool) -> None:
         super().__init__()
-        self.sd, self.memory = sd, LiveMemory()
+        self.sd, self.generates, self.memory = sd, generates, LiveMemory()
         self.calls: dict[tuple[int, bool], int] = {}
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         kind = (len(x), torch.is_grad_enabled() and x.requires_grad)
         self.calls[kind] = max(self.calls.get(kind, 0), self.memory.live)
         return x / 2
+
+    def draw(self, x: Tensor, sigma: Tensor | float, random: Sequence[Random]) -> Tensor:
+        return self.denoise(x, sigma)
 
 
 class _Noted(Sense):

@@ -82,6 +82,8 @@ class ScoreModel(nn.Module):
     any_orientation: bool = False
     """True: an image (rows, cols) is as probable flipped, turned by 90 degrees, or multiplied by a global phase. A
     network that was trained on such images follows this nearly, and walks may ask it in random orientations."""
+    generates: bool = False
+    """True: no score model but a `Generator`, whose `draw` makes images from the estimate of a scan."""
     about: Mapping[str, Any] = MappingProxyType({})
     """Information from the file of a prior: its data, training and validation errors."""
 

@@ -18,7 +18,7 @@ class CountedPrior(ScoreModel):
         super().__init__()
         self.prior, self.sd, self.about = prior, prior.sd, prior.about
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
-        self.any_orientation = prior.any_orientation
+        self.any_orientation, self.generates = prior.any_orientation, prior.generates
         self.calls = self.products = 0
         self._before = self._reported = Work()
 

@@ -61,8 +61,8 @@ def _label(integral: Tensor) -> Tensor:
 
 
 def regression(noise_std: Tensor, sd: float) -> Coefficients:
-    """For a supervised network, not a score model: its output is added to a reconstruction of k-space with this
-    noise_std.
+    """For a supervised network or a generator, not a score model: its output is added to a reconstruction of k-space
+    with this noise_std.
 
     An output of 1 corresponds to an error of sd / 5, as for a denoiser at that level.
     """
@@ -112,6 +112,7 @@ PRECONDITIONINGS: dict[str, Precondition] = {
     "ddpm": EpsilonPrecondition(LinearBetas().alphas_cumprod),
     "denoiser": denoiser,
     "edm": edm,
+    "generator": regression,
     "ncsn": ncsn,
     "regression": regression,
     "score": score,

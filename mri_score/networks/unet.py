@@ -154,13 +154,18 @@ class UNet(nn.Module):
 
     @torch.no_grad()
     def grow_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Start with the weights of a network with fewer resolutions or blocks, or without attention or position.
+        """Start with the weights of a network with fewer resolutions or blocks, or without attention, position or extra
+        channels.
 
         The added parts have no effect at first, but are trained: new blocks are the identity, and the output of new
         resolutions is zero. For sizes divisible by the larger divisor the function is the same; for others it differs
         near the borders, which are padded more.
         Errors: RuntimeError if the weights are not a part of this network.
         """
+        weights = dict(weights)
+        enter, own = weights.get("enter.weight"), self.enter.weight
+        if self.extra_channels and enter is not None and len(enter) == len(own) and enter.shape[1] < own.shape[1]:
+            weights["enter.weight"] = functional.pad(enter, (0, 0, 0, 0, 0, own.shape[1] - enter.shape[1]))
         loaded = self.load_state_dict(weights, strict=False)
         if loaded.unexpected_keys:
             raise RuntimeError(f"it has no place for {', '.join(loaded.unexpected_keys[:4])}, ...")

@@ -18,7 +18,7 @@ from mri_score.data.noncartesian import NonCartesianScan
 from mri_score.data.scan import Scan, coil_weight
 from mri_score.errors import InputError
 from mri_score.evaluation.metrics import complex_nrmse
-from mri_score.evaluation.out_of_distribution import threshold_at
+from mri_score.evaluation.out_of_distribution import threshold_at, unlike_training
 from mri_score.models.base import ScoreModel, Work, on_device
 from mri_score.numerics.fourier import resize_image
 from mri_score.operators.noncartesian import find_gain
@@ -148,6 +148,8 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
+    if (warning := unlike_training(prior.about.get("scans"), volume.acceleration, scan.sampling.law)) is not None:
+        volume.notes = [*volume.notes, warning]
     if (warning := out_of_distribution_note(volume.misfit_ratios, threshold, basis)) is not None:
         volume.notes = [*volume.notes, warning]
     return volume

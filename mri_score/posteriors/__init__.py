@@ -12,6 +12,7 @@ from mri_score.posteriors.exact_draw import ExactDraw, Proximal
 from mri_score.posteriors.matched_draw import MatchedDraw
 from mri_score.posteriors.mmps import MMPS, MMPSDraw
 from mri_score.posteriors.norm_matched import NormMatched
+from mri_score.posteriors.one_step import OneStep
 from mri_score.posteriors.pigdm import PiGDM
 from mri_score.posteriors.projected import CoilProjected, Projected
 from mri_score.posteriors.split_gibbs import SplitGibbs
@@ -32,6 +33,7 @@ POSTERIORS = {
     "mmps": MMPS,
     "mmps-draw": MMPSDraw,
     "norm-matched": NormMatched,
+    "one-step": OneStep,
     "pigdm": PiGDM,
     "projected": Projected,
     "proximal": Proximal,

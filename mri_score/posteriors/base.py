@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from mri_score.errors import InputError
 from mri_score.models.base import Gathered, LevelError, ScoreModel, Work
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import Random, noise_like
@@ -32,6 +33,8 @@ class Posterior(ScoreModel):
     `__post_init__` checks them. A subclass with an `__init__` of its own calls this one with the four arguments.
     """
 
+    needs_generator: ClassVar[bool] = False
+    """Whether the prior is a `Generator`, and not a score model."""
     prior: ScoreModel
     operator: LinearOperator
     kspace: Tensor
@@ -50,6 +53,13 @@ class Posterior(ScoreModel):
 
     def __post_init__(self) -> None:
         self._iterations = 0
+        if self.needs_generator and not self.prior.generates:
+            raise InputError(
+                "the method one-step needs a generator as its prior, not a score model; train one: mri-score train -c"
+                " brain_one_step.yml --from brain-fast"
+            )
+        if self.prior.generates and not self.needs_generator:
+            raise InputError("this prior is a generator, which has no score; take --method one-step")
         self.sd, self.sigma_min, self.sigma_max = self.prior.sd, self.prior.sigma_min, self.prior.sigma_max
         y = self.kspace
         noise_std = torch.as_tensor(self.noise_std, dtype=y.real.dtype).to(y.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mri_score.errors import InputError
 from mri_score.files import cannot_write, sha256, whole_file
+from mri_score.models.generator import GENERATOR, Generator
 from mri_score.models.network import NetworkPrior
 from mri_score.networks import build_network
 from mri_score.networks.experts import Experts
@@ -27,7 +28,8 @@ SUPERVISED = "regression"
 def build_prior(network: dict[str, Any], **prior: Any) -> NetworkPrior:
     """A fresh prior: `network` holds the network's name and arguments, `prior` the arguments of NetworkPrior."""
     try:
-        return NetworkPrior(build_network(network), **prior)
+        kind = Generator if prior.get("precondition") == GENERATOR else NetworkPrior
+        return kind(build_network(network), **prior)
     except TypeError as error:
         raise InputError(f"network {network.get('name')} cannot be built: {error}") from error
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from mri_score.data.masks import LINE_LAWS, make_mask, true_acceleration
+from mri_score.data.coils import coil_maps
+from mri_score.data.masks import LINE_LAWS, default_calibration_lines, make_mask, true_acceleration
 from mri_score.data.training_item import TrainingItem
 from mri_score.errors import InputError, unknown_name
 from mri_score.numerics.noise import noise_like
@@ -21,9 +22,11 @@ from mri_score.sources.magnitude_images import ImageStacks
 class UndersampledImages:
     """Training source: images of `ImageStacks` with a simulated scan: random coils, mask and noise, then CG-SENSE.
 
-    CG-SENSE uses the true coil maps. With a mask of lines the rows are independent; if an image has more rows than the
-    patch, only a band of rows is simulated, over the whole width. Images smaller than the patch are zero-padded after
-    the simulation. Errors: InputError for invalid arguments.
+    CG-SENSE uses the true coil maps, or with `calibrated` ESPIRiT maps from the calibration lines of the mask, whose
+    errors are then those of a reconstruction; the image is then the combination of the true coil images by these maps.
+    With a mask of lines the rows are independent; if an image has more rows than the patch, only a band of rows is
+    simulated, over the whole width. Images smaller than the patch are zero-padded after the simulation.
+    Errors: InputError for invalid arguments.
     """
 
     def __init__(
@@ -34,15 +37,18 @@ class UndersampledImages:
         exclude: Mapping[str, Sequence[str]] | None = None,
         least_resolution: float = 0.45,                 # augment to least_resolution: as in ImageStacks
         accelerations: Sequence[float] = (4, 8),        # all equally often
-        law: str = "variable-density",
+        law: str | Sequence[str] = "variable-density",  # one, or several equally often
         coils: tuple[int, int] = (4, 16),               # range of the number of coils, log-uniform
         noise_std: tuple[float, float] = (0.005, 0.05),  # range, log-uniform, in scaled units
+        calibrated: bool = False,                       # maps from calibration lines, in place of the true ones
     ) -> None:  # fmt: skip
         self.images = ImageStacks(paths, None, augment, exclude, least_resolution)
-        self.patch, self.accelerations, self.law = patch, tuple(accelerations), law
+        self.patch, self.accelerations, self.calibrated = patch, tuple(accelerations), calibrated
+        self.laws = (law,) if isinstance(law, str) else tuple(law)
         self.coils, self.noise_std = coils, noise_std
-        if law not in LINE_LAWS:
-            raise unknown_name("data.law", law, LINE_LAWS)
+        for one in self.laws or ("",):
+            if one not in LINE_LAWS:
+                raise unknown_name("data.law", one, LINE_LAWS)
         if not self.accelerations:
             raise InputError("data.accelerations is empty; give at least one, e.g. [4, 8]")
         if not 1 <= coils[0] <= coils[1]:
@@ -63,8 +69,13 @@ class UndersampledImages:
         maps = random_maps(shape, round(log_between(*self.coils, random)), random, band)
         acceleration = self.accelerations[int(torch.randint(len(self.accelerations), (), generator=random))]
         seed = int(torch.randint(2**31, (), generator=random))
-        mask = make_mask(self.law, shape, acceleration, seed=seed)[None, None]
-        item = scan(image[:, band], maps, mask, log_between(*self.noise_std, random), random)
+        law = self.laws[0]
+        if len(self.laws) > 1:  # one law takes no random number, so that items are those of earlier versions
+            law = self.laws[int(torch.randint(len(self.laws), (), generator=random))]
+        # The maps need 10 lines; the default of fastMRI's laws is fewer for small images.
+        lines = default_calibration_lines(shape[1], acceleration) if self.calibrated else None
+        mask = make_mask(law, shape, acceleration, lines, seed)[None, None]
+        item = scan(image[:, band], maps, mask, log_between(*self.noise_std, random), random, self.calibrated)
         if self.patch is None:
             return item
         both = crop(torch.cat(item.parts("image", "estimate")), random, self.patch)
@@ -73,11 +84,22 @@ class UndersampledImages:
         )
 
 
-def scan(image: Tensor, maps: Tensor, mask: Tensor, noise_std: float, random: Generator) -> TrainingItem:
-    """A simulated scan y = mask (F(maps image) + noise_std n) of image (1, H, W) with maps (1, C, H, W)."""
+def scan(
+    image: Tensor, maps: Tensor, mask: Tensor, noise_std: float, random: Generator, calibrated: bool = False
+) -> TrainingItem:
+    """A simulated scan y = mask (F(maps image) + noise_std n) of image (1, H, W) with maps (1, C, H, W).
+
+    calibrated: the item has maps that are estimated from the calibration lines of y, and as its image the combination
+    of the true coil images by these maps.
+    """
     operator = Sense(maps, mask)
     kspace = operator(image)
     kspace = kspace + noise_std * mask * noise_like(kspace, [random])
+    if calibrated:
+        coils = maps * image[:, None]
+        maps = coil_maps(kspace, mask)[0]
+        image = (maps.conj() * coils).sum(1)
+        operator = Sense(maps, mask)
     return TrainingItem(
         "image",
         image,

@@ -12,6 +12,7 @@ from mri_score.data.training_item import TrainingItem
 from mri_score.evaluation import metrics
 from mri_score.losses.base import mean_square
 from mri_score.models.base import ScoreModel
+from mri_score.models.generator import expected_error
 from mri_score.models.network import NetworkPrior
 from mri_score.numerics.channels import per_item
 from mri_score.numerics.noise import generators, noise_like
@@ -29,12 +30,16 @@ def validate(model: NetworkPrior, batches: list[TrainingItem]) -> dict[str, Any]
 
 @torch.no_grad()
 def restored_psnr(model: ScoreModel, batches: list[TrainingItem]) -> dict[str, dict[str, float]]:
-    """Mean PSNR (dB) of the magnitude in the foreground, for each acceleration, of the estimate and of the network."""
+    """Mean PSNR (dB) of the magnitude in the foreground, for each acceleration, of the estimate and of the network.
+
+    A generator restores with a noise of zero.
+    """
     device = next(chain(model.parameters(), model.buffers())).device
     found: dict[str, list[tuple[float, float]]] = {}
     for batch in batches:
         images, estimates, noise_std, accelerations = batch.parts("image", "estimate", "noise_std", "acceleration")
-        restored = model.denoise(estimates.to(device), noise_std.to(device))
+        levels = expected_error(noise_std, accelerations) if model.generates else noise_std
+        restored = model.denoise(estimates.to(device), levels.to(device))
         items = zip(accelerations, images, estimates, restored, strict=True)
         for acceleration, truth, *both in items:
             inside = metrics.foreground(truth[None])
