@@ -54,4 +54,4 @@ class OneStep(AdaptiveDraw):
     def level(self) -> Tensor:
         """What the generator is told of the scan, see `expected_error`: () or (B,)."""
         sampled = (self.kspace != 0).any(1).flatten(1).float().mean(1)
-        return expected_error(self.noise_std, 1 / sampled)
+        return expected_error(torch.as_tensor(self.noise_std), 1 / sampled)
