@@ -225,10 +225,26 @@ def test_a_generator_and_a_score_model_do_not_replace_one_another(stored):
 
 @pytest.mark.parametrize(
     "law, acceleration, expected",
-    [("variable-density", 3.9, None), ("magic", 4, "not magic"), ("variable-density", 8, "the scan has 8.00")],
+    [
+        ("variable-density", 3.9, None),
+        (None, 3.9, None),
+        ("magic", 4, "not magic"),
+        ("variable-density", 8, "the scan has 8.00"),
+        (None, 8, "the scan has 8.00"),
+    ],
 )
 def test_scans_unlike_the_training_are_warned_of(law, acceleration, expected):
     scans = {"laws": ["variable-density"], "accelerations": [3, 4]}
     found = unlike_training(scans, acceleration, law)
     assert found is None if expected is None else expected in found
     assert unlike_training(None, acceleration, law) is None
+
+
+@pytest.mark.parametrize(
+    "scans",
+    [3, {}, {"laws": ["magic"]}, {"laws": [4], "accelerations": [3]}, {"laws": ["magic"], "accelerations": [-1]}],
+)
+def test_a_record_with_wrong_masks_is_refused(tmp_path, scans):
+    save_prior(tmp_path / "prior.safetensors", fresh(), NETWORK, {"scans": scans})
+    with pytest.raises(InputError, match="about.scans"):
+        load_prior(tmp_path)

@@ -59,16 +59,16 @@ def misfit_ratio(
     return torch.stack(found).sum(0) / torch.stack(reference).sum(0) if found else None
 
 
-def unlike_training(scans: Mapping[str, Any] | None, acceleration: float, law: str) -> str | None:
+def unlike_training(scans: Mapping[str, Any] | None, acceleration: float, law: str | None) -> str | None:
     """A warning if the mask of a scan is unlike those of a generator's training; None if it is alike.
 
     scans: `laws` and nominal `accelerations` of the training, None for priors that were not trained on masks.
-    acceleration, law: of the scan.
+    acceleration, law: of the scan; no law, None, if it came undersampled: then the acceleration alone is compared.
     """
     if scans is None:
         return None
     laws, folds = scans["laws"], scans["accelerations"]
-    if law not in laws:
+    if law is not None and law not in laws:
         return (
             f"the generator was trained with {' and '.join(laws)} masks, not {law}: neither its image nor its standard"
             " deviation can be relied on"

@@ -148,7 +148,8 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
-    if (warning := unlike_training(prior.about.get("scans"), volume.acceleration, scan.sampling.law)) is not None:
+    law = None if scan.sampling.acceleration is None and not scan.sampling.from_file else scan.sampling.law
+    if (warning := unlike_training(prior.about.get("scans"), volume.acceleration, law)) is not None:
         volume.notes = [*volume.notes, warning]
     if (warning := out_of_distribution_note(volume.misfit_ratios, threshold, basis)) is not None:
         volume.notes = [*volume.notes, warning]

@@ -22,10 +22,10 @@ class OneStep(AdaptiveDraw):
     """v = G(r, level, z), then z* = v + (A^H A + w)^(-1) A^H (y + noise_std n - A v),    w = noise_std^2 / r^2.
 
     G is a `Generator`, r the CG-SENSE image of the scan, and z white noise. The second step is Matheron's rule: if v
-    were a draw of a white Gaussian of variance r^2, z* would be an exact draw of its posterior given y. It leaves what
-    no sample measures to G. r^2 is half of the mean square misfit of v to the samples, because two draws of one
-    distribution differ by twice its variance, and at least LEAST level^2.
-    Bias: G has seen the samples too, in r, so that the data count twice in the directions where they are measured.
+    were a draw of a white Gaussian of variance r^2, z* would be an exact draw of its posterior given y. What no
+    sample measures stays as G made it. r^2 is half of the mean square misfit of v to the samples, because two draws
+    of one distribution differ by twice its variance, and at least LEAST level^2.
+    Bias: G depends on the samples too, by r, so that the data count twice in the directions where they are measured.
     There the spread is at most noise_std. Elsewhere the calibration is that of G, for scans like those of its training.
     Reference: Shen and Meinshausen, Engression, JRSS B 2024, for G; Wilson et al., Pathwise conditioning of Gaussian
     processes, JMLR 2021, for Matheron's rule.
@@ -52,6 +52,6 @@ class OneStep(AdaptiveDraw):
 
     @property
     def level(self) -> Tensor:
-        """What the generator is told of the scan, see `expected_error`: () or (B,)."""
+        """The level of the scan for the generator, see `expected_error`: () or (B,)."""
         sampled = (self.kspace != 0).any(1).flatten(1).float().mean(1)
         return expected_error(torch.as_tensor(self.noise_std), 1 / sampled)

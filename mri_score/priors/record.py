@@ -84,6 +84,9 @@ def _check(place: Path, record: Mapping[str, Any]) -> None:
     for key in ("base", "ood_basis", "high", "pixels"):
         if not isinstance(about.get(key) or {}, dict):
             raise _wrong(place, f"about.{key}", about[key], "facts by name")
+    scans = about.get("scans")
+    if scans is not None and not _masks(scans):
+        raise _wrong(place, "about.scans", scans, "the laws and the accelerations of masks, at least one of each")
     for key in ("step", "images", "mean"):
         given = about.get(key, 0)
         numbers = given if key == "mean" and isinstance(given, list) and given else [given]
@@ -93,6 +96,16 @@ def _check(place: Path, record: Mapping[str, Any]) -> None:
 
 def _wrong(place: Path, key: str, value: Any, wanted: str) -> InputError:
     return InputError(f"{place}: {key} is {str(value)[:80]!r}; it should be {wanted}; copy or save the prior again")
+
+
+def _masks(scans: Any) -> bool:
+    """Whether `scans` has the `laws` (texts) and the `accelerations` (positive numbers) of a training's masks."""
+    if not isinstance(scans, dict):
+        return False
+    laws, accelerations = scans.get("laws"), scans.get("accelerations")
+    if not isinstance(laws, list) or not isinstance(accelerations, list) or not laws or not accelerations:
+        return False
+    return all(isinstance(law, str) for law in laws) and all(map(_positive, accelerations))
 
 
 def _number(text: str) -> float:
