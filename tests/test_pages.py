@@ -38,6 +38,7 @@ def test_every_page_that_a_script_renews_has_its_marks():
     docs = Path(__file__).resolve().parents[1] / "docs"
     for page, names in (
         ("results.md", ("short",)),
+        ("samplers.md", ("one channel",)),
         ("lab/results.md", ("headline", "gains", "real", "others", "simulated", "shifted", "priors", "ood")),
         ("lab/noisy_training.md", ("results",)),
         ("lab/training.md", ("ablation", "budget")),
