@@ -301,6 +301,8 @@ class WalkOptions:
             raise InputError(f"samples and batch size must be at least 1; got {self.samples} and {self.batch_size}")
         if self.precision is not None:
             check_precision(self.precision)
+        if self.parts.schedule == "single" and (self.steps not in (None, 1) or self.warm_start is not None):
+            raise InputError(f"the method {self.title} has one noise level and no walk: leave out steps and warm start")
         check_options(self.title, self.parts, self.options)
 
     def changed(self, changes: WalkChanges | MethodChanges) -> WalkOptions:

@@ -22,7 +22,7 @@ from mri_score.operators.pixels import Pixels
 from mri_score.operators.sense import Sense
 from mri_score.posteriors.one_step import OneStep
 from mri_score.priors.store import build_prior, load_prior, save_prior
-from mri_score.reconstruction import reconstruct
+from mri_score.reconstruction import WalkOptions, reconstruct
 from mri_score.simulation.phantom import phantom
 from mri_score.simulation.simulate import simulate
 from mri_score.sources.simulated_scans import random_maps, scan
@@ -206,6 +206,13 @@ def test_the_command_reconstructs_and_warns_of_other_masks(stored, tmp_path):
     said = mri_score("reconstruct", path, "--accel", "6", "--sampler", "one-step", *options)
     assert "the generator was trained at accelerations 3 to 4" in " ".join(said.split())
     assert list((tmp_path / "out").rglob("*.h5"))
+
+
+@pytest.mark.parametrize("option", [{"steps": 5}, {"warm_start": 0.3}])
+def test_options_of_a_walk_are_refused(option):
+    with pytest.raises(InputError, match="one-step has one noise level and no walk: leave out steps and warm start"):
+        WalkOptions(method="one-step", **option)
+    WalkOptions(method="one-step", steps=1)
 
 
 def test_a_generator_and_a_score_model_do_not_replace_one_another(stored):

@@ -64,7 +64,7 @@ class Options(WalkOptions):
         if self.check_lines is not None or not self.quick_check:
             return self
         steps = self.parts.steps if self.steps is None else self.steps
-        return replace(self, samples=1, steps=max(2, steps // 2))
+        return replace(self, samples=1, steps=max(min(steps, 2), steps // 2))
 
     @property
     def estimate(self) -> str:
