@@ -270,7 +270,8 @@ class Comparison:
 
     def _sampled(self, cell: Cell, subject: Subject, progress: Progress | None) -> tuple[list[Scored], dict[str, Any]]:
         if self.device.type == "cuda" and cell.method not in self._warm:
-            self._walk(cell, subject, steps=min(2, METHODS[cell.method].steps))  # the first walk on a GPU loads its kernels
+            steps = min(2, METHODS[cell.method].steps)
+            self._walk(cell, subject, steps)  # the first walk on a GPU loads its kernels
             self._warm.add(cell.method)
         whole, cost = _measured(self.device, lambda: self._walk(cell, subject, cell.steps, progress))
         found: list[Scored] = []
