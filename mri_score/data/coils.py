@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mri_score.data.espirit import espirit, whole_patches
+from mri_score.data.espirit import espirit, kernel_side, whole_patches
 from mri_score.errors import InputError
 from mri_score.numerics.channels import squared_norm
 from mri_score.numerics.fourier import ifft, resize_kspace
@@ -46,7 +46,7 @@ def coil_maps(
     *,
     calibration_lines: int = 32,
     rows: int = 64,
-    kernel: int = 6,
+    kernel: int | None = None,
     threshold: float = 0.02,
 ) -> tuple[Tensor, Tensor, CalibrationRegion]:
     """ESPIRiT maps, eigenvalue and calibration region of each slice, from the centre of the sampled k-space.
@@ -134,7 +134,7 @@ def _centre(line: Tensor, at_most: int) -> slice:
 
 
 def _best_square(
-    kspace: Tensor, sampled: Tensor, kernel: int, threshold: float
+    kspace: Tensor, sampled: Tensor, kernel: int | None, threshold: float
 ) -> tuple[Tensor, Tensor, CalibrationRegion]:
     """For each slice, the maps from the central square that predicts the held-out samples best."""
     held_out = _held_out(sampled)
@@ -142,7 +142,7 @@ def _best_square(
     for size in SIZES:
         square = tuple(min(size, side) for side in sampled.shape)
         holes = resize_kspace(sampled, square)
-        if not bool(whole_patches(holes, kernel).any()):
+        if not bool(whole_patches(holes, kernel or kernel_side(min(square))).any()):
             continue
         maps, eigenvalue = espirit(resize_kspace(kspace, square), sampled.shape, kernel, threshold, holes)
         misfit = _misfit(kspace, maps, sampled, held_out)
@@ -150,9 +150,10 @@ def _best_square(
         now = (misfit, sizes, maps, eigenvalue)
         best = now if best is None else tuple(_choose(misfit < best[0], a, b) for a, b in zip(now, best, strict=True))
     if best is None:
+        side = kernel or kernel_side(SIZES[-1])
         raise InputError(
-            f"the mask samples no complete {kernel} x {kernel} patch within the central {SIZES[0]} x {SIZES[0]}"
-            " of k-space, so coil maps cannot be estimated; give coil maps"
+            f"the mask samples no complete {side} x {side} patch within the central {SIZES[0]} x {SIZES[0]} of k-space,"
+            " so coil maps cannot be estimated; give coil maps"
         )
     misfit, sizes, maps, eigenvalue = best
     shapes = tuple((size, size) for size in sizes.tolist())

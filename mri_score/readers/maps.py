@@ -17,7 +17,7 @@ from mri_score.readers.array_scan import CflMaps
 from mri_score.readers.arrays import open_npy
 from mri_score.readers.hdf5 import StoredDataset, new_hdf5, open_hdf5, plain_dataset, reading
 
-VERSION = 2
+VERSION = 3
 """Version of `coil_maps`; increase it when its results change, so that older cached maps are not used."""
 
 
