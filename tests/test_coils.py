@@ -282,7 +282,7 @@ def test_bad_calibration_is_named():
         coil_maps(kspace * (torch.arange(4) != 2)[:, None, None])
     with pytest.raises(InputError, match="NaN"):
         coil_maps(torch.where(torch.arange(60) == 30, torch.nan, kspace))
-    with pytest.raises(InputError, match="no complete 4 x 4 patch"):
+    with pytest.raises(InputError, match="no complete 3 x 3 patch"):
         coil_maps(kspace, (torch.arange(40)[:, None] + torch.arange(60)) % 2 == 0)
     with pytest.raises(InputError, match="no fully"):
         espirit.espirit(kspace, (40, 60), sampled=torch.zeros(40, 60, dtype=torch.bool))
