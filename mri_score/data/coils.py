@@ -16,6 +16,8 @@ from mri_score.numerics.fourier import ifft, resize_kspace
 from mri_score.numerics.noise import generators
 from mri_score.operators.sense import Sense
 
+MOST_LINES = 32
+"""Calibration lines that maps come from, at most."""
 SIZES = (24, 20, 16, 12, 8)
 """Side lengths of the calibration squares that are tried for two-dimensional masks."""
 HELD_OUT = 0.05
@@ -44,7 +46,7 @@ def coil_maps(
     kspace: Tensor,
     mask: Tensor | None = None,
     *,
-    calibration_lines: int = 32,
+    calibration_lines: int = MOST_LINES,
     rows: int = 64,
     kernel: int | None = None,
     threshold: float = 0.02,
@@ -77,7 +79,7 @@ def coil_maps(
 
 
 def maps_from_calibration(
-    kspace: Tensor, measured: Tensor, shape: tuple[int, int], *, lines: int = 32, rows: int = 64
+    kspace: Tensor, measured: Tensor, shape: tuple[int, int], *, lines: int = MOST_LINES, rows: int = 64
 ) -> tuple[Tensor, Tensor, CalibrationRegion]:
     """ESPIRiT maps and eigenvalue of image size from separate calibration lines, and where they come from.
 
@@ -94,7 +96,7 @@ def maps_from_calibration(
     return maps, eigenvalue, CalibrationRegion("separate calibration lines", (extent,) * len(kspace))
 
 
-def calibration_region(sampled: Tensor, lines: int = 32, rows: int = 64) -> tuple[slice, slice] | None:
+def calibration_region(sampled: Tensor, lines: int = MOST_LINES, rows: int = 64) -> tuple[slice, slice] | None:
     """Slices of the rows and columns of the calibration region; None for a mask that is not of whole lines.
 
     sampled: bool (H, W). The region has the contiguous sampled columns around W // 2, at most `lines` of them, and the

@@ -24,7 +24,9 @@ from mri_score.numerics.fourier import resize_image
 from mri_score.operators.noncartesian import find_gain
 from mri_score.pipeline.baselines import Classical, classical_methods
 from mri_score.pipeline.facts import (
+    calibration_lines,
     counted,
+    few_lines,
     out_of_distribution_note,
     volume_facts,
     worse_than_cg_sense,
@@ -148,6 +150,8 @@ def reconstruct_volume(
     if options.intervals is not None:
         caution = options.intervals.caution(volume.acceleration, scan.sampling.law)
         volume.notes = [*volume.notes, *([] if caution is None else [caution])]
+    if (warning := few_lines(calibration_lines(scan, chosen))) is not None:
+        volume.notes = [*volume.notes, warning]
     law = None if scan.sampling.acceleration is None and not scan.sampling.from_file else scan.sampling.law
     if (warning := unlike_training(prior.about.get("scans"), volume.acceleration, law)) is not None:
         volume.notes = [*volume.notes, warning]
