@@ -153,7 +153,7 @@ def test_without_avx512_ratios_are_shown_and_goals_are_not(command, tmp_path, mo
     """The second run of --both has an environment in which torch computes with AVX2; on AVX2 machines there is one run.
     """
     body = "import torch; theirs = Spread.exact(2.0); cpu = torch.backends.cpu.get_cpu_capability()\n"
-    body += "    return [Row(cpu, 'y', Spread.exact(1.0), theirs, wanted=4)]"
+    body += "    return [Row(cpu, 'y', Spread.exact(1.0), theirs, wanted=4), Row(cpu, 'z', Spread.exact(1.0), theirs)]"
     monkeypatch.setattr(command, "subjects", lambda: {"toy": subject_file(tmp_path, body)})
     told = {"instructions": "avx2", "torch build": "cpu", "bart": "absent"}
     for here, count in (("AVX512", 2), ("AVX2", 1)):
@@ -161,7 +161,8 @@ def test_without_avx512_ratios_are_shown_and_goals_are_not(command, tmp_path, mo
         assert command.main(["--quick", "--both", "--threads", "1", "--out", str(tmp_path / here)]) == 0
         report = json.loads((tmp_path / here / "bench.json").read_text())
         assert report["features"]["torch computes with"] == here
-        rows = report["rows"]
+        rows = [row for row in report["rows"] if row["against"] == "y"]
+        assert [row["note"] for row in report["rows"] if row["against"] == "z"] == [""] * count  # it has no goal
         assert len(rows) == count and {row["ratio"] for row in rows} == {2.0}
         assert [row["reached"] for row in rows] == ([False, None] if here == "AVX512" else [None])
         assert rows[-1]["note"] == "goal with AVX-512: 4"

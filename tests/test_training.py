@@ -31,7 +31,7 @@ from mri_score.training import checkpoint
 from mri_score.training.batches import Batches, join
 from mri_score.training.ema import Ema
 from mri_score.training.loop import PATIENCE, Interrupted, _ramp, train
-from mri_score.training.validation import SIGMAS, denoising_errors, validate
+from mri_score.training.validation import SIGMAS, Stopped, denoising_errors, validate
 
 SIZE = (8, 9)
 STEPS = 30
@@ -529,6 +529,18 @@ def test_a_run_is_validated_at_the_levels_that_it_learns():
     for ends, levels in (((0.02, 5.0), (0.03, 0.1, 0.3, 1.0, 3.0)), ((0.4, 0.9), (0.6,))):
         prior = NetworkPrior(network, sigma_min=ends[0], sigma_max=ends[1])
         assert tuple(validate(prior, batch)["denoising_errors"]) == levels
+
+
+def test_validation_ends_before_the_next_call_when_it_is_told_to():
+    prior = NetworkPrior(UNet(widths=(4,), blocks=1, embedding=8), sigma_min=0.02, sigma_max=5.0)
+    image = noise_like(torch.zeros(2, 8, 8, dtype=torch.cfloat), generators(1, draws=2))
+    batches = [TrainingItem("white", image=image)] * 2
+    calls: list[int] = []
+    prior.register_forward_hook(lambda *_: calls.append(1))
+    prior.network.register_forward_hook(lambda *_: calls.append(1))
+    with pytest.raises(Stopped):
+        validate(prior, batches, lambda: len(calls) >= 3)
+    assert len(calls) == 3
 
 
 def test_denoising_errors_repeat_and_fall_with_knowledge():

@@ -29,7 +29,7 @@ from mri_score.training.batches import Batches, Source
 from mri_score.training.ema import Ema, decays_of
 from mri_score.training.log import read_log
 from mri_score.training.processes import joined
-from mri_score.training.validation import validate
+from mri_score.training.validation import Stopped, validate
 
 PATIENCE = 20
 """Largest number of successive steps with a loss or gradient that is not finite."""
@@ -146,15 +146,21 @@ def train(
         log = folder / "log.jsonl"
         curves: list[dict[str, Any]] = []
 
+        def halted() -> bool:
+            return bool(stopped) and processes.count == 1  # several processes agree on it between two steps
+
         def follow(step: int, images: int, batch_loss: float | None, brief: bool = False) -> None:
             """What follows a checkpoint: validation, averaged priors, figures; if `brief`, the priors only."""
             known: dict[str, Any] = {"step": step, "images": images, "batch_loss": batch_loss}
             found_errors: list[dict[str, Any]] = [{} for _ in averages]
             regular = step % o.save_every == 0 or step == o.steps  # else the run was stopped by a signal
             if validation and regular and not brief:
-                found_errors = [validate(ema.model, validation) for ema in averages]
-                others = dict(zip(map(str, decays[1:]), found_errors[1:], strict=True))
-                _append(log, known | found_errors[0] | ({"averages": others} if others else {}))
+                try:
+                    found_errors = [validate(ema.model, validation, halted) for ema in averages]
+                    others = dict(zip(map(str, decays[1:]), found_errors[1:], strict=True))
+                    _append(log, known | found_errors[0] | ({"averages": others} if others else {}))
+                except Stopped:
+                    brief = True
             first_average, about = averages[0].model, known | found_errors[0]
             save_prior(first_average, about)
             for ema, errors in zip(averages[1:], found_errors[1:], strict=True):
@@ -224,7 +230,7 @@ def train(
                     saved = _state(done, seen, prior, averages, optimizer, losses) | {"batch_loss": float(value)}
                     checkpoint.save(folder, saved)
                     follow(done, seen, float(value), brief=halt)
-                if halt or (stopped and processes.count == 1):  # here, after the checkpoint was written
+                if halt or halted():  # here, after the checkpoint was written
                     raise Interrupted(stopped[0] if stopped else signal.SIGTERM)
 
 
