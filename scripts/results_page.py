@@ -31,7 +31,6 @@ SHORT = (
     ("best classical, tuned", BEST, 1),
     ("L1-wavelet, tuned", "l1-wavelet-tuned", 1),
     ("total variation, tuned", "tv-tuned", 1),
-    ("`langevin`, P = 2", "langevin", 2),
     ("`matched-draw`, P = 1", DEFAULT, 1),
     ("P = 4", DEFAULT, 4),
     ("`adaptive-draw`, P = 4", "adaptive-draw", 4),
