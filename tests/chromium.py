@@ -16,7 +16,7 @@ PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 class Chromium:
-    """A `with` block gives a page without a network. `problems` gathers errors and warnings of its console."""
+    """A `with` block gives a page that reaches 127.0.0.1 only. `problems` gathers errors and warnings of its console."""
 
     def __enter__(self) -> Chromium:
         assert PROGRAM is not None
@@ -31,8 +31,8 @@ class Chromium:
 
         self.process = subprocess.Popen(
             [PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars",
-             f"--user-data-dir={self.folder.name}", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND",
-             "about:blank"],
+             f"--user-data-dir={self.folder.name}", "--disable-dev-shm-usage",
+             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "about:blank"],
             preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs)
