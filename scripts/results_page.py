@@ -33,7 +33,6 @@ SHORT = (
     ("total variation, tuned", "tv-tuned", 1),
     ("`matched-draw`, P = 1", DEFAULT, 1),
     ("P = 4", DEFAULT, 4),
-    ("`adaptive-draw`, P = 4", "adaptive-draw", 4),
     ("`proximal`, P = 8", "proximal", 8),
 )
 OURS = (
