@@ -16,7 +16,7 @@ PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 class Chromium:
-    """A `with` block gives a page that reaches 127.0.0.1 only. `problems` gathers errors and warnings of its console."""
+    """A `with` block gives a page that reaches 127.0.0.1 only. `problems` gathers what its console complains of."""
 
     def __enter__(self) -> Chromium:
         assert PROGRAM is not None
