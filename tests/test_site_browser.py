@@ -16,7 +16,7 @@ from chromium import PROGRAM, Chromium
 CHECKOUT = Path(__file__).resolve().parents[1]
 AXE = CHECKOUT / "node_modules" / "axe-core" / "axe.min.js"
 if PROGRAM is None or not AXE.exists() or find_spec("material") is None:
-    pytest.skip("needs Chromium, axe-core (CONTRIBUTING.md names the command) and the extra docs", allow_module_level=True)
+    pytest.skip("needs Chromium, axe-core (see CONTRIBUTING.md) and the extra docs", allow_module_level=True)
 
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
 RUN = """axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(
